@@ -1,0 +1,86 @@
+"""Environment → frozen settings. The only module that reads environment variables."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class SettingInvalid(ValueError):
+    """An environment variable has a value that cannot be used; the message names it and says what was expected."""
+
+
+def home(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where everything lies: `PULLONCE_HOME`, else `/var/lib/pullonce` for root, else below `XDG_DATA_HOME`."""
+    if given := environ.get("PULLONCE_HOME"):
+        return Path(given).absolute()
+    if os.geteuid() == 0:
+        return Path("/var/lib/pullonce")
+    data = environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(data).absolute() / "pullonce"
+
+
+def store_root(base: Path, store: str) -> Path:
+    """Directory of one store below a home: its content store and snapshots."""
+    return base / "stores" / store
+
+
+@dataclass(frozen=True, slots=True)
+class BusSettings:
+    """How to reach the bus, and its leases. Times in seconds."""
+
+    url: str
+    name: str
+    """What the server's monitoring calls this connection."""
+    ack_wait: float = 10.0
+    """An order whose worker has been silent this long is given to another. Above 10 s for a cluster of three."""
+    replicas: int = 1
+
+    @staticmethod
+    def from_env(name: str, environ: Mapping[str, str] = os.environ) -> BusSettings:
+        """`PULLONCE_NATS_URL`, `PULLONCE_ACK_WAIT`, `PULLONCE_REPLICAS`."""
+        return BusSettings(
+            url=environ.get("PULLONCE_NATS_URL") or "nats://127.0.0.1:4222",
+            name=name,
+            ack_wait=number(environ, "PULLONCE_ACK_WAIT", 10.0, low=1.0, high=600.0),
+            replicas=int(number(environ, "PULLONCE_REPLICAS", 1, low=1, high=5)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """Which store a worker serves, and where it lies."""
+
+    name: str
+    root: Path
+
+    @staticmethod
+    def from_env(environ: Mapping[str, str] = os.environ) -> StoreSettings:
+        """`PULLONCE_STORE` (default `default`) below `PULLONCE_HOME`."""
+        name = environ.get("PULLONCE_STORE") or "default"
+        if not _NAME.fullmatch(name):
+            raise SettingInvalid(f"PULLONCE_STORE is {name!r}; expected 1 to 64 letters, digits, `-` or `_`")
+        return StoreSettings(name=name, root=store_root(home(environ), name))
+
+
+def number(environ: Mapping[str, str], key: str, default: float, *, low: float, high: float) -> float:
+    """A number from the environment, within bounds.
+
+    Raises:
+        SettingInvalid: it is no number or out of bounds.
+    """
+    text = environ.get(key)
+    if not text:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        raise SettingInvalid(f"{key} is {text!r}; expected a number") from None
+    if not low <= value <= high:
+        raise SettingInvalid(f"{key} is {text}; expected {low:g} to {high:g}")
+    return value

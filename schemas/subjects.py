@@ -1,0 +1,188 @@
+"""Message → subject, message id, claim key. Nobody else formats or parses one.
+
+Imports nothing heavy: the command line computes its subjects here without loading a schema.
+
+    EVENTS   pull.requested                                   a bare request, from any NATS client
+             pull.<verbed>.<store>.<image>.<flight>           image: the normalised reference, percent-encoded
+             blob.<verbed>.<store>.<digest>   layer.<verbed>.<store>.<chain>   store.opened.<store>
+    ORDERS   resolve.reference.<store>.<flight>.<revision>    fetch.blob.<store>.<digest>.<revision>
+             unpack.layer.<store>.<chain>.<revision>          record.image.<store>.<flight>.<revision>
+    claims   resolve.<store>.<flight>.<opened>                record.<store>.<flight>.<opened>
+             blob.<store>.<digest>   layer.<store>.<chain>
+    core     progress.<store>.<digest or chain>
+
+Digests and ChainIDs are written `sha256-<hex>`: a KV key may hold no colon.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from schemas.events import Event, PullRequested
+    from schemas.orders import Order
+    from schemas.progress import Progress
+
+EVENTS_STREAM = "EVENTS"
+ORDERS_STREAM = "ORDERS"
+PARKED_STREAM = "PARKED"
+CLAIMS_BUCKET = "claims"
+
+EVENT_SUBJECTS = ("pull.requested", "pull.*.*.*.*", "blob.*.*.*", "layer.*.*.*", "store.opened.*")
+ORDER_SUBJECTS = ("resolve.reference.>", "fetch.blob.>", "unpack.layer.>", "record.image.>")
+PARKED_SUBJECTS = ("parked.>",)
+
+_PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789:/_@-")
+
+
+def image_token(reference: str) -> str:
+    """Write a reference as one subject token: everything but letters, digits and `:/_@-` is percent-encoded."""
+    if _PLAIN.issuperset(reference):
+        return reference
+    return "".join(c if c in _PLAIN else "".join(f"%{b:02X}" for b in c.encode()) for c in reference)
+
+
+def image_of(token: str) -> str:
+    """Read back what `image_token` wrote."""
+    head, *rest = token.split("%")
+    raw = head.encode() + b"".join(bytes([int(part[:2], 16)]) + part[2:].encode() for part in rest)
+    return raw.decode()
+
+
+def digest_token(digest: str) -> str:
+    """`sha256:ab…` → `sha256-ab…`."""
+    return digest.replace(":", "-", 1)
+
+
+def digest_of(token: str) -> str:
+    """`sha256-ab…` → `sha256:ab…`."""
+    return token.replace("-", ":", 1)
+
+
+def flight_of(*, store: str, reference: str, platform: str, credential: str, policy: str, unpack: bool) -> str:
+    """Name the flight that a request joins: 16 hex digits over all that must be equal for two requests to share an answer.
+
+    `reference` is the normalised one. Two flights with one name can differ only in what an attacker ground out by hash
+    collision; subjects carry the store and the image in clear beside it.
+    """
+    key = "\n".join((store, reference, platform, credential, policy, "unpack" if unpack else "fetch"))
+    return hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
+def pull_subject(verbed: str, store: str, reference: str, flight: str) -> str:
+    """Subject of one pull event: `pull.<verbed>.<store>.<image>.<flight>`."""
+    return f"pull.{verbed}.{store}.{image_token(reference)}.{flight}"
+
+
+def request_subject(request: PullRequested, flight: str, reference: str) -> str:
+    """Subject under which a client appends a request whose flight it has computed (`reference`: normalised)."""
+    return pull_subject("requested", request.store, reference, flight)
+
+
+def event_subject(event: Event) -> str:
+    """Subject of any event. A request without a computed flight goes under the bare `pull.requested`."""
+    kind = str(event.__struct_config__.tag)
+    noun, _, verbed = kind.partition(".")
+    match noun:
+        case "pull":
+            flight = getattr(event, "flight", None)
+            if flight is None:
+                return "pull.requested"
+            return pull_subject(verbed, event.store, event.reference, flight)  # type: ignore[attr-defined]
+        case "blob":
+            return f"{kind}.{event.store}.{digest_token(event.digest)}"  # type: ignore[attr-defined]
+        case "layer":
+            return f"{kind}.{event.store}.{digest_token(event.chain_id)}"  # type: ignore[attr-defined]
+        case _:
+            return f"{kind}.{event.store}"
+
+
+def event_id(event: Event) -> str | None:
+    """Message id under which the log keeps one copy of an event, whoever says it and however often. None: always a new event.
+
+    An ending's id is derived from the flight and the position that opened it: a flight ends once.
+    """
+    kind = str(event.__struct_config__.tag)
+    match kind:
+        case "pull.requested" | "blob.lost" | "layer.lost":
+            return None
+        case "pull.completed" | "pull.failed":
+            return f"pull.ended.{event.store}.{event.flight}.{event.opened}"  # type: ignore[attr-defined]
+        case "pull.cancelled":
+            return f"{kind}.{event.request}"  # type: ignore[attr-defined]
+        case "store.opened":
+            return f"{kind}.{event.store}.{event.incarnation}"  # type: ignore[attr-defined]
+        case _ if kind.startswith("pull."):
+            return f"{kind}.{event.store}.{event.flight}.{event.opened}.{event.revision}"  # type: ignore[attr-defined]
+        case _:
+            return f"{event_subject(event)}.{event.revision}"  # type: ignore[attr-defined]
+
+
+def order_subject(order: Order) -> str:
+    """Subject of an order; the queue keeps one message a subject, so one order a claim's revision."""
+    kind = str(order.__struct_config__.tag)
+    match kind:
+        case "fetch.blob":
+            what = digest_token(order.blob.digest)  # type: ignore[attr-defined]
+        case "unpack.layer":
+            what = digest_token(order.chain_id)  # type: ignore[attr-defined]
+        case _:
+            what = order.flight  # type: ignore[attr-defined]
+    return f"{kind}.{order.store}.{what}.{order.revision}"
+
+
+def order_filter(kind: str, store: str) -> str:
+    """All orders of one kind for one store: what a worker's consumer is filtered to."""
+    return f"{kind}.{store}.>"
+
+
+def order_durable(kind: str, store: str) -> str:
+    """Name of the shared consumer of such a filter; consumer names may hold no dot."""
+    return f"{kind.replace('.', '-')}-{store}"
+
+
+def claim_key(order: Order) -> str:
+    """Key of the claim that justifies an order. All coordinators derive the same one from the same want."""
+    kind = str(order.__struct_config__.tag)
+    match kind:
+        case "fetch.blob":
+            return blob_key(order.store, order.blob.digest)  # type: ignore[attr-defined]
+        case "unpack.layer":
+            return layer_key(order.store, order.chain_id)  # type: ignore[attr-defined]
+        case "resolve.reference":
+            return resolve_key(order.store, order.flight, order.opened)  # type: ignore[attr-defined]
+        case _:
+            return record_key(order.store, order.flight, order.opened)  # type: ignore[attr-defined]
+
+
+def blob_key(store: str, digest: str) -> str:
+    return f"blob.{store}.{digest_token(digest)}"
+
+
+def layer_key(store: str, chain_id: str) -> str:
+    return f"layer.{store}.{digest_token(chain_id)}"
+
+
+def resolve_key(store: str, flight: str, opened: int) -> str:
+    return f"resolve.{store}.{flight}.{opened}"
+
+
+def record_key(store: str, flight: str, opened: int) -> str:
+    return f"record.{store}.{flight}.{opened}"
+
+
+def progress_subject(progress: Progress) -> str:
+    """Subject of a progress message."""
+    name = progress.digest if hasattr(progress, "digest") else progress.chain_id  # type: ignore[attr-defined]
+    return f"progress.{progress.store}.{digest_token(name)}"
+
+
+def progress_filter(store: str) -> str:
+    """All progress of one store."""
+    return f"progress.{store}.*"
+
+
+def parked_subject(stream: str, sequence: int) -> str:
+    """Where a message that is no event is kept with its reason: `parked.<stream>.<sequence>`."""
+    return f"parked.{stream}.{sequence}"

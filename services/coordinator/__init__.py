@@ -1,0 +1,1 @@
+"""The coordinator: folds the log and orders work."""

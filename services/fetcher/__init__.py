@@ -1,0 +1,1 @@
+"""The fetcher: resolves references and fetches blobs."""

@@ -1,0 +1,1 @@
+"""The unpacker: turns layers into snapshots."""
