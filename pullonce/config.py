@@ -1,12 +1,15 @@
-"""Environment → frozen settings. The only module that reads environment variables."""
+"""Environment → frozen settings. Only this module and `environment`, its light part, read environment variables."""
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from pullonce import environment
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -17,12 +20,7 @@ class SettingInvalid(ValueError):
 
 def home(environ: Mapping[str, str] = os.environ) -> Path:
     """Where everything lies: `PULLONCE_HOME`, else `/var/lib/pullonce` for root, else below `XDG_DATA_HOME`."""
-    if given := environ.get("PULLONCE_HOME"):
-        return Path(given).absolute()
-    if os.geteuid() == 0:
-        return Path("/var/lib/pullonce")
-    data = environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(data).absolute() / "pullonce"
+    return Path(environment.home(environ))
 
 
 def store_root(base: Path, store: str) -> Path:
@@ -45,7 +43,7 @@ class BusSettings:
     def from_env(name: str, environ: Mapping[str, str] = os.environ) -> BusSettings:
         """`PULLONCE_NATS_URL`, `PULLONCE_ACK_WAIT`, `PULLONCE_REPLICAS`."""
         return BusSettings(
-            url=environ.get("PULLONCE_NATS_URL") or "nats://127.0.0.1:4222",
+            url=environment.nats_url(environ) or environment.DEFAULT_URL,
             name=name,
             ack_wait=number(environ, "PULLONCE_ACK_WAIT", 10.0, low=1.0, high=600.0),
             replicas=int(number(environ, "PULLONCE_REPLICAS", 1, low=1, high=5)),
@@ -84,3 +82,16 @@ def number(environ: Mapping[str, str], key: str, default: float, *, low: float, 
     if not low <= value <= high:
         raise SettingInvalid(f"{key} is {text}; expected {low:g} to {high:g}")
     return value
+
+
+def log_level(environ: Mapping[str, str] = os.environ) -> int:
+    """`PULLONCE_LOG_LEVEL`: debug, info (the default), warning or error.
+
+    Raises:
+        SettingInvalid: there is no such level.
+    """
+    text = environ.get("PULLONCE_LOG_LEVEL") or "info"
+    level = logging.getLevelNamesMapping().get(text.upper())
+    if level is None:
+        raise SettingInvalid(f"PULLONCE_LOG_LEVEL is {text!r}; expected debug, info, warning or error")
+    return level

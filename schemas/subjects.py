@@ -9,7 +9,7 @@ Imports nothing heavy: the command line computes its subjects here without loadi
              unpack.layer.<store>.<chain>.<revision>          record.image.<store>.<flight>.<revision>
     claims   resolve.<store>.<flight>.<opened>                record.<store>.<flight>.<opened>
              blob.<store>.<digest>   layer.<store>.<chain>
-    core     progress.<store>.<digest or chain>
+    core     progress.<store>.<digest or chain>               pullonce.ping   coordinator.status: requests, see `status.py`
 
 Digests and ChainIDs are written `sha256-<hex>`: a KV key may hold no colon.
 """
@@ -32,6 +32,8 @@ CLAIMS_BUCKET = "claims"
 EVENT_SUBJECTS = ("pull.requested", "pull.*.*.*.*", "blob.*.*.*", "layer.*.*.*", "store.opened.*")
 ORDER_SUBJECTS = ("resolve.reference.>", "fetch.blob.>", "unpack.layer.>", "record.image.>")
 PARKED_SUBJECTS = ("parked.>",)
+PING_SUBJECT = "pullonce.ping"
+STATUS_SUBJECT = "coordinator.status"
 
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789:/_@-")
 

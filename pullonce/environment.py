@@ -1,0 +1,27 @@
+"""The few environment variables that a light client reads too. Loads nothing: `pullonce pull` counts milliseconds."""
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DEFAULT_URL = "nats://127.0.0.1:4222"
+
+
+def home(environ: "Mapping[str, str]" = os.environ) -> str:
+    """Where everything lies, as an absolute path.
+
+    `PULLONCE_HOME`, else `/var/lib/pullonce` for root, else `pullonce` below `XDG_DATA_HOME` (`~/.local/share`).
+    """
+    if given := environ.get("PULLONCE_HOME"):
+        return os.path.abspath(given)
+    if os.geteuid() == 0:
+        return "/var/lib/pullonce"
+    data = environ.get("XDG_DATA_HOME") or os.path.join(os.path.expanduser("~"), ".local", "share")
+    return os.path.join(os.path.abspath(data), "pullonce")
+
+
+def nats_url(environ: "Mapping[str, str]" = os.environ) -> str:
+    """`PULLONCE_NATS_URL`, or nothing where none is set."""
+    return environ.get("PULLONCE_NATS_URL", "")

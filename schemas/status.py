@@ -1,0 +1,73 @@
+"""Answers to questions asked over core NATS: who is there (`pullonce.ping`), what is in the air (`coordinator.status`).
+
+Both are requests with an empty body. Every process answers a ping for itself, so a client gathers; one coordinator, any one,
+answers for the status, since all fold the same log.
+"""
+
+import msgspec
+from msgspec import Struct
+
+
+class Pong(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One process is there and does its work."""
+
+    service: str
+    """`coordinator`, `fetcher`, `unpacker`."""
+    store: str = ""
+    """The store it serves; empty where it serves all."""
+    pid: int = 0
+    version: str = ""
+    details: dict[str, str | int | float] = {}
+    """Whatever the service wants to say of itself."""
+
+
+class Waiting(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One key that a flight cannot end without."""
+
+    key: str
+    """The claim's key: `blob.<store>.<digest>`, `layer.<store>.<chain>`, `resolve.…`, `record.…`."""
+    state: str = ""
+    holder: str = ""
+    """The coordinator that won the claim, where one is known."""
+
+
+class FlightStatus(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One flight in the air."""
+
+    reference: str
+    flight: str
+    opened: int
+    """Position in the log at which it was opened."""
+    store: str = "default"
+    platform: str = ""
+    requests: int = 0
+    """Requests that its ending will answer."""
+    state: str = ""
+    waiting: tuple[Waiting, ...] = ()
+
+
+class Status(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """All flights in the air, as one coordinator sees them at `position`."""
+
+    position: int = 0
+    flights: tuple[FlightStatus, ...] = ()
+
+
+_encoder = msgspec.json.Encoder()
+_pong = msgspec.json.Decoder(Pong)
+_status = msgspec.json.Decoder(Status)
+
+
+def encode(answer: Pong | Status) -> bytes:
+    """Write an answer."""
+    return _encoder.encode(answer)
+
+
+def decode_pong(body: bytes) -> Pong:
+    """Read an answer to a ping; raises msgspec.MsgspecError where it is none."""
+    return _pong.decode(body)
+
+
+def decode_status(body: bytes) -> Status:
+    """Read an answer to a status request; raises msgspec.MsgspecError where it is none."""
+    return _status.decode(body)
