@@ -13,10 +13,12 @@ from msgspec import Meta, Struct
 
 from schemas.oci import ChainID, Descriptor, DiffID, Digest
 
-Token = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+# `(?!\n)$`: Python's `$` also matches before a newline at the end, and a newline in a subject would end the command line
+# of the NATS protocol; JSON Schema's dialect reads the pattern the same way.
+Token = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}(?!\n)$")]
 """One subject token chosen by people: the name of a store, a credential or a holder."""
 
-Flight = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}$")]
+Flight = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}(?!\n)$")]
 """Short hash of a flight key; see `subjects.flight_of`."""
 
 Sequence = Annotated[int, Meta(ge=0)]
@@ -88,7 +90,7 @@ class PullRequested(Event, frozen=True, kw_only=True, tag="pull.requested"):
     reference: Annotated[str, Meta(min_length=1, max_length=512)]
     platform: Annotated[str, Meta(max_length=64)] = ""
     """`os/architecture[/variant]`; empty: the platform of the machine that owns the store."""
-    credential: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{0,64}$")] = ""
+    credential: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{0,64}(?!\n)$")] = ""
     """Name of a credential that the fetcher knows; empty: the one configured for the registry, or none."""
     policy: Policy = "always"
     unpack: bool = True
@@ -316,5 +318,5 @@ def decode(subject: str, body: bytes) -> Event:
         raise Malformed(f"no event type is called {kind!r}")
     try:
         return decoder.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise Malformed(f"not a {kind}: {exc}") from exc

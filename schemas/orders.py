@@ -85,5 +85,5 @@ def decode(subject: str, body: bytes) -> Order:
         raise Malformed(f"no order type is called {kind!r}")
     try:
         return decoder.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise Malformed(f"not a {kind}: {exc}") from exc
