@@ -1,0 +1,97 @@
+"""What the store's writers need of a file system: locks, durable replacement, and errors that say what to do."""
+
+import errno
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pullonce.errors import Permanent
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DENIED = (errno.EACCES, errno.EPERM)
+
+
+@contextmanager
+def disk_errors(path: Path, needed: int = 0) -> Iterator[None]:
+    """Turn what the operating system says about a full, read-only or forbidden disk into errors that name the path.
+
+    They concern everybody who waits for the key: no other source helps. Other OSErrors pass, FileNotFoundError among them.
+
+    Args:
+        needed: bytes that were about to be written.
+
+    Raises:
+        Permanent: `disk.full`, `disk.readonly`, `disk.denied` or `disk.damaged`.
+    """
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno in _FULL:
+            raise disk_full(path, needed) from exc
+        if exc.errno == errno.EROFS:
+            raise Permanent(f"{path} is on a read-only file system", code="disk.readonly", concerns="key") from exc
+        if exc.errno in _DENIED:
+            raise Permanent(
+                f"{path} may not be written by user {os.geteuid()}: {exc.strerror}; give the store to this user",
+                code="disk.denied",
+                concerns="key",
+            ) from exc
+        if exc.errno == errno.EIO:
+            raise Permanent(
+                f"{path} cannot be read or written: the disk reports an error", code="disk.damaged", concerns="key"
+            ) from exc
+        raise
+
+
+def disk_full(path: Path, needed: int) -> Permanent:
+    """The error of a full disk, with the bytes that were needed and those that are free."""
+    what = f"; {needed} bytes were needed, {free_bytes(path)} are free" if needed else ""
+    return Permanent(f"no space left for {path}{what}", code="disk.full", concerns="key")
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes that this process may still write where the path lies (or will lie)."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    stats = os.statvfs(path)
+    return stats.f_frsize * (stats.f_bfree if os.geteuid() == 0 else stats.f_bavail)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory outlast a power cut."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def replace_file(path: Path, content: bytes, *, sync: bool = True) -> None:
+    """Write a file so that a reader sees the old content or the new, never part of one; a power cut leaves one of them."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if sync:
+        sync_directory(path.parent)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the exclusive lock of an existing file; waits while another process, or another opener in this one, holds it."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
