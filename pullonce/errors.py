@@ -11,6 +11,7 @@
     │   ├── BusUnsuitable         the server cannot do what pullonce needs: too old, no JetStream, no permission
     │   └── BusClosed             the connection was closed for good: the process ends
     ├── ReferenceInvalid          what the user gave is no image reference
+    ├── PlatformInvalid           what the user gave is no platform
     ├── PullFailed                a pull ended badly; carries the code and message of `pull.failed`
     └── PullTimeout               the requester's own deadline passed; the work goes on while anyone else waits
 
@@ -90,6 +91,10 @@ class BusClosed(BusError):
 
 class ReferenceInvalid(PullonceError):
     """The text is no image reference."""
+
+
+class PlatformInvalid(PullonceError):
+    """The text is no platform."""
 
 
 class PullFailed(PullonceError):
