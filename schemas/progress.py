@@ -41,7 +41,7 @@ class LayerProgress(Progress, frozen=True, kw_only=True, tag="layer.progress"):
     state: Literal["waiting", "unpacking", "committed", "retrying", "aborted"] = "unpacking"
 
 
-_decoder = msgspec.json.Decoder(BlobProgress | LayerProgress)
+_decoder: msgspec.json.Decoder[BlobProgress | LayerProgress] = msgspec.json.Decoder(BlobProgress | LayerProgress)
 
 
 def decode(body: bytes) -> BlobProgress | LayerProgress:

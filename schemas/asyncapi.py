@@ -1,0 +1,166 @@
+"""The bus as one AsyncAPI 3.0 document: who says what, under which subject, in which shape. Derived and pure.
+
+Addresses are read off `subjects.py` by asking it for the subject of a message whose fields are holes, so the document
+cannot drift from what is really published. AsyncAPI describes one application at a time; here an operation's name and tag
+say which part of pullonce performs it.
+"""
+
+import re
+from typing import Any, TypeAlias
+
+import msgspec
+
+from schemas import subjects
+from schemas.events import Event, PullRequested
+from schemas.json_schema import answer_kind, file_name, meaning
+from schemas.orders import FetchBlob, Order
+from schemas.progress import Progress
+from schemas.roles import QUESTIONS, ROLES, Message, Role
+from schemas.samples import SAMPLES
+
+Json: TypeAlias = Any
+"""A JSON value."""
+
+VERSION = "1.0.0"
+"""Of the contract. A new field with a default raises the second number; a changed meaning is a new message."""
+
+PARAMETERS = {
+    "store": "Name of a store: letters, digits, `-` and `_`.",
+    "image": "The normalised reference; everything but letters, digits and `:/_@-` is percent-encoded: "
+    f"`{subjects.image_token('docker.io/library/redis:latest')}`.",
+    "flight": "Short hash of the flight key: 16 hex digits.",
+    "digest": "Digest of a blob, or ChainID of a layer, with `-` in place of `:`.",
+    "chain": "ChainID of a layer, with `-` in place of `:`.",
+    "revision": "Revision of the claim that justifies the order.",
+}
+"""What the holes in a subject stand for."""
+
+_BARE = "pull.requested.bare"
+_PROGRESS = "progress"
+
+
+def document() -> dict[str, Json]:
+    """The whole document as JSON values."""
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "pullonce",
+            "version": VERSION,
+            "description": "Many pulls, one fetch, one unpack: the messages on the bus.",
+            "license": {"name": "Apache-2.0"},
+        },
+        "defaultContentType": "application/json",
+        "servers": {"local": {"host": "127.0.0.1:4222", "protocol": "nats", "description": "The embedded default."}},
+        "channels": _channels(),
+        "operations": {name: operation for role in ROLES for name, operation in _operations(role, ROLES[role]).items()},
+        "components": {"messages": _messages(), "parameters": {name: {"description": PARAMETERS[name]} for name in PARAMETERS}},
+    }
+
+
+def address(message: Message) -> str:
+    """The subject of a message with a hole in place of each value: `blob.fetched.{store}.{digest}`."""
+    holes: dict[str, Json] = {"store": "STORE", "reference": "IMAGE", "flight": "FLIGHT"}
+    holes |= {"digest": "DIGEST", "chain_id": "CHAIN", "revision": "REVISION"}
+    if isinstance(message, FetchBlob):
+        holes["blob"] = msgspec.structs.replace(message.blob, digest="DIGEST")
+    subject = _subject(msgspec.structs.replace(message, **{name: holes[name] for name in holes if hasattr(message, name)}))
+    # Capitals appear in no fixed part of a subject, so they are the holes.
+    return re.sub(r"[A-Z]+", lambda hole: f"{{{hole[0].lower()}}}", subject)
+
+
+def _subject(message: Message) -> str:
+    match message:
+        case PullRequested():
+            return subjects.request_subject(message, "FLIGHT", message.reference)
+        case Event():
+            return subjects.event_subject(message)
+        case Order():
+            return subjects.order_subject(message)
+        case Progress():
+            return subjects.progress_subject(message)
+
+
+def _channel_of(cls: type[Message]) -> str:
+    """All progress passes through one channel; every other message has its own."""
+    return _PROGRESS if issubclass(cls, Progress) else str(cls.__struct_config__.tag)
+
+
+def _channels() -> dict[str, Json]:
+    channels: dict[str, Json] = {}
+    for kind, sample in SAMPLES.items():
+        channel = channels.setdefault(_channel_of(type(sample)), _channel(address(sample), _life(sample)))
+        channel["messages"][kind] = _ref("components", "messages", kind)
+    request = SAMPLES["pull.requested"]
+    channels[_BARE] = _channel("pull.requested", f"For any NATS client, whatever it can compute. {_life(request)}")
+    channels[_BARE]["messages"]["pull.requested"] = _ref("components", "messages", "pull.requested")
+    for subject in QUESTIONS:
+        channels[subject] = _channel(subject, "Core NATS request; the question has an empty body.")
+        channels[subject]["messages"] = {
+            "question": {"name": f"{subject}.question", "payload": {"type": "null"}},
+            "answer": _ref("components", "messages", answer_kind(subject)),
+        }
+    return channels
+
+
+def _channel(subject: str, life: str) -> dict[str, Json]:
+    channel: dict[str, Json] = {"address": subject, "description": life, "messages": {}}
+    if names := re.findall(r"\{(\w+)\}", subject):
+        channel["parameters"] = {name: _ref("components", "parameters", name) for name in names}
+    return channel
+
+
+def _life(message: Message) -> str:
+    """How long a message of this sort lives."""
+    match message:
+        case Event():
+            return f"Stored in the stream {subjects.EVENTS_STREAM}, for good."
+        case Order():
+            return f"Stored in the work queue {subjects.ORDERS_STREAM} until it is carried out; one message a subject."
+        case Progress():
+            return "Core NATS, never stored; nothing depends on one arriving."
+
+
+def _operations(name: str, role: Role) -> dict[str, Json]:
+    operations: dict[str, Json] = {}
+    for action, classes in (("send", role.sends), ("receive", role.receives)):
+        for cls in classes:
+            kind = str(cls.__struct_config__.tag)
+            operations[f"{name}.{action}.{kind}"] = _operation(name, action, _channel_of(cls), [kind])
+    if PullRequested in role.sends:
+        operations[f"{name}.send.{_BARE}"] = _operation(name, "send", _BARE, ["pull.requested"])
+    for action, asked in (("send", role.asks), ("receive", role.answers)):
+        for subject in asked:
+            reply = {"channel": _ref("channels", subject), "messages": [_ref("channels", subject, "messages", "answer")]}
+            operations[f"{name}.{action}.{subject}"] = _operation(name, action, subject, ["question"]) | {"reply": reply}
+    return operations
+
+
+def _operation(role: str, action: str, channel: str, messages: list[str]) -> dict[str, Json]:
+    return {
+        "action": action,
+        "channel": _ref("channels", channel),
+        "tags": [{"name": role}],
+        "messages": [_ref("channels", channel, "messages", message) for message in messages],
+    }
+
+
+def _messages() -> dict[str, Json]:
+    messages = {
+        kind: _message(kind, type(sample)) | {"examples": [{"payload": msgspec.to_builtins(sample)}]}
+        for kind, sample in SAMPLES.items()
+    }
+    return messages | {answer_kind(subject): _message(answer_kind(subject), cls) for subject, cls in QUESTIONS.items()}
+
+
+def _message(kind: str, cls: type[msgspec.Struct]) -> dict[str, Json]:
+    return {
+        "name": kind,
+        "title": cls.__name__,
+        "summary": meaning(cls),
+        "payload": {"$ref": f"./json/{file_name(kind)}"},
+    }
+
+
+def _ref(*path: str) -> dict[str, str]:
+    """A reference into this document; names hold dots, never slashes."""
+    return {"$ref": "#/" + "/".join(path)}

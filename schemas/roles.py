@@ -1,0 +1,72 @@
+"""Who says what, and who listens: the parts of pullonce by the messages they publish and read."""
+
+from dataclasses import dataclass
+
+from schemas import subjects
+from schemas.events import (
+    EVENTS,
+    BlobClaimed,
+    BlobFailed,
+    BlobFetched,
+    BlobLost,
+    Event,
+    LayerClaimed,
+    LayerFailed,
+    LayerLost,
+    LayerUnpacked,
+    PullCancelled,
+    PullCompleted,
+    PullFailed,
+    PullRecorded,
+    PullRequested,
+    PullResolved,
+    PullUnrecorded,
+    PullUnresolved,
+    StoreOpened,
+)
+from schemas.orders import ORDERS, FetchBlob, Order, RecordImage, ResolveReference, UnpackLayer
+from schemas.progress import BlobProgress, LayerProgress, Progress
+from schemas.status import Pong, Status
+
+Message = Event | Order | Progress
+"""Whatever is published and has a type."""
+
+QUESTIONS: dict[str, type[Pong | Status]] = {subjects.PING_SUBJECT: Pong, subjects.STATUS_SUBJECT: Status}
+"""Requests over core NATS, with an empty body: subject → what is answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """One part of pullonce: the messages it publishes and reads, the subjects it asks and answers."""
+
+    sends: tuple[type[Message], ...]
+    receives: tuple[type[Message], ...]
+    asks: tuple[str, ...] = ()
+    answers: tuple[str, ...] = (subjects.PING_SUBJECT,)
+
+
+ROLES = {
+    "client": Role(
+        sends=(PullRequested, PullCancelled),
+        receives=(PullCompleted, PullFailed, BlobProgress, LayerProgress),
+        asks=tuple(QUESTIONS),
+        answers=(),
+    ),
+    "coordinator": Role(
+        sends=(BlobClaimed, LayerClaimed, PullCompleted, PullFailed, *ORDERS.values()),
+        receives=tuple(EVENTS.values()),
+        answers=tuple(QUESTIONS),
+    ),
+    "fetcher": Role(
+        sends=(
+            *(PullResolved, PullUnresolved, PullRecorded, PullUnrecorded),
+            *(BlobFetched, BlobFailed, BlobLost, BlobProgress, StoreOpened),
+        ),
+        receives=(ResolveReference, FetchBlob, RecordImage),
+    ),
+    "unpacker": Role(
+        sends=(LayerUnpacked, LayerFailed, LayerLost, LayerProgress),
+        receives=(UnpackLayer, BlobProgress),
+    ),
+}
+"""By name. Whoever else reads the log (a ledger, a dashboard) changes nothing for these."""
