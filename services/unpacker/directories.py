@@ -1,0 +1,209 @@
+"""The directories of a layer that is being unpacked: by name, by open descriptor, and nowhere but below the root.
+
+Every directory in the tree was made by this unpack and is opened by one name below its parent's descriptor, never following a
+link; symbolic links are followed here, by hand, as if the root were the root of the file system. So no name, link or `..`
+of a layer leads out, not even one that is swapped while it is looked at.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator, Mapping
+
+from services.unpacker.invalid import LayerError, shown
+
+_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_MAX_LINKS = 40
+"""Symbolic links in one name; Linux's own limit."""
+_MAX_OPEN = 384
+_KEEP_OPEN = 256
+
+
+class Attributes:
+    """What an entry says of a directory; applied when nothing more is put into it."""
+
+    __slots__ = ("gid", "mode", "mtime", "uid", "xattrs")
+
+    def __init__(self, mode: int, uid: int, gid: int, mtime: int, xattrs: dict[bytes, bytes] | None = None) -> None:
+        self.mode = mode
+        self.uid = uid
+        self.gid = gid
+        self.mtime = mtime
+        self.xattrs = xattrs
+
+
+class Directory:
+    """One directory of the layer."""
+
+    __slots__ = ("attributes", "children", "fd", "fresh", "name", "opaque", "parent")
+
+    def __init__(self, name: bytes, parent: Directory | None) -> None:
+        self.name = name
+        self.parent = parent
+        self.children: dict[bytes, Directory] = {}
+        self.fd = -1
+        self.attributes: Attributes | None = None
+        """None until an entry names it: then they come from the layers below."""
+        self.opaque = False
+        """Hides what the layers below have in it."""
+        self.fresh = False
+        """Took the place of something that is no directory: there is nothing below it to inherit from."""
+
+    def path(self) -> bytes:
+        """Its name from the root on."""
+        parts: list[bytes] = []
+        node = self
+        while node.parent is not None:
+            parts.append(node.name)
+            node = node.parent
+        return b"/".join(reversed(parts))
+
+    def walk(self) -> Iterator[Directory]:
+        """It and all below it, parents first."""
+        waiting = [self]
+        while waiting:
+            node = waiting.pop()
+            yield node
+            waiting += node.children.values()
+
+
+class Directories:
+    """The tree, its open descriptors (a bounded number), and how names are looked up in it.
+
+    Args:
+        root: descriptor of the layer's root; stays the caller's.
+        links_below: symbolic links of the layers below that names of this layer pass through, as far as they are known.
+    """
+
+    def __init__(self, root: int, links_below: Mapping[bytes, bytes]) -> None:
+        self.root = Directory(b"", None)
+        self.root.fd = root
+        self.assumed: dict[bytes, int] = {}
+        """Directories that were made because a name passed through them: a layer below may have a link there.
+
+        With the time they get, in nanoseconds, if no layer below has them."""
+        self._links_below = links_below
+        self._open: dict[Directory, None] = {}
+
+    def fd(self, directory: Directory) -> int:
+        """Open descriptor of a directory, good until the next call."""
+        if directory.fd >= 0:
+            return directory.fd
+        chain = []
+        node = directory
+        while node.fd < 0 and node.parent is not None:
+            chain.append(node)
+            node = node.parent
+        for step in reversed(chain):
+            step.fd = os.open(step.name, _OPEN, dir_fd=node.fd)
+            self._open[step] = None
+            node = step
+            if len(self._open) > _MAX_OPEN:
+                self._close_oldest()
+        return directory.fd
+
+    def _close_oldest(self) -> None:
+        for directory in list(self._open)[: _MAX_OPEN - _KEEP_OPEN]:
+            self._shut(directory)
+
+    def _shut(self, directory: Directory) -> None:
+        if self._open.pop(directory, 0) is None:
+            os.close(directory.fd)
+            directory.fd = -1
+
+    def close(self) -> None:
+        """Close every descriptor but the root's."""
+        for directory in list(self._open):
+            self._shut(directory)
+
+    def forget(self, directory: Directory) -> None:
+        """Take a directory that is being removed out of the tree, with all below it."""
+        for node in directory.walk():
+            self._shut(node)
+        if directory.parent is not None:
+            del directory.parent.children[directory.name]
+
+    def find(self, path: bytes, *, mtime: int | None) -> Directory | None:
+        """The directory that a name means, links followed.
+
+        Directories that are missing are made where `mtime` says what time they get if no layer knows them; otherwise the
+        answer is None.
+
+        Raises:
+            LayerError: the name passes through something that is no directory, or through too many links.
+        """
+        node = self.root
+        for part in path.split(b"/") if path else ():
+            child = node.children.get(part)
+            if child is None:
+                return self._find_slowly(path, mtime)
+            node = child
+        return node
+
+    def _find_slowly(self, path: bytes, mtime: int | None) -> Directory | None:
+        node = self.root
+        todo = path.split(b"/")[::-1]
+        links = 0
+        while todo:
+            part = todo.pop()
+            if part == b"..":
+                node = node.parent or node
+                continue
+            if part in (b"", b"."):
+                continue
+            child = node.children.get(part) or self._enter(node, part, mtime)
+            if isinstance(child, Directory):
+                node = child
+            elif child is None:
+                return None
+            else:
+                links += 1
+                if links > _MAX_LINKS:
+                    raise LayerError(f"the name {shown(path)} passes through more than {_MAX_LINKS} symbolic links")
+                if child[:1] == b"/":
+                    node = self.root
+                todo += child.split(b"/")[::-1]
+        return node
+
+    def _enter(self, node: Directory, part: bytes, mtime: int | None) -> Directory | bytes | None:
+        """What a name is that is no directory of the tree yet: a link's target, a directory made now, or None."""
+        fd = self.fd(node)
+        try:
+            found = os.lstat(part, dir_fd=fd)
+        except FileNotFoundError:
+            path = node.path() + b"/" + part if node.parent else part
+            if (target := self._links_below.get(path)) is not None:
+                return target
+            if mtime is None:
+                return None
+            self.assumed.setdefault(path, mtime)
+            return self._make_missing(node, part, mtime, fresh=False)
+        if stat.S_ISLNK(found.st_mode):
+            return os.readlink(part, dir_fd=fd)
+        if mtime is None:
+            return None
+        if stat.S_ISCHR(found.st_mode) and found.st_rdev == 0:
+            os.unlink(part, dir_fd=fd)
+            return self._make_missing(node, part, mtime, fresh=True)
+        where = node.path() + b"/" + part
+        raise LayerError(f"the layer puts something below {shown(where)}, which it made no directory")
+
+    def _make_missing(self, node: Directory, part: bytes, mtime: int, *, fresh: bool) -> Directory:
+        child = self.make(node, part)
+        if child is None:
+            raise OSError(errno.EEXIST, "appeared while the layer was unpacked", os.fsdecode(part))
+        if fresh:
+            child.opaque = child.fresh = True
+            child.attributes = Attributes(0o755, 0, 0, mtime)
+        return child
+
+    def make(self, parent: Directory, name: bytes) -> Directory | None:
+        """Make a directory; None where the name is taken. Private until its attributes are applied."""
+        try:
+            os.mkdir(name, 0o700, dir_fd=self.fd(parent))
+        except FileExistsError:
+            return None
+        child = parent.children[name] = Directory(name, parent)
+        return child

@@ -1,0 +1,86 @@
+"""What this process may do to files, and what it had to leave out."""
+
+import errno
+import os
+from collections import Counter
+
+_NOT_HERE = (errno.EPERM, errno.EACCES, errno.ENOTSUP)
+_PRIVATE = (b"trusted.overlay.", b"user.overlay.")
+
+
+class Rights:
+    """Gives files their owners, devices and extended attributes as far as it may; counts what it may not.
+
+    An ordinary user makes the same tree without owners, devices and privileged attributes. Root fails where root should not:
+    only what the file system cannot hold, or a user namespace forbids, is left out.
+    """
+
+    def __init__(self, *, opaque: bytes) -> None:
+        self.opaque = opaque
+        """Attribute that makes a directory opaque to overlayfs: `trusted.…`, or `user.…` for mounts with `userxattr`."""
+        self.user = os.geteuid()
+        self.group = os.getegid()
+        self.left_out: Counter[str] = Counter()
+
+    def own(self, fd: int, uid: int, gid: int) -> None:
+        """Give an open file its owner."""
+        if uid == self.user and gid == self.group:
+            return
+        if self.user != 0:
+            self.left_out["owners"] += 1
+            return
+        try:
+            os.fchown(fd, uid, gid)
+        except PermissionError:
+            self.left_out["owners"] += 1
+
+    def own_at(self, name: bytes, uid: int, gid: int, *, dir_fd: int) -> None:
+        """Give a name in an open directory its owner, a link itself."""
+        if uid == self.user and gid == self.group:
+            return
+        if self.user != 0:
+            self.left_out["owners"] += 1
+            return
+        try:
+            os.chown(name, uid, gid, dir_fd=dir_fd, follow_symlinks=False)
+        except PermissionError:
+            self.left_out["owners"] += 1
+
+    def device(self, name: bytes, mode: int, device: int, *, dir_fd: int) -> bool:
+        """Make a device; False where this user may not."""
+        try:
+            os.mknod(name, mode, device, dir_fd=dir_fd)
+        except PermissionError:
+            self.left_out["devices"] += 1
+            return False
+        return True
+
+    def attribute(self, file: int | str | bytes, xattrs: dict[bytes, bytes]) -> None:
+        """Set extended attributes on an open file, or on a path whose last component is not followed.
+
+        Attributes by which overlayfs itself steers are never taken from a layer.
+        """
+        for key, value in xattrs.items():
+            if key.startswith(_PRIVATE) or not key:
+                self.left_out["xattrs"] += 1
+                continue
+            try:
+                if isinstance(file, int):
+                    os.setxattr(file, key, value)
+                else:
+                    os.setxattr(file, key, value, follow_symlinks=False)
+            except OSError as exc:
+                if exc.errno not in _NOT_HERE:
+                    raise
+                self.left_out["xattrs"] += 1
+
+
+def opaque_attribute(directory: int) -> bytes:
+    """The attribute that marks an opaque directory for whom this process mounts: tried out on an open directory."""
+    trusted = b"trusted.overlay.opaque"
+    try:
+        os.setxattr(directory, trusted, b"y")
+    except PermissionError:
+        return b"user.overlay.opaque"
+    os.removexattr(directory, trusted)
+    return trusted
