@@ -23,7 +23,7 @@ from pullonce.bus import Signals, Subscription
 from pullonce.config import SettingInvalid, log_level
 from pullonce.errors import PullonceError
 from schemas.status import Pong, encode
-from schemas.subjects import PING_SUBJECT
+from schemas.subjects import HERE_SUBJECT, PING_SUBJECT
 
 log = logging.getLogger(__name__)
 
@@ -175,7 +175,7 @@ def version() -> str:
 async def answer_pings(
     signals: Signals, service: str, store: str = "", details: Callable[[], Mapping[str, str | int | float]] | None = None
 ) -> Subscription:
-    """Answer `pullonce.ping` from now on: every process says for itself what it is (`schemas.status.Pong`).
+    """Answer `pullonce.ping` from now on, and say so once: every process tells for itself what it is (`schemas.status.Pong`).
 
     Args:
         service: `coordinator`, `fetcher`, `unpacker`…
@@ -189,4 +189,6 @@ async def answer_pings(
         said = dict(details()) if details else {}
         return encode(Pong(service=service, store=store, pid=pid, version=running, details=said))
 
-    return await signals.answer(PING_SUBJECT, pong)
+    subscription = await signals.answer(PING_SUBJECT, pong)
+    await signals.publish(HERE_SUBJECT, pong(b""))
+    return subscription

@@ -1,7 +1,8 @@
 """Answers to questions asked over core NATS: who is there (`pullonce.ping`), what is in the air (`coordinator.status`).
 
-Both are requests with an empty body. Every process answers a ping for itself, so a client gathers; one coordinator, any one,
-answers for the status, since all fold the same log.
+Both are requests with an empty body. Every process answers a ping for itself, so a client gathers; it says the same once,
+unasked, on `pullonce.here` when it begins its work. One coordinator, any one, answers for the status, since all fold the same
+log.
 """
 
 import msgspec

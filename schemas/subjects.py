@@ -9,7 +9,7 @@ Imports nothing heavy: the command line computes its subjects here without loadi
              unpack.layer.<store>.<chain>.<revision>          record.image.<store>.<flight>.<revision>
     claims   resolve.<store>.<flight>.<opened>                record.<store>.<flight>.<opened>
              blob.<store>.<digest>   layer.<store>.<chain>
-    core     progress.<store>.<digest or chain>               pullonce.ping   coordinator.status: requests, see `status.py`
+    core     progress.<store>.<digest or chain>               pullonce.here   pullonce.ping   coordinator.status: see `status.py`
 
 Digests and ChainIDs are written `sha256-<hex>`: a KV key may hold no colon.
 """
@@ -33,6 +33,7 @@ EVENT_SUBJECTS = ("pull.requested", "pull.*.*.*.*", "blob.*.*.*", "layer.*.*.*",
 ORDER_SUBJECTS = ("resolve.reference.>", "fetch.blob.>", "unpack.layer.>", "record.image.>")
 PARKED_SUBJECTS = ("parked.>",)
 PING_SUBJECT = "pullonce.ping"
+HERE_SUBJECT = "pullonce.here"
 STATUS_SUBJECT = "coordinator.status"
 
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789:/_@-")

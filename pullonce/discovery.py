@@ -1,0 +1,146 @@
+"""Who serves a home, and where: what `pullonce up` writes for the commands to find. Light to import.
+
+    <home>/run/lock         held (flock) by `pullonce up` and its nats-server: one home is served once
+    <home>/run/bus.json     {url, pid, started, temporary}: written when every part is ready, 0600
+    <home>/run/starting     held while somebody looks whether to start a temporary `up`, until it is ready
+    <home>/run/users        held shared by whoever uses a temporary `up`; it ends when it gets the lock for itself
+
+A process is named by its id and its start time, so that a file left by a killed `up` is never mistaken for a running one.
+All locks are the kernel's: whatever dies lets go.
+"""
+
+import fcntl
+import json
+import os
+import time
+
+from pullonce import environment
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Served:
+    """A home is being served."""
+
+    __slots__ = ("pid", "temporary", "url")
+
+    def __init__(self, url: str, pid: int, temporary: bool = False) -> None:
+        self.url = url
+        self.pid = pid
+        self.temporary = temporary
+
+
+def run_path(home: str, name: str) -> str:
+    """A file of the running service below a home."""
+    return os.path.join(home, "run", name)
+
+
+def make_run_directory(home: str) -> None:
+    os.makedirs(os.path.join(home, "run"), mode=0o700, exist_ok=True)
+
+
+def process_start(pid: int) -> str:
+    """When a process started, in ticks since boot; empty where there is none. Source: proc(5), field 22 of stat."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The name of the program stands in parentheses and may hold anything, parentheses included.
+            return file.read().rpartition(b")")[2].split()[19].decode()
+    except (OSError, IndexError):
+        return ""
+
+
+def served(home: str) -> Served | None:
+    """What serves this home now; None where nothing does."""
+    try:
+        with open(run_path(home, "bus.json"), "rb") as file:
+            found = json.load(file)
+        pid = int(found["pid"])
+        if not found["started"] or process_start(pid) != found["started"]:
+            return None
+        return Served(str(found["url"]), pid, bool(found.get("temporary")))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def announce(home: str, url: str, *, temporary: bool = False) -> None:
+    """Let commands find this process; replaces what a dead one left."""
+    pid = os.getpid()
+    path = run_path(home, "bus.json")
+    body = json.dumps({"url": url, "pid": pid, "started": process_start(pid), "temporary": temporary})
+    # The address may hold credentials, so nobody else may read it, not even for an instant.
+    descriptor = os.open(f"{path}.{pid}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(body + "\n")
+    os.replace(f"{path}.{pid}", path)
+
+
+def withdraw(home: str) -> None:
+    """Not served any more. Harmless where nothing was announced."""
+    try:
+        os.unlink(run_path(home, "bus.json"))
+    except FileNotFoundError:
+        pass
+
+
+class Lock:
+    """An flock on a file below `run/`, let go on `close` or with the process and everybody it handed the descriptor to."""
+
+    def __init__(self, home: str, name: str) -> None:
+        make_run_directory(home)
+        self._file = os.open(run_path(home, name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def fileno(self) -> int:
+        return self._file
+
+    def take(self, *, shared: bool = False, wait: bool = True) -> bool:
+        """Take the lock; without `wait`, say whether that was possible at once."""
+        try:
+            fcntl.flock(self._file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            return False
+        return True
+
+    def close(self) -> None:
+        os.close(self._file)
+
+    def __enter__(self) -> "Lock":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def use(home: str) -> tuple[Served, Lock | None] | None:
+    """What serves this home, kept alive for as long as the lock that comes with it is held. None where nothing does."""
+    found = served(home)
+    if found is None or not found.temporary:
+        return (found, None) if found else None
+    users = Lock(home, "users")
+    users.take(shared=True)
+    # It may have ended while we waited for the lock: from here on it cannot.
+    found = served(home)
+    if found is None:
+        users.close()
+        return None
+    return found, users
+
+
+def addresses(home: str) -> "Iterator[str]":
+    """Addresses at which pullonce may answer, most binding first: the configured one alone, or else the usual places."""
+    if url := environment.nats_url():
+        yield url
+        return
+    found = served(home)
+    yield found.url if found else environment.DEFAULT_URL
+
+
+def wait_until_gone(pid: int, started: str, seconds: float) -> bool:
+    """Whether a process has ended within some seconds."""
+    end = time.monotonic() + seconds
+    while process_start(pid) == started:
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True

@@ -1,0 +1,180 @@
+"""Everything on one machine, in one command: nats-server and the services as supervised children of this process.
+
+The services are started by module name and never imported. One home is served once: a lock says so, and the children hold it
+too, so that whatever is left of a killed `up` keeps a second one away from its files until it is gone.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from pullonce import discovery
+from pullonce.config import BusSettings, store_root
+from pullonce.errors import PullonceError
+from pullonce.nats_server import choose_port, configuration, find_nats_server, log_taker
+from pullonce.supervisor import Part, running
+from schemas.status import decode_pong
+from schemas.subjects import HERE_SUBJECT, PING_SUBJECT
+
+log = logging.getLogger(__name__)
+
+READY_WITHIN = 60.0
+LOCK_WITHIN = 15.0
+
+
+class HomeTaken(PullonceError):
+    """Another process serves this home."""
+
+
+class NotReady(PullonceError):
+    """Not every part came up in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpSettings:
+    """What `pullonce up` starts."""
+
+    home: Path
+    store: str = "default"
+    url: str = ""
+    """Of a NATS server that runs already; empty: start one."""
+    coordinators: int = 1
+    fetchers: int = 1
+    unpackers: int = 1
+    temporary: bool = False
+    """End when nobody holds `run/users` any more."""
+
+
+async def up(settings: UpSettings, *, ready: Callable[[str], None]) -> None:
+    """Run everything until cancelled (or, when temporary, until unused); then stop everything, and nothing else.
+
+    Args:
+        ready: called once, with the address of the bus, when every part answers.
+
+    Raises:
+        HomeTaken, NotReady, PullonceError: it cannot start; the message says why.
+        ExceptionGroup: of such errors.
+    """
+    home = str(settings.home)
+    with discovery.Lock(home, "lock") as lock:
+        await _take(lock, home)
+        store_root(settings.home, settings.store).mkdir(parents=True, exist_ok=True)
+        async with _bus(settings, lock) as url:
+            parts = services(settings, url, keep=lock.fileno())
+            async with running(parts):
+                await until_ready(url, parts)
+                discovery.announce(home, url, temporary=settings.temporary)
+                try:
+                    ready(url)
+                    await (_until_unused(home) if settings.temporary else asyncio.Event().wait())
+                finally:
+                    discovery.withdraw(home)
+                    log.info("stopping all parts")
+
+
+async def _take(lock: discovery.Lock, home: str) -> None:
+    """Take the home's lock; what is left of a predecessor gets some time to go away."""
+    for _ in range(int(LOCK_WITHIN / 0.1)):
+        if lock.take(wait=False):
+            return
+        if other := discovery.served(home):
+            raise HomeTaken(f"{home} is served already, by process {other.pid} at {other.url}")
+        await asyncio.sleep(0.1)
+    raise HomeTaken(f"{home} is in use by another `pullonce up` that neither becomes ready nor ends")
+
+
+@contextlib.asynccontextmanager
+async def _bus(settings: UpSettings, lock: discovery.Lock) -> AsyncIterator[str]:
+    """The address of the bus: the one that was given, or a nats-server of our own for as long as the block lasts."""
+    if settings.url:
+        yield settings.url
+        return
+    binary, port, ready = find_nats_server(), choose_port(), asyncio.Event()
+    path = Path(discovery.run_path(str(settings.home), "nats.conf"))
+    path.write_text(configuration(port, settings.home / "nats"))
+    part = Part(
+        "nats-server",
+        [str(binary), "--config", str(path)],
+        environ=os.environ,
+        keep=[lock.fileno()],
+        line=log_taker(logging.getLogger("nats-server"), ready.set),
+    )
+    async with running([part]):
+        await ready.wait()
+        part.ready = True
+        yield f"nats://127.0.0.1:{port}"
+
+
+def services(settings: UpSettings, url: str, *, keep: int) -> list[Part]:
+    """One part a service process, configured by environment like anywhere else."""
+    environ = {
+        **os.environ,
+        "PULLONCE_HOME": str(settings.home),
+        "PULLONCE_STORE": settings.store,
+        "PULLONCE_NATS_URL": url,
+    }
+    counts = {"coordinator": settings.coordinators, "fetcher": settings.fetchers, "unpacker": settings.unpackers}
+    return [
+        Part(name, [sys.executable, "-m", f"services.{name}"], environ=environ, keep=[keep])
+        for name, count in counts.items()
+        for _ in range(count)
+    ]
+
+
+async def until_ready(url: str, parts: list[Part], within: float = READY_WITHIN) -> None:
+    """Wait until the present process of every part has said that it does its work.
+
+    Raises:
+        NotReady: that takes longer than `within` seconds; the message names what is missing.
+    """
+    from pullonce.bus.nats import connect  # here, so that the services start meanwhile
+
+    here: set[int] = set()
+    news = asyncio.Event()
+
+    def hear(_: str, body: bytes) -> None:
+        with contextlib.suppress(msgspec.MsgspecError):
+            here.add(decode_pong(body).pid)
+            news.set()
+
+    try:
+        async with asyncio.timeout(within), connect(BusSettings.from_env("pullonce up", {"PULLONCE_NATS_URL": url})) as bus:
+            # They say so unasked when they begin; who began before we listened answers a ping.
+            await bus.signals.subscribe(HERE_SUBJECT, hear)
+            patience = 0.05
+            while not all(part.pid in here for part in parts):
+                news.clear()
+                try:
+                    async with asyncio.timeout(patience):
+                        await news.wait()
+                except TimeoutError:
+                    patience = 1.0
+                    for body in await bus.signals.gather(PING_SUBJECT, b"", timeout=0.1):
+                        hear(PING_SUBJECT, body)
+    except TimeoutError:
+        missing = ", ".join(f"{part.name} (process {part.pid})" for part in parts if part.pid not in here)
+        raise NotReady(f"not ready after {within:g} s: {missing or 'the bus'}") from None
+    for part in parts:
+        part.ready = True
+
+
+async def _until_unused(home: str) -> None:
+    """Return when nobody uses this temporary service any more; from then on nobody can begin to, until this process ends."""
+    loop, unused = asyncio.get_running_loop(), asyncio.Event()
+    users = discovery.Lock(home, "users")
+
+    def wait() -> None:
+        users.take()
+        loop.call_soon_threadsafe(unused.set)
+
+    # A thread in flock cannot be woken, so it must not keep the process from ending; the lock goes with the process.
+    threading.Thread(target=wait, daemon=True).start()
+    await unused.wait()

