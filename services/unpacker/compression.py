@@ -23,6 +23,9 @@ READ = 1 << 17
 _GZIP, _BZIP2, _XZ = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0"
 
 
+_IsalError: type[Exception] = igzip_lib.error  # type: ignore[assignment,unused-ignore]
+
+
 class Source(Protocol):
     """Where a layer's bytes come from; an empty answer is their end."""
 
@@ -110,7 +113,7 @@ def _members(head: bytes, source: Source, new: Callable[[], _Decompressor], magi
 def _expand(member: _Decompressor, data: bytes, name: str) -> bytes:
     try:
         return member.decompress(data, CHUNK)
-    except (igzip_lib.IsalError, lzma.LZMAError, OSError, EOFError, ValueError) as exc:
+    except (_IsalError, lzma.LZMAError, OSError, EOFError, ValueError) as exc:
         raise LayerError(f"the {name} of the layer is damaged: {exc}") from exc
 
 
