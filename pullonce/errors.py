@@ -8,7 +8,9 @@
     │   └── Duplicate             the very same order is queued or running already
     ├── BusError
     │   ├── BusUnavailable        no server answers (a client may tell its user; a service keeps trying)
+    │   ├── ServicesMissing       the server answers, but nobody there does the work
     │   ├── BusUnsuitable         the server cannot do what pullonce needs: too old, no JetStream, no permission
+    │   ├── LogShortened          the log ends before a position that was read: fold it again from the beginning
     │   └── BusClosed             the connection was closed for good: the process ends
     ├── ReferenceInvalid          what the user gave is no image reference
     ├── PlatformInvalid           what the user gave is no platform
@@ -81,8 +83,16 @@ class BusUnavailable(BusError):
     """No server answers at the address."""
 
 
+class ServicesMissing(BusError):
+    """The bus answers, but not every part of pullonce does; the message names what is missing."""
+
+
 class BusUnsuitable(BusError):
     """The server answers but lacks something pullonce needs."""
+
+
+class LogShortened(BusError):
+    """The log ends before a position that was already read: the server lost its tail, or another log is served."""
 
 
 class BusClosed(BusError):

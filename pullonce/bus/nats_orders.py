@@ -1,0 +1,43 @@
+"""The work queue ORDERS over JetStream: one message a subject, one shared durable consumer for each kind and store."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from pullonce.bus import Delivery
+from pullonce.bus.nats_jetstream import SUBJECT_FULL, Refused, store
+from pullonce.bus.nats_link import Link
+from pullonce.bus.nats_receive import Receiver
+from pullonce.config import BusSettings
+from pullonce.errors import Duplicate
+from schemas import subjects
+from schemas.orders import Order
+
+_encode = msgspec.json.Encoder().encode
+
+
+class NatsOrders:
+    """`bus.Orders` on a link."""
+
+    def __init__(self, link: Link, settings: BusSettings) -> None:
+        self._link = link
+        self._ack_wait = settings.ack_wait
+
+    @property
+    def ack_wait(self) -> float:
+        return self._ack_wait
+
+    async def send(self, order: Order) -> None:
+        subject = subjects.order_subject(order)
+        try:
+            await store(self._link, subject, _encode(order), {})
+        except Refused as exc:
+            if exc.err_code != SUBJECT_FULL:
+                raise
+            if not exc.unclear:  # else it may well be our own earlier attempt that lies there
+                raise Duplicate(f"{subject} is queued or running") from exc
+
+    async def receive(self, kind: str, store: str, deliver: Callable[[Delivery], Awaitable[None]], *, limit: int) -> None:
+        await Receiver(self._link, kind, store, deliver, limit=limit, ack_wait=self._ack_wait).run()

@@ -1,0 +1,152 @@
+"""The streams and the bucket pullonce needs: what they look like, made once, left alone where an operator made them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from pullonce.bus.nats_jetstream import NAME_IN_USE, NO_STREAM, Refused, api
+from pullonce.bus.nats_link import MAX_MESSAGE, PATIENCE, RETRY_PAUSE, Link, Unclear, Unheard
+from pullonce.config import BusSettings
+from pullonce.errors import BusUnsuitable
+from schemas import subjects
+
+log = logging.getLogger(__name__)
+
+_SECOND = 1_000_000_000
+_DAY = 86_400 * _SECOND
+
+NEEDED_API_LEVEL = 2
+"""JetStream's own count of its abilities. 1 has TTLs for single messages (server 2.11); below that a claim would never
+expire, and nobody would be told: an old server skips what it does not know."""
+
+_KEPT_AGE = 30 * _DAY
+_DEDUPE_WINDOW = 300 * _SECOND
+"""Longer than an outage after which a writer still repeats what was unclear; ids cost the server some 150 bytes each."""
+
+CLAIMS_STREAM = f"KV_{subjects.CLAIMS_BUCKET}"
+CLAIMS_PREFIX = f"$KV.{subjects.CLAIMS_BUCKET}."
+
+_COMMON: dict[str, Any] = {"storage": "file", "max_msg_size": MAX_MESSAGE, "allow_direct": True}
+
+STREAMS: dict[str, dict[str, Any]] = {
+    subjects.EVENTS_STREAM: {
+        "subjects": list(subjects.EVENT_SUBJECTS),
+        "retention": "limits",
+        "discard": "old",
+        "max_age": _KEPT_AGE,
+        "duplicate_window": _DEDUPE_WINDOW,
+    },
+    subjects.ORDERS_STREAM: {
+        "subjects": list(subjects.ORDER_SUBJECTS),
+        "retention": "workqueue",
+        "discard": "new",
+        "max_msgs_per_subject": 1,
+        "discard_new_per_subject": True,
+    },
+    subjects.PARKED_STREAM: {
+        "subjects": list(subjects.PARKED_SUBJECTS),
+        "retention": "limits",
+        "discard": "old",
+        "max_age": _KEPT_AGE,
+        "max_msgs": 10_000,
+        "max_msgs_per_subject": 1,
+    },
+    CLAIMS_STREAM: {
+        "subjects": [CLAIMS_PREFIX + ">"],
+        "retention": "limits",
+        "discard": "new",
+        "max_msgs_per_subject": 1,
+        "allow_msg_ttl": True,
+        "allow_rollup_hdrs": True,
+        "deny_delete": True,
+    },
+}
+
+_ESSENTIAL = ("retention", "discard_new_per_subject", "allow_msg_ttl")
+"""Settings without which a stream does not do its work; all others are the operator's to choose."""
+
+_ESSENTIAL_OF_CLAIMS_AND_ORDERS = ("max_msgs_per_subject", "discard")
+
+
+async def check_server(link: Link) -> None:
+    """Refuse a server that would misunderstand us silently.
+
+    Raises:
+        BusUnsuitable: it has no JetStream, or is too old.
+    """
+    version = link.client.connected_server_version
+    deadline = asyncio.get_running_loop().time() + PATIENCE
+    while True:
+        try:
+            answer = msgspec.json.decode((await link.ask("$JS.API.INFO")).data)
+            break
+        except Unclear:
+            continue
+        except Unheard:
+            if asyncio.get_running_loop().time() > deadline:
+                raise BusUnsuitable(f"the server ({version}) has no JetStream: start nats-server with `--jetstream`") from None
+            await asyncio.sleep(RETRY_PAUSE)
+    if "error" in answer:
+        raise BusUnsuitable(f"the server ({version}) offers no JetStream: {answer['error'].get('description')}")
+    level = answer.get("api", {}).get("level", 0)
+    if level < NEEDED_API_LEVEL:
+        raise BusUnsuitable(
+            f"nats-server {version} is too old (JetStream API level {level}): "
+            f"pullonce needs level {NEEDED_API_LEVEL}, nats-server 2.12 or newer"
+        )
+
+
+async def prepare(link: Link, settings: BusSettings) -> None:
+    """Make the streams that are missing. Repetition, by several processes at once too, is harmless.
+
+    Raises:
+        BusUnsuitable: a stream exists and cannot serve, or the server will not make one.
+    """
+    await asyncio.gather(*(_prepare_stream(link, name, settings.replicas) for name in STREAMS))
+
+
+async def _prepare_stream(link: Link, name: str, replicas: int) -> None:
+    wanted = {"name": name, "num_replicas": replicas, **_COMMON, **STREAMS[name]}
+    try:
+        existing = (await api(link, f"STREAM.INFO.{name}"))["config"]
+    except Refused as exc:
+        if exc.err_code != NO_STREAM:
+            raise BusUnsuitable(f"cannot look at stream {name}: {exc}") from exc
+        existing = await _create(link, name, wanted)
+    if faults := conflicts(existing, wanted):
+        raise BusUnsuitable(f"stream {name} exists but cannot serve pullonce: {'; '.join(faults)}. Remove or edit it")
+    if missing := sorted(set(wanted["subjects"]) - set(existing["subjects"])):
+        log.info("stream %s gains the subjects %s", name, missing)
+        existing["subjects"] = [*existing["subjects"], *missing]
+        await _call(link, f"STREAM.UPDATE.{name}", existing)
+
+
+async def _create(link: Link, name: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return await _call(link, f"STREAM.CREATE.{name}", wanted)
+    except Refused as exc:  # somebody else was first, with settings of their own
+        if exc.err_code != NAME_IN_USE:
+            raise BusUnsuitable(f"cannot make stream {name}: {exc}") from exc
+        return await _call(link, f"STREAM.INFO.{name}")
+
+
+async def _call(link: Link, name: str, request: object = None) -> dict[str, Any]:
+    config: dict[str, Any] = (await api(link, name, request))["config"]
+    return config
+
+
+def conflicts(existing: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """What makes an existing stream useless for its purpose, one line a setting."""
+    essential: tuple[str, ...] = _ESSENTIAL
+    if wanted.get("max_msgs_per_subject") == 1 and wanted["discard"] == "new":
+        essential += _ESSENTIAL_OF_CLAIMS_AND_ORDERS
+    return [
+        f"{setting} is {existing.get(setting)!r}, not {wanted[setting]!r}"
+        for setting in essential
+        if setting in wanted and existing.get(setting) != wanted[setting]
+    ]

@@ -1,0 +1,92 @@
+"""Core NATS messages: nobody stores them, whoever listens now gets them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from nats.aio import subscription as nats_subscription
+from nats.aio.msg import Msg
+
+from pullonce.bus import Subscription
+from pullonce.bus.nats_link import Link, Unclear, Unheard
+
+log = logging.getLogger(__name__)
+
+
+class NatsSubscription:
+    """`bus.Subscription` on a link."""
+
+    def __init__(self, link: Link, subscription: nats_subscription.Subscription) -> None:
+        self._link = link
+        self._subscription = subscription
+
+    async def stop(self) -> None:
+        await self._link.drop(self._subscription)
+
+
+class NatsSignals:
+    """`bus.Signals` on a link."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def publish(self, subject: str, body: bytes) -> None:
+        if self._link.connected:
+            await self._link.send(subject, body)
+
+    async def subscribe(self, subject: str, receive: Callable[[str, bytes], None], *, queue: str = "") -> Subscription:
+        async def on_message(msg: Msg) -> None:
+            try:
+                receive(msg.subject, msg.data)
+            except Exception:
+                log.exception("a listener on %s failed", subject)
+
+        return await self._listen(subject, on_message, queue)
+
+    async def request(self, subject: str, body: bytes, *, timeout: float) -> bytes:
+        try:
+            async with asyncio.timeout(timeout):
+                return bytes((await self._link.ask(subject, body, timeout=timeout + 1)).data)
+        except Unheard:
+            raise TimeoutError(f"nobody answers on {subject}") from None
+        except Unclear:
+            raise TimeoutError(f"the connection broke while {subject} was asked") from None
+
+    async def gather(self, subject: str, body: bytes, *, timeout: float) -> list[bytes]:
+        answers: list[bytes] = []
+
+        async def on_message(msg: Msg) -> None:
+            if not (msg.headers and "Status" in msg.headers):
+                answers.append(msg.data)
+
+        inbox = self._link.client.new_inbox()
+        subscription = await self._link.subscribe(inbox, on_message)
+        try:
+            await self._link.send(subject, body, reply=inbox)
+            await asyncio.sleep(timeout)
+        finally:
+            await self._link.drop(subscription)
+        return answers
+
+    async def answer(self, subject: str, reply: Callable[[bytes], bytes], *, queue: str = "") -> Subscription:
+        async def on_message(msg: Msg) -> None:
+            if not msg.reply:
+                return
+            try:
+                body = reply(msg.data)
+            except Exception:
+                log.exception("no answer could be given on %s", subject)
+            else:
+                await self._link.send(msg.reply, body)
+
+        return await self._listen(subject, on_message, queue)
+
+    def on_reconnect(self, notify: Callable[[], None]) -> None:
+        self._link.on_reconnect.append(notify)
+
+    async def _listen(self, subject: str, on_message: Callable[[Msg], object], queue: str) -> NatsSubscription:
+        subscription = await self._link.subscribe(subject, on_message, queue=queue)  # type: ignore[arg-type]
+        await self._link.barrier()
+        return NatsSubscription(self._link, subscription)
