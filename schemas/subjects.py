@@ -9,7 +9,7 @@ Imports nothing heavy: the command line computes its subjects here without loadi
              unpack.layer.<store>.<chain>.<revision>          record.image.<store>.<flight>.<revision>
     claims   resolve.<store>.<flight>.<opened>                record.<store>.<flight>.<opened>
              blob.<store>.<digest>   layer.<store>.<chain>
-    core     progress.<store>.<digest or chain>               pullonce.here   pullonce.ping   coordinator.status: see `status.py`
+    core     progress.<store>.<digest or chain>               pullonce.here   pullonce.ping   coordinator.status (`status.py`)
 
 Digests and ChainIDs are written `sha256-<hex>`: a KV key may hold no colon.
 """
@@ -39,15 +39,25 @@ STATUS_SUBJECT = "coordinator.status"
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789:/_@-")
 
 
+# A server closes the connection on a command line above 4096 bytes. Every reference that can be resolved is far shorter; a
+# refused one is echoed in the subject of its ending, and could be 512 characters of twelve bytes each.
+_LONGEST = 2048
+_CUT = _LONGEST // 12
+
+
 def image_token(reference: str) -> str:
-    """Write a reference as one subject token: everything but letters, digits and `:/_@-` is percent-encoded."""
-    if _PLAIN.issuperset(reference):
-        return reference
-    return "".join(c if c in _PLAIN else "".join(f"%{b:02X}" for b in c.encode()) for c in reference)
+    """Write a reference as one subject token: everything but letters, digits and `:/_@-` is percent-encoded.
+
+    What would be longer than 2048 bytes, as no valid reference is, is cut; the flight beside it still tells it apart.
+    """
+    token = reference
+    if not _PLAIN.issuperset(reference):
+        token = "".join(c if c in _PLAIN else "".join(f"%{b:02X}" for b in c.encode()) for c in reference)
+    return token if len(token) <= _LONGEST else image_token(reference[:_CUT])
 
 
 def image_of(token: str) -> str:
-    """Read back what `image_token` wrote."""
+    """Read back what `image_token` wrote; raises ValueError where that is no percent-encoded UTF-8."""
     head, *rest = token.split("%")
     raw = head.encode() + b"".join(bytes([int(part[:2], 16)]) + part[2:].encode() for part in rest)
     return raw.decode()

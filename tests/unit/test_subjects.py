@@ -89,6 +89,20 @@ def test_any_reference_is_one_token_and_is_read_back(reference: str) -> None:
     assert subjects.image_of(token) == reference
 
 
+@given(st.text(min_size=512, max_size=512), names)
+def test_the_longest_request_still_has_a_subject(reference: str, store: str) -> None:
+    subject = subjects.pull_subject("unrecorded", store, reference, FLIGHT)
+    assert_publishable(subject, 5)
+    assert len(subject) < 4096 - 1024, "room for the rest of the command line: a reply subject and sizes"
+    assert reference.startswith(subjects.image_of(subject.split(".")[3]))
+
+
+@pytest.mark.parametrize("token", ["%", "%ZZ", "%FF", "a%C3b"])
+def test_a_token_that_was_never_written_is_refused(token: str) -> None:
+    with pytest.raises(ValueError):
+        subjects.image_of(token)
+
+
 @given(digests)
 def test_a_digest_is_one_token_and_is_read_back(digest: str) -> None:
     token = subjects.digest_token(digest)
