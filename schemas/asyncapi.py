@@ -37,6 +37,7 @@ PARAMETERS = {
 
 _BARE = "pull.requested.bare"
 _PROGRESS = "progress"
+_HERE = subjects.HERE_SUBJECT
 
 
 def document() -> dict[str, Json]:
@@ -93,6 +94,10 @@ def _channels() -> dict[str, Json]:
     request = SAMPLES["pull.requested"]
     channels[_BARE] = _channel("pull.requested", f"For any NATS client, whatever it can compute. {_life(request)}")
     channels[_BARE]["messages"]["pull.requested"] = _ref("components", "messages", "pull.requested")
+    channels[_HERE] = _channel(
+        _HERE, "Core NATS, not stored: what a process answers to a ping, said once when it begins its work."
+    )
+    channels[_HERE]["messages"]["answer"] = _ref("components", "messages", answer_kind(subjects.PING_SUBJECT))
     for subject in QUESTIONS:
         channels[subject] = _channel(subject, "Core NATS request; the question has an empty body.")
         channels[subject]["messages"] = {
@@ -128,6 +133,8 @@ def _operations(name: str, role: Role) -> dict[str, Json]:
             operations[f"{name}.{action}.{kind}"] = _operation(name, action, _channel_of(cls), [kind])
     if PullRequested in role.sends:
         operations[f"{name}.send.{_BARE}"] = _operation(name, "send", _BARE, ["pull.requested"])
+    announce = "send" if subjects.PING_SUBJECT in role.answers else "receive"
+    operations[f"{name}.{announce}.{_HERE}"] = _operation(name, announce, _HERE, ["answer"])
     for action, asked in (("send", role.asks), ("receive", role.answers)):
         for subject in asked:
             reply = {"channel": _ref("channels", subject), "messages": [_ref("channels", subject, "messages", "answer")]}

@@ -284,7 +284,7 @@ def test_what_is_parked_is_stored_apart() -> None:
 
 
 def test_a_question_is_stored_by_nobody() -> None:
-    for subject in (subjects.PING_SUBJECT, subjects.STATUS_SUBJECT):
+    for subject in (subjects.PING_SUBJECT, subjects.HERE_SUBJECT, subjects.STATUS_SUBJECT):
         patterns = (*subjects.EVENT_SUBJECTS, *subjects.ORDER_SUBJECTS, *subjects.PARKED_SUBJECTS)
         assert not any(covers(pattern, subject) for pattern in patterns)
 
