@@ -4,6 +4,7 @@ Imports inside functions and under TYPE_CHECKING count too: an arrow is about wh
 """
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
@@ -36,6 +37,8 @@ PURE = (
     "services.coordinator.claim",
     "services.coordinator.flight",
     "services.coordinator.pursuit",
+    "services.fetcher.challenge",
+    "services.fetcher.failures",
     "services.unpacker.extensions",
     "services.unpacker.fields",
     "services.unpacker.invalid",
@@ -50,7 +53,7 @@ IMPURE = frozenset(
 )
 """Parts of the standard library by which a module would touch the world, the clock or chance."""
 
-FRONT = ("pullonce.client", "pullonce.cli*", "pullonce.embedded*", "pullonce.demo*", "*.__main__")
+FRONT = ("pullonce.client", "pullonce.full_pull", "pullonce.cli*", "pullonce.embedded*", "pullonce.demo*", "*.__main__")
 """Where everything is put together. Only these name an implementation of the bus, settings and the runtime."""
 
 WIRING = {
@@ -142,6 +145,13 @@ def test_a_module_imports_only_what_it_may(module: str) -> None:
     path = MODULES[module]
     found = violations(module, path.read_text("utf-8"), is_package=path.name == "__init__.py")
     assert not found, f"{path.relative_to(ROOT)} breaks the architecture:\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_a_module_that_calls_itself_pure_is_held_to_it(module: str) -> None:
+    said = ast.get_docstring(ast.parse(MODULES[module].read_text("utf-8"))) or ""
+    if re.search(r"\bPure\b(?! but)", said):
+        assert matches(module, PURE), f"add {module} to PURE in this file, or change its docstring"
 
 
 @pytest.mark.parametrize("pattern", PURE)
