@@ -1,0 +1,1 @@
+"""Real servers and made-up content for tests."""

@@ -1,0 +1,116 @@
+"""A real nats-server on a free port of the loopback, with JetStream in a directory of its own; it can be killed and restarted."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+_READY = 20.0
+_PR_SET_PDEATHSIG = 1
+
+
+def binary() -> str:
+    """Path of nats-server: the one beside the running Python, else the one on PATH. Skips (in CI: fails) if there is none."""
+    beside = Path(sys.executable).parent
+    found = shutil.which("nats-server", path=f"{beside}{os.pathsep}{os.environ.get('PATH', '')}")
+    if found is None:
+        message = "nats-server is neither beside this Python nor on PATH"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    return found
+
+
+def free_port() -> int:
+    """A port that nobody listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class NatsServer:
+    """One server process.
+
+    Args:
+        home: where its configuration and its streams lie; they outlive the process.
+        jetstream: lines for the `jetstream` block, such as `sync_interval: always`; None: no JetStream at all.
+        more: further lines of configuration.
+    """
+
+    def __init__(self, home: Path, *, jetstream: str | None = "", more: str = "") -> None:
+        self.port = free_port()
+        self.url = f"nats://127.0.0.1:{self.port}"
+        self._binary = binary()
+        self._config = home / "nats.conf"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.output: list[str] = []
+        block = "" if jetstream is None else f'jetstream {{\n  store_dir: "{home / "jetstream"}"\n  {jetstream}\n}}\n'
+        home.mkdir(parents=True, exist_ok=True)
+        self._config.write_text(f'listen: "127.0.0.1:{self.port}"\n{block}{more}\n')
+
+    def start(self) -> NatsServer:
+        """Start it and return once it accepts connections."""
+        process = subprocess.Popen(
+            [self._binary, "--config", str(self._config)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            preexec_fn=_die_with_parent,  # noqa: PLW1509
+        )
+        self._process = process
+        ready = threading.Event()
+        threading.Thread(target=self._read, args=(process, ready), daemon=True).start()
+        if not ready.wait(_READY) or process.poll() is not None:
+            self.kill()
+            raise RuntimeError("nats-server did not start:\n" + "\n".join(self.output[-20:]))
+        return self
+
+    def kill(self) -> None:
+        """SIGKILL: as in a crash."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """SIGTERM: as by an operator."""
+        self._end(signal.SIGTERM)
+
+    def pause(self) -> None:
+        """SIGSTOP: connected but dumb, until `resume`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def restart(self) -> None:
+        """Kill it and start it again, on the same port and the same streams."""
+        self.kill()
+        self.start()
+
+    def _end(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(number)
+            self._process.wait()
+        self._process = None
+
+    def _read(self, process: subprocess.Popen[bytes], ready: threading.Event) -> None:
+        assert process.stderr is not None
+        with process.stderr:
+            for line in process.stderr:
+                self.output.append(line.decode(errors="replace").rstrip())
+                if b"Server is ready" in line:
+                    ready.set()
+        ready.set()
