@@ -42,11 +42,13 @@ def make_run_directory(home: str) -> None:
 
 
 def process_start(pid: int) -> str:
-    """When a process started, in ticks since boot; empty where there is none. Source: proc(5), field 22 of stat."""
+    """When a process started, in ticks since boot; empty where it has ended. Source: proc(5), fields 3 and 22 of stat."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             # The name of the program stands in parentheses and may hold anything, parentheses included.
-            return file.read().rpartition(b")")[2].split()[19].decode()
+            fields = file.read().rpartition(b")")[2].split()
+        # A zombie has ended too; it only waits for its parent to notice.
+        return "" if fields[0] in (b"Z", b"X") else fields[19].decode()
     except (OSError, IndexError):
         return ""
 

@@ -25,3 +25,8 @@ def home(environ: "Mapping[str, str]" = os.environ) -> str:
 def nats_url(environ: "Mapping[str, str]" = os.environ) -> str:
     """`PULLONCE_NATS_URL`, or nothing where none is set."""
     return environ.get("PULLONCE_NATS_URL", "")
+
+
+def store(environ: "Mapping[str, str]" = os.environ) -> str:
+    """`PULLONCE_STORE`, or `default`."""
+    return environ.get("PULLONCE_STORE") or "default"

@@ -1,0 +1,169 @@
+"""`pullonce pull`: find the bus, or start the embedded default for the time of the pull; wait; say what came of it."""
+
+import argparse
+import os
+import signal
+import socket
+import sys
+
+from pullonce import discovery, environment
+from pullonce.errors import BusError, PullFailed
+from pullonce.identity import identify
+from pullonce.thin import Connection, ConnectionLost, Message, Unsupported
+from pullonce.thin_pull import Ending, Pull, Wanted
+from schemas.subjects import PING_SUBJECT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pullonce.progress_view import ProgressView
+
+HERE = 0.3
+"""Seconds that somebody at the default address has to say that it is pullonce."""
+
+
+def pull(args: argparse.Namespace) -> int:
+    """Carry out `pullonce pull`."""
+    identity = identify(
+        args.reference, store=args.store, platform=args.platform, credential=args.credential, policy=args.policy,
+        unpack=args.unpack,
+    )  # fmt: skip
+    wanted = Wanted(
+        identity, store=args.store, credential=args.credential, policy=args.policy, unpack=args.unpack,
+        requester=f"pullonce pull, process {os.getpid()} on {socket.gethostname()}"[:128],
+    )  # fmt: skip
+    signal.signal(signal.SIGTERM, _interrupt)
+    url, users = _bus(args.home, args.store)
+    view = _view(args)
+    try:
+        ending = _wait(url, wanted, args.timeout, view)
+    finally:
+        if view:
+            view.close()
+        if users:
+            _let_go(args.home, users)
+    return _report(ending, as_json=args.json)
+
+
+def _wait(url: str, wanted: Wanted, timeout: "float | None", view: "ProgressView | None") -> Ending:
+    try:
+        request = Pull(url, wanted, timeout=timeout, watch=_watcher(view) if view else None, say=say)
+    except Unsupported:
+        from pullonce.full_pull import full_pull  # TLS, credentials, several servers: the full client's work
+
+        return full_pull(url, wanted, timeout, view.take if view else None)
+    try:
+        return request.wait()
+    except BaseException:
+        request.leave()
+        raise
+    finally:
+        request.close()
+
+
+def _report(ending: Ending, *, as_json: bool) -> int:
+    fields = ending.fields
+    if as_json:
+        print(ending.body.decode())
+    if not ending.completed:
+        raise PullFailed(f"{fields.get('reference')}: {fields.get('message')}", code=str(fields.get("code")))
+    if not as_json:
+        print("\n".join(summary(fields)))
+    return 0
+
+
+def summary(fields: "dict[str, object]") -> "list[str]":
+    """What came of a pull, in lines for people."""
+    sharing = fields.get("sharing")
+    sharing = sharing if isinstance(sharing, dict) else {}
+    blobs = ", ".join(
+        f"{sharing.get(what, 0)} {word}" + (f" ({megabytes(sharing[f'{what}_bytes'])})" if sharing.get(f"{what}_bytes") else "")
+        for what, word in (("fetched", "fetched"), ("reused", "reused"), ("waited", "waited for"))
+    )
+    layers = ", ".join(
+        f"{sharing.get(what, 0)} {word}"
+        for what, word in (("unpacked", "unpacked"), ("unpack_reused", "reused"), ("unpack_waited", "waited for"))
+    )
+    lines = [str(fields.get("reference")), f"image id  {fields.get('image_id')}", f"digest    {fields.get('digest')}"]
+    lines.append(f"blobs     {blobs}")
+    if fields.get("chain_id"):
+        lines += [f"layers    {layers}", f"snapshot  {fields['chain_id']}"]
+    return lines
+
+
+def megabytes(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"
+
+
+def say(line: str) -> None:
+    print(f"pullonce: {line}", file=sys.stderr, flush=True)
+
+
+def _interrupt(number: int, _: object) -> None:
+    raise SystemExit(128 + number)
+
+
+def _view(args: argparse.Namespace) -> "ProgressView | None":
+    if args.quiet or args.json or not sys.stderr.isatty():
+        return None
+    from pullonce.progress_view import ProgressView
+
+    return ProgressView(sys.stderr)
+
+
+def _watcher(view: "ProgressView") -> "Callable[[Message], None]":
+    import json
+
+    def watch(message: Message) -> None:
+        try:
+            view.take(json.loads(message.body))
+        except ValueError:
+            pass  # progress informs; nothing depends on it
+
+    return watch
+
+
+# -- the bus -----------------------------------------------------------------------------------------------------------
+
+
+def _bus(home: str, store: str) -> "tuple[str, discovery.Lock | None]":
+    """The bus to ask, and the lock that keeps a temporary one alive.
+
+    The configured address if there is one; else what serves this home; else whoever answers as pullonce at the default
+    address; else the embedded default, started for as long as somebody uses it.
+    """
+    if url := environment.nats_url():
+        return url, None
+    if found := discovery.use(home):
+        return found[0].url, found[1]
+    if _answers(environment.DEFAULT_URL):
+        return environment.DEFAULT_URL, None
+    from pullonce.temporary import start
+
+    served, users = start(home, store, say)
+    return served.url, users
+
+
+def _answers(url: str) -> bool:
+    try:
+        link = Connection(url, timeout=HERE)
+        pongs = link.subscribe(f"{link.inbox}.pong")
+        link.publish(PING_SUBJECT, b"", reply=f"{link.inbox}.pong")
+        message = link.receive(HERE)
+        link.close()
+    except (BusError, ConnectionLost, Unsupported):
+        return False
+    return message is not None and message.sid == pongs and not message.status
+
+
+def _let_go(home: str, users: discovery.Lock) -> None:
+    """Use the temporary service no more; where nobody else does either, wait until it is gone."""
+    served = discovery.served(home)
+    last = users.take(wait=False)
+    started = discovery.process_start(served.pid) if served else ""
+    users.close()
+    if last and served and started:
+        discovery.wait_until_gone(served.pid, started, 20.0)
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable

@@ -1,0 +1,65 @@
+"""`pullonce up` and `pullonce ping`: the embedded default, and whether every part answers."""
+
+import argparse
+import asyncio
+from pathlib import Path
+
+from pullonce import environment
+from pullonce.client import connect
+from pullonce.embedded import UpSettings
+from pullonce.embedded import up as serve
+from pullonce.errors import BusUnavailable, ServicesMissing
+from pullonce.runtime import run
+from pullonce.thin_pull import missing_parts
+from schemas.status import Pong
+
+
+def up(args: argparse.Namespace) -> int:
+    """Carry out `pullonce up`. Never returns: the process ends with the services."""
+    settings = UpSettings(
+        home=Path(args.home),
+        store=args.store,
+        url=args.nats_url or environment.nats_url(),
+        coordinators=args.coordinators,
+        fetchers=args.fetchers,
+        unpackers=args.unpackers,
+        temporary=args.temporary,
+    )
+
+    def ready(url: str) -> None:
+        print(f"pullonce is ready at {redacted(url)} (store {settings.store}, home {settings.home})", flush=True)
+
+    async def main() -> None:
+        await serve(settings, ready=ready)
+
+    run(main, "up")
+
+
+def ping(args: argparse.Namespace) -> int:
+    """Carry out `pullonce ping`."""
+    try:
+        pongs = asyncio.run(_ping(args.store))
+    except BusUnavailable as exc:
+        raise ServicesMissing(f"{exc}; start it with `pullonce up`") from None
+    for pong in sorted(pongs, key=lambda pong: (pong.service, pong.store, pong.pid)):
+        print(f"{pong.service:<12} {pong.store or '-':<12} process {pong.pid}, version {pong.version}")
+    if missing := missing_parts(_present(pongs), args.store):
+        raise ServicesMissing(f"missing: {', '.join(missing)}")
+    return 0
+
+
+async def _ping(store: str) -> list[Pong]:
+    async with connect(name="pullonce ping", patience=1.0) as client:
+        return await client.ping(1.0, enough=lambda pongs: not missing_parts(_present(pongs), store))
+
+
+def _present(pongs: list[Pong]) -> set[tuple[str, str]]:
+    return {(pong.service, pong.store) for pong in pongs}
+
+
+def redacted(url: str) -> str:
+    """An address without the secrets that it may hold."""
+    return ",".join(
+        f"{scheme}{separator}{rest.rpartition('@')[2]}"
+        for scheme, separator, rest in (each.strip().rpartition("://") for each in url.split(","))
+    )

@@ -1,0 +1,151 @@
+"""The public face for Python programs.
+
+    async with pullonce.client.connect() as client:
+        image = await client.pull("redis:latest", timeout=300)
+        print(image.image_id, image.sharing.fetched)
+
+Any number of pulls may run at once over one client; pulls of one image share a subscription and are answered by one event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TypedDict, Unpack
+
+import msgspec
+
+from pullonce import discovery
+from pullonce.bus import Bus, Recorded
+from pullonce.bus.nats import connect as connect_bus
+from pullonce.config import BusSettings
+from pullonce.config import home as configured_home
+from pullonce.errors import PullFailed, PullTimeout, ServicesMissing
+from pullonce.identity import identify_request
+from pullonce.waits import Ending, Flights, Tidings
+from schemas import events, subjects
+from schemas.status import Pong, Status, decode_pong, decode_status
+
+PATIENCE = 5.0
+"""Seconds to wait for the bus at the start."""
+
+
+class PullOptions(TypedDict, total=False):
+    """What a pull may ask for beyond the reference; see `schemas.events.PullRequested`."""
+
+    store: str
+    platform: str
+    credential: str
+    policy: events.Policy
+    unpack: bool
+    requester: str
+
+
+@asynccontextmanager
+async def connect(url: str = "", *, name: str = "pullonce client", patience: float = PATIENCE) -> AsyncIterator[Client]:
+    """Connect to the bus for as long as the block lasts.
+
+    Args:
+        url: `nats://…` or `tls://…`, credentials included; empty: `PULLONCE_NATS_URL`, else the `pullonce up` of this home,
+            else `nats://127.0.0.1:4222`.
+        name: what the server's monitoring calls the connection.
+
+    Raises:
+        BusUnavailable: nobody answers within `patience` seconds.
+        BusUnsuitable: the server is too old or lacks JetStream.
+    """
+    address = url or next(discovery.addresses(str(configured_home())))
+    settings = BusSettings.from_env(name, {**os.environ, "PULLONCE_NATS_URL": address})
+    async with connect_bus(settings, patience=patience) as bus:
+        flights = Flights(bus)
+        try:
+            yield Client(bus, flights)
+        finally:
+            await flights.close()
+
+
+class Client:
+    """A connection to pullonce. Made by `connect`."""
+
+    def __init__(self, bus: Bus, flights: Flights) -> None:
+        self._bus = bus
+        self._flights = flights
+
+    async def pull(
+        self,
+        reference: str,
+        *,
+        timeout: float | None = None,
+        progress: Callable[[Tidings], None] | None = None,
+        **options: Unpack[PullOptions],
+    ) -> events.PullCompleted:
+        """Ask for an image and wait until it is there.
+
+        Joins the flight in the air for the same request, whoever asked. Cancelling withdraws the request; the work goes on
+        while anyone else waits.
+
+        Args:
+            timeout: seconds after which this requester gives up; None waits for as long as it takes.
+            progress: called with each event and progress message that concerns the image, in the event loop.
+
+        Returns:
+            The ending: `image_id`, `digest`, `chain_id` (the snapshot to mount), `sharing`.
+
+        Raises:
+            ReferenceInvalid: `reference` is no image reference.
+            PullFailed: the pull ended badly; `code` says how.
+            PullTimeout: `timeout` passed.
+        """
+        request = events.PullRequested(reference=reference, **options)
+        try:
+            async with asyncio.timeout(timeout):
+                ending = await self.ending(request, progress)
+        except TimeoutError:
+            raise PullTimeout(f"{reference} was not there after {timeout:g} s; the work goes on if others wait") from None
+        if isinstance(ending, events.PullFailed):
+            raise PullFailed(ending.message, code=ending.code)
+        return ending
+
+    async def ending(self, request: events.PullRequested, progress: Callable[[Tidings], None] | None = None) -> Ending:
+        """Append a request and wait for the event that ends its flight, good or bad.
+
+        Raises:
+            ReferenceInvalid: its reference is no image reference.
+        """
+        identity = identify_request(request)
+        # The normalised form is stored, so that every reader sees the one spelling.
+        normal = msgspec.structs.replace(request, reference=identity.reference, platform=identity.platform)
+        return await self._flights.join(normal, identity, progress)
+
+    async def watch(self, apply: Callable[[Recorded], None], *, start: int = 1, idle: Callable[[], None] | None = None) -> None:
+        """Hand every stored event from sequence `start` on to `apply`, in order, for ever; see `bus.Log.follow`."""
+        await self._bus.log.follow(apply, start=start, idle=idle)
+
+    async def last_sequence(self) -> int:
+        """Sequence of the last stored event; 0 where there is none."""
+        return await self._bus.log.last_sequence()
+
+    async def status(self, timeout: float = 1.0) -> Status:
+        """What is in the air, as one coordinator sees it.
+
+        Raises:
+            ServicesMissing: no coordinator answers within `timeout` seconds.
+        """
+        try:
+            return decode_status(await self._bus.signals.request(subjects.STATUS_SUBJECT, b"", timeout=timeout))
+        except TimeoutError:
+            raise ServicesMissing("no coordinator answers") from None
+
+    async def ping(self, timeout: float = 1.0, *, enough: Callable[[list[Pong]], bool] | None = None) -> list[Pong]:
+        """Every process that says within `timeout` seconds that it is there; sooner where `enough` is content with some."""
+        pongs: list[Pong] = []
+        for share in (0.1, 0.9):
+            for body in await self._bus.signals.gather(subjects.PING_SUBJECT, b"", timeout=timeout * share):
+                with contextlib.suppress(ValueError):
+                    pongs.append(decode_pong(body))
+            if enough and enough(pongs):
+                break
+        return list({pong.pid: pong for pong in pongs}.values())

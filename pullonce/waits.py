@@ -1,0 +1,185 @@
+"""The waits of one client: which of its requests wait for which flight, and how one ending answers them all.
+
+One subscription a flight, however many wait for it. An ending is only ever taken for a request whose sequence lies below its
+`covers`; after a reconnect, and now and then in a long silence, the last stored ending is looked at: level, not edge.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import msgspec
+
+from pullonce.bus import Bus, Subscription
+from pullonce.identity import Identity
+from schemas import events, progress, subjects
+
+LOOK = 30.0
+"""Seconds of waiting after which the last stored ending is looked at again."""
+LEAVE = 2.0
+"""Seconds that withdrawing a request may hold up the end of a client."""
+
+Ending = events.PullCompleted | events.PullFailed
+Tidings = events.PullResolved | events.BlobFetched | events.LayerUnpacked | progress.BlobProgress | progress.LayerProgress
+"""What a requester may be told while it waits."""
+
+
+class _Wait:
+    """All requests of this client that wait for one flight key."""
+
+    __slots__ = ("best", "changed", "subscriptions", "users")
+
+    def __init__(self) -> None:
+        self.best: Ending | None = None
+        self.changed = asyncio.Event()
+        self.subscriptions: list[Subscription] = []
+        self.users = 0
+
+    def take(self, ending: Ending) -> None:
+        if self.best is None or ending.covers > self.best.covers:
+            self.best = ending
+            # Whoever waits holds this event; the next round gets a fresh one.
+            self.changed.set()
+            self.changed = asyncio.Event()
+
+
+class Flights:
+    """The flights that a client's requests wait for."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._waits: dict[tuple[str, str, str], _Wait] = {}
+        self._opening = asyncio.Lock()
+        self._background: set[asyncio.Task[None]] = set()
+        bus.signals.on_reconnect(self._look_at_all)
+
+    async def close(self) -> None:
+        """Let the withdrawals that are under way end."""
+        if self._background:
+            await asyncio.wait(self._background, timeout=LEAVE)
+        for task in self._background:
+            task.cancel()
+
+    async def join(self, request: events.PullRequested, identity: Identity, tell: Callable[[Tidings], None] | None) -> Ending:
+        """Subscribe, append, and wait for the ending that answers the request. Cancelled, it withdraws the request."""
+        key = (request.store, identity.reference, identity.flight)
+        wait = await self._watch(key)
+        listening = await self._listen(key, tell) if tell else []
+        appending = asyncio.create_task(self._bus.log.append(request))
+        try:
+            sequence = await asyncio.shield(appending)
+            while wait.best is None or wait.best.covers <= sequence:
+                changed = wait.changed
+                try:
+                    async with asyncio.timeout(LOOK):
+                        await changed.wait()
+                except TimeoutError:
+                    await self._look(key)
+            return wait.best
+        except asyncio.CancelledError:
+            self._spawn(self._leave(request, identity, appending))
+            raise
+        finally:
+            self._unwatch(key, wait)
+            for subscription in listening:
+                self._spawn(subscription.stop())
+
+    # -- endings -------------------------------------------------------------------------------------------------------
+
+    async def _watch(self, key: tuple[str, str, str]) -> _Wait:
+        """The wait for a flight key, subscribed before this returns."""
+        async with self._opening:
+            wait = self._waits.get(key)
+            if wait is None:
+                wait = _Wait()
+                for verbed in ("completed", "failed"):
+                    subject = subjects.pull_subject(verbed, *key)
+                    wait.subscriptions.append(await self._bus.signals.subscribe(subject, _ending_taker(wait)))
+                self._waits[key] = wait
+            wait.users += 1
+            return wait
+
+    def _unwatch(self, key: tuple[str, str, str], wait: _Wait) -> None:
+        wait.users -= 1
+        if wait.users == 0 and self._waits.get(key) is wait:
+            del self._waits[key]
+            for subscription in wait.subscriptions:
+                self._spawn(subscription.stop())
+
+    def _look_at_all(self) -> None:
+        for key in self._waits:
+            self._spawn(self._look(key))
+
+    async def _look(self, key: tuple[str, str, str]) -> None:
+        """Take the last stored endings of a flight key, good or bad."""
+        for verbed in ("completed", "failed"):
+            recorded = await self._bus.log.last(subjects.pull_subject(verbed, *key))
+            wait = self._waits.get(key)
+            if wait and recorded and isinstance(recorded.event, (events.PullCompleted, events.PullFailed)):
+                wait.take(recorded.event)
+
+    async def _leave(self, request: events.PullRequested, identity: Identity, appending: asyncio.Task[int]) -> None:
+        """Withdraw a request, even one whose append has not been confirmed yet."""
+        sequence = await appending
+        await self._bus.log.append(
+            events.PullCancelled(store=request.store, reference=identity.reference, flight=identity.flight, request=sequence)
+        )
+
+    # -- progress ------------------------------------------------------------------------------------------------------
+
+    async def _listen(self, key: tuple[str, str, str], tell: Callable[[Tidings], None]) -> list[Subscription]:
+        """Tell a requester what concerns the layers of its image, once it is known which these are."""
+        store = key[0]
+        known: set[str] = set()
+
+        def resolved(event: events.PullResolved) -> None:
+            known.update(name for layer in event.layers for name in (layer.blob.digest, layer.chain_id) if name)
+            tell(event)
+
+        def hear(subject: str, body: bytes) -> None:
+            tidings = _read(subject, body)
+            if isinstance(tidings, events.PullResolved):
+                resolved(tidings)
+            elif tidings is not None and (getattr(tidings, "chain_id", None) or getattr(tidings, "digest", None)) in known:
+                tell(tidings)
+
+        signals, subject = self._bus.signals, subjects.pull_subject("resolved", *key)
+        filters = (subject, subjects.progress_filter(store), f"blob.fetched.{store}.*", f"layer.unpacked.{store}.*")
+        listening = [await signals.subscribe(each, hear) for each in filters]
+        recorded = await self._bus.log.last(subject)  # who joins in the air has missed it
+        if recorded and isinstance(recorded.event, events.PullResolved):
+            resolved(recorded.event)
+        return listening
+
+    def _spawn(self, work: object) -> None:
+        task = asyncio.ensure_future(_quietly(work))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+
+async def _quietly(work: object) -> None:
+    """Work that may come to nothing when the bus is gone: the next look, or nobody, needs it."""
+    with contextlib.suppress(Exception):
+        await work  # type: ignore[misc]
+
+
+def _ending_taker(wait: _Wait) -> Callable[[str, bytes], None]:
+    def take(subject: str, body: bytes) -> None:
+        with contextlib.suppress(events.Malformed):
+            ending = events.decode(subject, body)
+            if isinstance(ending, (events.PullCompleted, events.PullFailed)):
+                wait.take(ending)
+
+    return take
+
+
+def _read(subject: str, body: bytes) -> Tidings | None:
+    try:
+        if subject.startswith("progress."):
+            return progress.decode(body)
+        event = events.decode(subject, body)
+    except (events.Malformed, msgspec.MsgspecError):
+        return None
+    return event if isinstance(event, (events.PullResolved, events.BlobFetched, events.LayerUnpacked)) else None
