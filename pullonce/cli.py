@@ -5,7 +5,7 @@ import os
 import sys
 
 from pullonce import environment
-from pullonce.errors import BusError, PullFailed, PullonceError, PullTimeout, ReferenceInvalid
+from pullonce.errors import BusError, PlatformInvalid, PullFailed, PullonceError, PullTimeout, ReferenceInvalid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ def parser() -> argparse.ArgumentParser:
         description="Pull container images once, however many ask for them at once.",
     )  # fmt: skip
     top.add_argument("--version", action="store_true", help="print the version and exit")
-    commands = top.add_subparsers(metavar="COMMAND", dest="command")
+    # The name is given, since working it out loads a quarter of the standard library.
+    commands = top.add_subparsers(prog="pullonce", metavar="COMMAND", dest="command")
 
     def command(name: str, handler: str, help: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=help, description=help, formatter_class=Formatter, epilog=EXIT_CODES)
@@ -150,7 +151,7 @@ def _say(exc: Exception) -> int:
         case PullFailed():
             print(f"pullonce: {exc.code}: {exc}", file=sys.stderr)
             return FAILED
-        case ReferenceInvalid():
+        case ReferenceInvalid() | PlatformInvalid():
             code = USAGE
         case BusError() | PullTimeout():
             code = NO_SERVICE

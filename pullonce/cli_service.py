@@ -40,7 +40,7 @@ def ping(args: argparse.Namespace) -> int:
     try:
         pongs = asyncio.run(_ping(args.store))
     except BusUnavailable as exc:
-        raise ServicesMissing(f"{exc}; start it with `pullonce up`") from None
+        raise ServicesMissing(f"missing: the bus ({exc})") from None
     for pong in sorted(pongs, key=lambda pong: (pong.service, pong.store, pong.pid)):
         print(f"{pong.service:<12} {pong.store or '-':<12} process {pong.pid}, version {pong.version}")
     if missing := missing_parts(_present(pongs), args.store):

@@ -89,12 +89,12 @@ def _quoted(path: Path) -> str:
 def log_taker(logger: logging.Logger, ready: Callable[[], None]) -> Callable[[str], None]:
     """Take over nats-server's log: its warnings and errors into ours, its `Server is ready` as an event."""
     levels = {"WRN": logging.WARNING, "ERR": logging.ERROR, "FTL": logging.ERROR}
-    pattern = re.compile(r"^\[\d+\] \S+ \S+ \[([A-Z]{3})\] (.*)$")
+    pattern = re.compile(r"^\[\d+\] \S+ \S+ \[([A-Z]{3})\] ?(.*)$")
 
     def take(line: str) -> None:
         match = pattern.match(line)
         level, said = (levels.get(match[1], logging.DEBUG), match[2]) if match else (logging.INFO, line)
-        logger.log(level, "nats-server: %s", said)
+        logger.log(level, "%s", said)
         if said.startswith("Server is ready"):
             ready()
 
