@@ -59,6 +59,7 @@ class Log(Protocol):
             cause: sequence of the event that led to this one; travels in a header.
 
         Raises:
+            Permanent: the event is too large for the bus (`message.too_large`).
             BusClosed: the connection is closed for good.
         """
         ...

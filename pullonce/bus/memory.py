@@ -13,6 +13,7 @@ import msgspec
 
 from pullonce.bus import Entry, Recorded
 from pullonce.bus.clock import Clock, LoopClock, Timer
+from pullonce.bus.limits import check_size
 from pullonce.bus.memory_orders import MemoryOrders
 from pullonce.bus.memory_signals import MemorySignals, subjects_match
 from pullonce.bus.reading import recorded
@@ -82,6 +83,7 @@ class MemoryLog:
 
     def put(self, subject: str, body: bytes) -> int:
         """Store whatever was sent to a subject of the log."""
+        check_size(subject, len(body))
         self._stored.append((subject, body, self._clock.time()))
         sequence = self._last[subject] = len(self._stored)
         self._announce(subject, body)

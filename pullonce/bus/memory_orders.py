@@ -11,6 +11,7 @@ import msgspec
 
 from pullonce.bus import Delivery
 from pullonce.bus.clock import Clock, Timer
+from pullonce.bus.limits import check_size
 from pullonce.errors import Duplicate
 from schemas import orders, subjects
 from schemas.events import Malformed
@@ -110,6 +111,7 @@ class MemoryOrders:
 
     def put(self, subject: str, body: bytes) -> int:
         """Store whatever was sent to a subject of the queue. Raises Duplicate."""
+        check_size(subject, len(body))
         if subject in self._stored:
             raise Duplicate(f"{subject} is queued or running")
         self._sequence += 1

@@ -17,13 +17,11 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import AuthorizationError, ConnectionClosedError, OutboundBufferLimitError
 
+from pullonce.bus.limits import check_size
 from pullonce.config import BusSettings
-from pullonce.errors import BusClosed, BusError, BusUnavailable, BusUnsuitable, Permanent
+from pullonce.errors import BusClosed, BusError, BusUnavailable, BusUnsuitable
 
 log = logging.getLogger(__name__)
-
-MAX_MESSAGE = 512 * 1024
-"""Bytes of header and body. A message above the server's own limit (1 MiB by default) would cost the whole connection."""
 
 PATIENCE = 5.0
 """Seconds after which a request that was not answered counts as unclear."""
@@ -124,12 +122,7 @@ class Link:
         if self._failure is not None:
             raise self._failure
         size = len(body) + sum(len(name) + len(value) + 4 for name, value in headers.items()) + 12 if headers else len(body)
-        if size > MAX_MESSAGE:
-            raise Permanent(
-                f"the message on {subject} has {size} bytes; the bus takes at most {MAX_MESSAGE}",
-                code="message.too_large",
-                concerns="key",
-            )
+        check_size(subject, size)
         task = asyncio.current_task()
         cancels = task.cancelling() if task else 0
         try:

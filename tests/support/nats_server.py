@@ -1,4 +1,4 @@
-"""A real nats-server on a free port of the loopback, with JetStream in a directory of its own; it can be killed and restarted."""
+"""A real nats-server on a free port of the loopback, with JetStream in a directory of its own: to kill and restart."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class NatsServer:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509
+            preexec_fn=_die_with_parent,
         )
         self._process = process
         ready = threading.Event()

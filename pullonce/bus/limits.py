@@ -1,0 +1,16 @@
+"""What the bus takes at most, alike for both implementations."""
+
+from pullonce.errors import Permanent
+
+MAX_MESSAGE = 512 * 1024
+"""Bytes of headers and body. A message above the server's own limit (1 MiB by default) would cost the whole connection."""
+
+
+def check_size(subject: str, size: int) -> None:
+    """Raises Permanent (`message.too_large`) for a message that no attempt would bring onto the bus."""
+    if size > MAX_MESSAGE:
+        raise Permanent(
+            f"the message on {subject} has {size} bytes; the bus takes at most {MAX_MESSAGE}",
+            code="message.too_large",
+            concerns="key",
+        )
