@@ -13,25 +13,13 @@ import stat
 from collections.abc import Iterator, Mapping
 
 from services.unpacker.invalid import LayerError, shown
+from services.unpacker.rights import Attributes
 
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_LINKS = 40
 """Symbolic links in one name; Linux's own limit."""
 _MAX_OPEN = 384
 _KEEP_OPEN = 256
-
-
-class Attributes:
-    """What an entry says of a directory; applied when nothing more is put into it."""
-
-    __slots__ = ("gid", "mode", "mtime", "uid", "xattrs")
-
-    def __init__(self, mode: int, uid: int, gid: int, mtime: int, xattrs: dict[bytes, bytes] | None = None) -> None:
-        self.mode = mode
-        self.uid = uid
-        self.gid = gid
-        self.mtime = mtime
-        self.xattrs = xattrs
 
 
 class Directory:

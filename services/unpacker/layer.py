@@ -8,33 +8,18 @@ import os
 import stat
 from collections.abc import Mapping
 
-import msgspec
-
-from services.unpacker.directories import Attributes, Directories, Directory
+from services.unpacker.directories import Directories, Directory
 from services.unpacker.invalid import LayerError, shown
+from services.unpacker.outcome import Outcome
 from services.unpacker.plan import AUFS_LINKS, Action, Step, clean, plan
-from services.unpacker.rights import Rights
+from services.unpacker.rights import Attributes, Rights
+from services.unpacker.sparse import write_sparse
 from services.unpacker.tar import BLOCK_DEVICE, CHARACTER, SYMLINK, Archive, Entry
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_ID = 0xFFFF_FFFE
 _MAX_TIME = 1 << 62
 _NODES = {CHARACTER: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK}
-
-
-class Outcome(msgspec.Struct, kw_only=True):
-    """What became of a layer, and what only the layers below can complete."""
-
-    entries: int = 0
-    size: int = 0
-    """Bytes of file content."""
-    left_out: dict[str, int] = {}
-    assumed: list[bytes] = []
-    """Directories that names passed through before any entry named them: there may be a link in a layer below."""
-    unnamed: list[tuple[bytes, int]] = []
-    """Directories that no entry named, and the time they get if no layer below has them; parents last."""
-    links: list[tuple[bytes, bytes]] = []
-    """Names that shall be hard links, with targets that this layer does not have."""
 
 
 class Layer:
@@ -123,7 +108,7 @@ class Layer:
             file = os.open(name, _CREATE, mode & 0o777, dir_fd=self._directories.fd(directory))
         try:
             if entry.sparse is not None:
-                _write_sparse(file, entry, archive)
+                write_sparse(file, entry, archive)
             else:
                 while (data := archive.data()) is not None:
                     written = os.write(file, data)
@@ -261,14 +246,14 @@ class Layer:
         """Give directories their attributes once nothing more is put into them: deepest first."""
         rights = self._rights
         for directory in reversed(list(self._directories.root.walk())):
-            if directory.opaque:
+            if directory.opaque and directory.parent is not None:
                 os.setxattr(self._directories.fd(directory), rights.opaque, b"y")
             attributes = directory.attributes
             if attributes is None:
                 continue
             if attributes.xattrs or directory.parent is None:
                 fd = self._directories.fd(directory)
-                complete(fd, attributes, rights)
+                rights.complete(fd, attributes)
                 continue
             fd = self._directories.fd(directory.parent)
             rights.own_at(directory.name, attributes.uid, attributes.gid, dir_fd=fd)
@@ -285,16 +270,8 @@ class Layer:
             assumed=list(assumed),
             unnamed=[(path, assumed.get(path, self._first_time)) for path in unnamed],
             links=list(self._links.items()),
+            opaque_root=self._directories.root.opaque,
         )
-
-
-def complete(fd: int, attributes: Attributes, rights: Rights) -> None:
-    """Give an open directory its attributes. chown comes first: it takes away set-id bits and capabilities."""
-    rights.own(fd, attributes.uid, attributes.gid)
-    os.fchmod(fd, attributes.mode)
-    if attributes.xattrs:
-        rights.attribute(fd, attributes.xattrs)
-    os.utime(fd, ns=(attributes.mtime, attributes.mtime))
 
 
 def _attributes(entry: Entry) -> Attributes:
@@ -304,18 +281,3 @@ def _attributes(entry: Entry) -> Attributes:
 def _join(directory: Directory, name: bytes) -> bytes:
     path = directory.path()
     return path + b"/" + name if path else name
-
-
-def _write_sparse(file: int, entry: Entry, archive: Archive) -> None:
-    """Write the stored stretches to where they belong; between them lie holes."""
-    os.ftruncate(file, entry.size)
-    for offset, length in entry.sparse or ():
-        while length:
-            data = archive.data(length)
-            if data is None:
-                raise LayerError("a sparse file whose content ends too early")
-            written = os.pwrite(file, data, offset)
-            while written < len(data):
-                written += os.pwrite(file, data[written:], offset + written)
-            offset += len(data)
-            length -= len(data)

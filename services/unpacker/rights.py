@@ -5,7 +5,21 @@ import os
 from collections import Counter
 
 _NOT_HERE = (errno.EPERM, errno.EACCES, errno.ENOTSUP)
-_PRIVATE = (b"trusted.overlay.", b"user.overlay.")
+PRIVATE = (b"trusted.overlay.", b"user.overlay.")
+"""Attributes by which overlayfs itself steers."""
+
+
+class Attributes:
+    """What an entry says of a directory; applied when nothing more is put into it."""
+
+    __slots__ = ("gid", "mode", "mtime", "uid", "xattrs")
+
+    def __init__(self, mode: int, uid: int, gid: int, mtime: int, xattrs: dict[bytes, bytes] | None = None) -> None:
+        self.mode = mode
+        self.uid = uid
+        self.gid = gid
+        self.mtime = mtime
+        self.xattrs = xattrs
 
 
 class Rights:
@@ -46,6 +60,14 @@ class Rights:
         except PermissionError:
             self.left_out["owners"] += 1
 
+    def complete(self, fd: int, attributes: Attributes) -> None:
+        """Give an open directory its attributes. Owners come first: changing them takes set-id bits and capabilities away."""
+        self.own(fd, attributes.uid, attributes.gid)
+        os.fchmod(fd, attributes.mode)
+        if attributes.xattrs:
+            self.attribute(fd, attributes.xattrs)
+        os.utime(fd, ns=(attributes.mtime, attributes.mtime))
+
     def device(self, name: bytes, mode: int, device: int, *, dir_fd: int) -> bool:
         """Make a device; False where this user may not."""
         try:
@@ -61,7 +83,7 @@ class Rights:
         Attributes by which overlayfs itself steers are never taken from a layer.
         """
         for key, value in xattrs.items():
-            if key.startswith(_PRIVATE) or not key:
+            if key.startswith(PRIVATE) or not key:
                 self.left_out["xattrs"] += 1
                 continue
             try:

@@ -1,0 +1,61 @@
+"""`python -m services.unpacker`: its settings and its wiring.
+
+Environment: `PULLONCE_NATS_URL`, `PULLONCE_ACK_WAIT`, `PULLONCE_HOME`, `PULLONCE_STORE` (see `pullonce.config`);
+`PULLONCE_UNPACK_WORKERS` layers at work at a time (default: the cores of this machine), `PULLONCE_LAYER_MAX_BYTES` and
+`PULLONCE_LAYER_MAX_ENTRIES` what one layer may expand to.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pullonce.bus.nats import connect
+from pullonce.bus.worker import Handler, Worker
+from pullonce.config import BusSettings, StoreSettings, number
+from pullonce.runtime import answer_pings, run
+from schemas.orders import Order, UnpackLayer
+from services.unpacker.messages import Limits
+from services.unpacker.service import unpacking
+
+_ORDERS = 1024
+"""Layers that may wait here at a time: each costs a task, and none may keep the one from coming that it waits for."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnpackerSettings:
+    """How an unpacker works."""
+
+    bus: BusSettings
+    store: StoreSettings
+    workers: int
+    limits: Limits
+
+    @staticmethod
+    def from_env(environ: Mapping[str, str] = os.environ) -> "UnpackerSettings":
+        """Read the environment; raises SettingInvalid."""
+        cores = len(os.sched_getaffinity(0))
+        default = Limits()
+        return UnpackerSettings(
+            bus=BusSettings.from_env("unpacker", environ),
+            store=StoreSettings.from_env(environ),
+            workers=int(number(environ, "PULLONCE_UNPACK_WORKERS", cores, low=1, high=256)),
+            limits=Limits(
+                size=int(number(environ, "PULLONCE_LAYER_MAX_BYTES", default.size, low=1, high=1 << 50)),
+                entries=int(number(environ, "PULLONCE_LAYER_MAX_ENTRIES", default.entries, low=1, high=1 << 30)),
+            ),
+        )
+
+
+async def main() -> None:
+    settings = UnpackerSettings.from_env()
+    async with (
+        connect(settings.bus) as bus,
+        unpacking(settings.store, bus.signals, workers=settings.workers, limits=settings.limits) as unpacker,
+    ):
+        await answer_pings(bus.signals, "unpacker", settings.store.name, lambda: {"workers": settings.workers})
+        table: dict[type[Order], tuple[Handler, int]] = {UnpackLayer: (unpacker.unpack_layer, _ORDERS)}
+        await Worker(bus, settings.store.name, table, give_up=unpacker.give_up, retrying=unpacker.retrying).run()
+
+
+if __name__ == "__main__":
+    run(main, "unpacker")

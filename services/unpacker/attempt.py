@@ -1,0 +1,178 @@
+"""One attempt at one layer: unpacked in a worker, completed by what lies below, committed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from pullonce.content import ContentStore
+from pullonce.snapshots import Snapshot, Snapshots
+from schemas.orders import UnpackLayer
+from services.unpacker.durability import Durability
+from services.unpacker.failures import disk, failure, nobody
+from services.unpacker.finish import Finish, links_passed_through, needs_layers_below, needs_only_root
+from services.unpacker.invalid import LayerError
+from services.unpacker.messages import Failed, Job, Limits, Unpacked
+from services.unpacker.news import News, Watch
+from services.unpacker.outcome import Outcome
+from services.unpacker.progress import Announcer
+from services.unpacker.rights import Rights
+from services.unpacker.stack import Stack
+from services.unpacker.staging import Draft, Staging
+from services.unpacker.waiting import Waiting
+from services.unpacker.workers import Pool, Preempted, WorkerProcess
+
+_MAX_PASSES = 40
+"""Times a layer is unpacked to find links of layers below that lead to further ones: as many as Linux follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What an unpacker works with."""
+
+    content: ContentStore
+    snapshots: Snapshots
+    staging: Staging
+    pool: Pool
+    news: News
+    announcer: Announcer
+    durability: Durability
+    limits: Limits
+
+
+class Attempt:
+    """The making of one snapshot. Leaves nothing behind but the snapshot: call `discard` in the end.
+
+    Args:
+        watch: tells of the order's blob.
+    """
+
+    def __init__(self, order: UnpackLayer, parts: Parts, watch: Watch) -> None:
+        self._order = order
+        self._parts = parts
+        self._watch = watch
+        self._waiting = Waiting(parts.content, parts.snapshots, parts.news)
+        self._draft: Draft | None = None
+        self._links_below: dict[bytes, bytes] = {}
+
+    async def run(self) -> tuple[Snapshot, bool]:
+        """The snapshot, and whether it was made here; False where somebody else was first.
+
+        Raises:
+            Permanent, Retryable: see `Unpacker.unpack_layer`.
+        """
+        await self._waiting.bytes(self._order, self._watch)
+        draft, outcome = await self._unpack()
+        await self._waiting.blob(self._order, self._watch)
+        if needs_layers_below(outcome):
+            await self._waiting.parent(self._order)
+            draft, outcome = await self._complete(draft, outcome)
+        snapshot = self._describe(outcome)
+        made = await asyncio.to_thread(self._parts.staging.commit, draft, snapshot)
+        if made:
+            self._parts.durability.want(self._parts.snapshots.directory(snapshot.chain_id))
+            self._parts.news.tell("layer", snapshot.chain_id)
+        return snapshot, made
+
+    def discard(self) -> None:
+        """Have what is left of the attempt removed."""
+        if self._draft is not None:
+            self._parts.staging.discard(self._draft.place)
+            self._draft = None
+
+    async def _unpack(self) -> tuple[Draft, Outcome]:
+        """Unpack the layer on its own. A fault counts only when it is found in the verified blob."""
+        while True:
+            self.discard()
+            verified = self._parts.content.has(self._order.blob.digest)
+            self._draft = draft = self._parts.staging.draft()
+            try:
+                answer = await self._in_worker(draft)
+            except Preempted:
+                answer = Failed("preempted")
+                verified = False
+            if isinstance(answer, Unpacked):
+                return draft, answer.outcome
+            if verified or answer.errno:
+                raise failure(answer, self._order, draft.place)
+            await self._waiting.blob(self._order, self._watch)
+
+    async def _in_worker(self, draft: Draft) -> Unpacked | Failed:
+        order, parts = self._order, self._parts
+        job = Job(
+            tree=str(draft.tree),
+            trash=str(draft.trash),
+            blob=str(parts.content.blob_path(order.blob.digest)),
+            ingest=str(parts.content.ingest_path(order.blob.digest)),
+            size=order.blob.size,
+            media_type=order.blob.media_type,
+            diff_id=order.diff_id,
+            opaque=parts.staging.opaque,
+            links_below=self._links_below,
+            limits=parts.limits,
+        )
+        async with parts.pool.worker() as worker:
+            worker.on_progress = lambda done: parts.announcer.say(order, "unpacking", done=done)
+            carrying = asyncio.ensure_future(worker.carry_out(job))
+            feeding = asyncio.ensure_future(self._feed(worker))
+            try:
+                await asyncio.wait((carrying, feeding), return_when=asyncio.FIRST_COMPLETED)
+                if not carrying.done():
+                    await feeding
+                return await carrying
+            finally:
+                carrying.cancel()
+                feeding.cancel()
+                await asyncio.gather(carrying, feeding, return_exceptions=True)
+
+    async def _feed(self, worker: WorkerProcess) -> None:
+        """Tell the worker when there may be more to read; raises Permanent where there never will be."""
+        while True:
+            await self._watch.changed()
+            verified = self._parts.content.has(self._order.blob.digest)
+            if self._watch.failed and not verified:
+                raise nobody(f"the blob {self._order.blob.digest} did not come", "unpack.aborted")
+            worker.grown(verified=verified)
+
+    async def _complete(self, draft: Draft, outcome: Outcome) -> tuple[Draft, Outcome]:
+        """Complete the layer by the committed ones below; unpack it anew where its names pass through their links."""
+        try:
+            for _ in range(_MAX_PASSES):
+                lower = self._lower(outcome)
+                found = await asyncio.to_thread(links_passed_through, outcome, Stack(lower))
+                if not found:
+                    break
+                self._links_below = self._links_below | found
+                draft, outcome = await self._unpack()
+            else:
+                raise LayerError("its names pass through a loop of symbolic links in the layers below")
+            rights = Rights(opaque=self._parts.staging.opaque)
+            await asyncio.to_thread(Finish(draft.tree, lower, rights).run, outcome)
+        except LayerError as exc:
+            raise failure(Failed(str(exc), code=exc.code), self._order, draft.place) from exc
+        except OSError as exc:
+            raise disk(exc, self._order, draft.place) from exc
+        outcome.left_out = dict(Counter(outcome.left_out) + rights.left_out)
+        return draft, outcome
+
+    def _lower(self, outcome: Outcome) -> list[Path]:
+        """The trees below, from the top down, as far as they matter: the root of the first is like all below it."""
+        parent = self._order.parent
+        if not parent:
+            return []
+        return [self._parts.snapshots.path(parent)] if needs_only_root(outcome) else self._parts.snapshots.lowerdirs(parent)
+
+    def _describe(self, outcome: Outcome) -> Snapshot:
+        order = self._order
+        return Snapshot(
+            chain_id=order.chain_id,
+            diff_id=order.diff_id,
+            blob=order.blob.digest,
+            parent=order.parent,
+            entries=outcome.entries,
+            size=outcome.size,
+            left_out=outcome.left_out,
+            userxattr=self._parts.staging.opaque.startswith(b"user."),
+        )

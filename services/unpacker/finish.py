@@ -1,0 +1,202 @@
+# ruff: noqa: PTH101, PTH102, PTH115, PTH119, PTH120, PTH211
+"""Complete a layer that was unpacked on its own by a look at the layers below: as if each had been applied to those before it.
+
+What a layer cannot know of itself: the attributes of directories that none of its entries names, links of lower layers that
+its names pass through, and hard links to files of lower layers. overlayfs itself knows no opaque root. All of it is rare and
+cheap: a few lookups for each such name.
+"""
+
+# Names of a layer are bytes, which pathlib does not know.
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from services.unpacker.invalid import LayerError, shown
+from services.unpacker.outcome import Outcome
+from services.unpacker.rights import PRIVATE, Attributes, Rights
+from services.unpacker.stack import Found, Stack, is_whiteout
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def needs_layers_below(outcome: Outcome) -> bool:
+    """Whether there is anything to complete that depends on other layers."""
+    return bool(outcome.unnamed or outcome.assumed or outcome.links or outcome.opaque_root)
+
+
+def needs_only_root(outcome: Outcome) -> bool:
+    """Whether all there is to complete are the attributes of the root: the usual layer."""
+    return not (outcome.assumed or outcome.links or outcome.opaque_root or len(outcome.unnamed) > 1)
+
+
+def links_passed_through(outcome: Outcome, below: Stack) -> dict[bytes, bytes]:
+    """Names that this layer took for directories of its own and that are symbolic links below, with their targets.
+
+    Where there are any, the layer must be unpacked again with that knowledge: its files belong where the links lead.
+    """
+    found = {path: below.lookup(path) for path in outcome.assumed}
+    return {path: os.readlink(each.place) for path, each in found.items() if each is not None and each.is_link}
+
+
+class Finish:
+    """The completion of one layer; see the module.
+
+    Args:
+        tree: the layer's own directory, private still.
+        lower: the trees of the layers below, from the top down.
+    """
+
+    def __init__(self, tree: Path, lower: list[Path], rights: Rights) -> None:
+        self._tree = os.fsencode(tree)
+        self._below = Stack(lower)
+        self._merged = Stack([tree, *lower])
+        self._rights = rights
+
+    def run(self, outcome: Outcome) -> None:
+        """Complete the layer.
+
+        Raises:
+            LayerError: a hard link's target is in no layer.
+        """
+        targets: dict[bytes, list[bytes]] = {}
+        for name, target in outcome.links:
+            targets.setdefault(target, []).append(name)
+        made: list[tuple[bytes, int]] = []
+        for target, names in targets.items():
+            made += self._link(target, names)
+        if outcome.opaque_root:
+            self._hide_everything()
+        for path, mtime in [*made, *outcome.unnamed]:
+            self._inherit(path, mtime)
+
+    def _inherit(self, path: bytes, mtime: int) -> None:
+        """Give a directory the attributes it has below, or those of one that nobody has described."""
+        found = self._below.lookup(path)
+        attributes = Attributes(0o755, 0, 0, mtime)
+        if found is not None and found.is_directory:
+            status = found.status
+            mode = stat.S_IMODE(status.st_mode)
+            attributes = Attributes(mode, status.st_uid, status.st_gid, status.st_mtime_ns, _attributes_of(found.place))
+        fd = os.open(self._place(path), _DIRECTORY)
+        try:
+            self._rights.complete(fd, attributes)
+        finally:
+            os.close(fd)
+
+    def _link(self, target: bytes, names: list[bytes]) -> list[tuple[bytes, int]]:
+        """Make hard links to a file of the layers below: copy it up, then link. Returns the directories made for it."""
+        parent, _, last = target.rpartition(b"/")
+        where = self._merged.resolve(parent)
+        path = where + b"/" + last if where else last
+        found = self._below.lookup(path)
+        own = self._place(path)
+        source = self._place(names[0])
+        made: list[tuple[bytes, int]] = []
+        with _times_kept([os.path.dirname(self._place(name)) for name in names]):
+            if found is None or found.is_directory:
+                # The layer may bring the target itself, behind the link.
+                if not _is_file(own):
+                    raise LayerError(f"entry {shown(names[0])}: a hard link to {shown(target)}, which is a file in no layer")
+                source = own
+            else:
+                copy_up(found, source, self._rights)
+                made = self._make_directories(where, found.status.st_mtime_ns)
+                if not os.path.lexists(own):
+                    with _times_kept([os.path.dirname(own)]):
+                        os.link(source, own, follow_symlinks=False)
+            for name in names:
+                if self._place(name) != source:
+                    os.link(source, self._place(name), follow_symlinks=False)
+        return made
+
+    def _make_directories(self, path: bytes, mtime: int) -> list[tuple[bytes, int]]:
+        """Make the directories of a path that this layer lacks; returns them, parents last."""
+        made: list[tuple[bytes, int]] = []
+        at = b""
+        for part in path.split(b"/") if path else ():
+            at = at + b"/" + part if at else part
+            place = self._place(at)
+            if not os.path.lexists(place):
+                with _times_kept([os.path.dirname(place)]):
+                    os.mkdir(place, 0o700)
+                made.insert(0, (at, mtime))
+        return made
+
+    def _hide_everything(self) -> None:
+        """Hide all that lies below, name by name: overlayfs does not look at the attribute of a root."""
+        with _times_kept([self._tree]):
+            for name in self._below.names(b""):
+                place = self._place(name)
+                try:
+                    status = os.lstat(place)
+                except FileNotFoundError:
+                    os.mknod(place, stat.S_IFCHR, os.makedev(0, 0))
+                    continue
+                if stat.S_ISDIR(status.st_mode):
+                    os.setxattr(place, self._rights.opaque, b"y")
+
+    def _place(self, path: bytes) -> bytes:
+        return self._tree + b"/" + path if path else self._tree
+
+
+def copy_up(found: Found, place: bytes, rights: Rights) -> None:
+    """Copy a file of a lower layer, of whatever kind but a directory, with all its attributes."""
+    status = found.status
+    if stat.S_ISREG(status.st_mode):
+        _copy_content(found.place, place)
+    elif stat.S_ISLNK(status.st_mode):
+        os.symlink(os.readlink(found.place), place)
+    else:
+        os.mknod(place, status.st_mode, status.st_rdev)
+    directory = os.open(os.path.dirname(place), _DIRECTORY)
+    try:
+        rights.own_at(os.path.basename(place), status.st_uid, status.st_gid, dir_fd=directory)
+    finally:
+        os.close(directory)
+    if not stat.S_ISLNK(status.st_mode):
+        os.chmod(place, stat.S_IMODE(status.st_mode))
+    rights.attribute(place, _attributes_of(found.place))
+    os.utime(place, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)
+
+
+def _copy_content(source: bytes, place: bytes) -> None:
+    reader = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        writer = os.open(place, _CREATE, 0o600)
+        try:
+            while os.sendfile(writer, reader, None, 1 << 30):
+                pass
+        finally:
+            os.close(writer)
+    finally:
+        os.close(reader)
+
+
+def _attributes_of(place: bytes) -> dict[bytes, bytes]:
+    """Extended attributes, but for those by which overlayfs steers."""
+    found: dict[bytes, bytes] = {}
+    for name in os.listxattr(place, follow_symlinks=False):
+        key = os.fsencode(name)
+        if not key.startswith(PRIVATE):
+            found[key] = os.getxattr(place, key, follow_symlinks=False)
+    return found
+
+
+def _is_file(place: bytes) -> bool:
+    try:
+        status = os.lstat(place)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return not stat.S_ISDIR(status.st_mode) and not is_whiteout(status)
+
+
+@contextmanager
+def _times_kept(directories: list[bytes]) -> Iterator[None]:
+    """Restore the times of directories in which names are made that no entry of theirs accounts for."""
+    times = {place: os.lstat(place) for place in directories}
+    yield
+    for place, status in times.items():
+        os.utime(place, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)

@@ -1,0 +1,88 @@
+"""What the service and its worker processes say to each other: JSON lines over a socket."""
+
+import msgspec
+from msgspec import Struct
+
+from services.unpacker.outcome import Outcome
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """What one layer may ask of the disk."""
+
+    size: int = 1 << 37
+    """Bytes of tar: 128 GiB."""
+    entries: int = 10_000_000
+
+
+class Job(Struct, frozen=True, kw_only=True, tag="job"):
+    """Service → worker: unpack one layer into an empty directory."""
+
+    tree: str
+    trash: str
+    blob: str
+    """Where the verified blob is, or will be."""
+    ingest: str
+    """Where it grows until then."""
+    size: int
+    """Bytes of the blob as stored."""
+    media_type: str
+    diff_id: str
+    opaque: bytes
+    links_below: dict[bytes, bytes] = {}
+    limits: Limits = Limits()
+
+
+class Grown(Struct, frozen=True, tag="grown"):
+    """Service → worker: the blob has grown, or is verified. Look again."""
+
+    verified: bool = False
+
+
+class Starving(Struct, frozen=True, tag="starving"):
+    """Worker → service: all bytes that are there are used up; nothing happens here until there are more."""
+
+
+class Working(Struct, frozen=True, tag="working"):
+    """Worker → service: so many compressed bytes are consumed."""
+
+    done: int
+
+
+class Unpacked(Struct, frozen=True, tag="unpacked"):
+    """Worker → service: the tree is complete as far as the layer itself goes, and its diffID is the expected one."""
+
+    outcome: Outcome
+
+
+class Failed(Struct, frozen=True, tag="failed"):
+    """Worker → service: it is not, and this is why.
+
+    `code` is empty where the disk or a defect is to blame, not the layer.
+    """
+
+    message: str
+    code: str = ""
+    errno: int = 0
+
+
+Order = Job | Grown
+Report = Starving | Working | Unpacked | Failed
+
+_encode = msgspec.json.Encoder().encode
+_orders: msgspec.json.Decoder[Order] = msgspec.json.Decoder(Order)
+_reports: msgspec.json.Decoder[Report] = msgspec.json.Decoder(Report)
+
+
+def line(message: Order | Report) -> bytes:
+    """A message as one line."""
+    return _encode(message) + b"\n"
+
+
+def order(text: bytes) -> Order:
+    """Read what the service says."""
+    return _orders.decode(text)
+
+
+def report(text: bytes) -> Report:
+    """Read what a worker says."""
+    return _reports.decode(text)

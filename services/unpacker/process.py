@@ -1,0 +1,185 @@
+"""A worker process: unpacks one layer after another, as told over the socket it was started with.
+
+Two threads share a job, both mostly outside the interpreter's lock: one reads, inflates and hashes, the other makes files. The
+process dies with the service that started it.
+"""
+
+import ctypes
+import hashlib
+import os
+import queue
+import resource
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+from services.unpacker import messages
+from services.unpacker.compression import chunks, hashed
+from services.unpacker.follow import Follow, Stale
+from services.unpacker.invalid import LayerError
+from services.unpacker.layer import Layer
+from services.unpacker.messages import Failed, Grown, Job, Starving, Unpacked, Working
+from services.unpacker.outcome import Outcome
+from services.unpacker.rights import Rights
+from services.unpacker.tar import Archive
+
+_AHEAD = 16
+"""Chunks of at most 1 MB that may wait for the other thread."""
+_REPORT_EVERY = 0.2
+"""Seconds between two reports of progress."""
+_PR_SET_PDEATHSIG = 1
+
+
+class WrongDiffID(LayerError):
+    """The layer is a well-formed tar, but not the one the image's config speaks of."""
+
+    code = "diffid.mismatch"
+
+
+class Line:
+    """The socket to the service."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._reader = connection.makefile("rb")
+        self._reported = 0.0
+
+    def receive(self) -> Job | Grown:
+        """The next message. Ends the process when the service is gone."""
+        text = self._reader.readline()
+        if not text:
+            os._exit(0)
+        return messages.order(text)
+
+    def send(self, report: messages.Report) -> None:
+        self._connection.sendall(messages.line(report))
+
+    def job(self) -> Job:
+        """The next job. Word of an earlier one that is over may still come in."""
+        while not isinstance(message := self.receive(), Job):
+            pass
+        return message
+
+    def more(self) -> bool:
+        """Say that there is nothing to do, and wait until there may be; True once the blob is verified."""
+        self.send(Starving())
+        message = self.receive()
+        return isinstance(message, Grown) and message.verified
+
+    def seen(self, done: int) -> None:
+        """Report progress, at a bounded rate."""
+        now = time.monotonic()
+        if now - self._reported >= _REPORT_EVERY:
+            self._reported = now
+            self.send(Working(done))
+
+
+class Ahead:
+    """An iterator that is run in a thread, a bounded number of chunks ahead. What it raises comes out here.
+
+    The thread ends with the iterator: whoever stops early must `finish`.
+    """
+
+    def __init__(self, source: Iterator[bytes]) -> None:
+        self._source = source
+        self._queue: queue.SimpleQueue[bytes | BaseException | None] = queue.SimpleQueue()
+        self._room = threading.Semaphore(_AHEAD)
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, name="inflate")
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            for chunk in self._source:
+                self._room.acquire()
+                if self._stopped:
+                    return
+                self._queue.put(chunk)
+            self._queue.put(None)
+        except BaseException as exc:
+            self._queue.put(exc)
+
+    def __iter__(self) -> Iterator[bytes]:
+        while (chunk := self._queue.get()) is not None:
+            if isinstance(chunk, BaseException):
+                raise chunk
+            yield chunk
+            self._room.release()
+
+    def finish(self) -> None:
+        """Wait for the thread; one that still runs stops at its next chunk."""
+        self._stopped = True
+        self._room.release(_AHEAD)
+        self._thread.join()
+
+
+def unpack(job: Job, line: Line) -> Outcome:
+    """Carry one job out.
+
+    Raises:
+        LayerError: the layer is at fault, as far as these bytes go.
+        Stale: these were not the bytes of the blob.
+        OSError: the disk is at fault.
+    """
+    digest = hashlib.sha256()
+    source = Follow(job, line.more, line.seen)
+    root = os.open(job.tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    trash = os.open(job.trash, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    ahead = Ahead(_tar(source, job, digest))
+    try:
+        layer = Layer(root, trash, rights=Rights(opaque=job.opaque), links_below=job.links_below)
+        outcome = layer.unpack(Archive(iter(ahead), max_entries=job.limits.entries))
+    finally:
+        ahead.finish()
+        source.close()
+        os.close(root)
+        os.close(trash)
+    found = f"sha256:{digest.hexdigest()}"
+    if found != job.diff_id:
+        raise WrongDiffID(f"the layer unpacks to {found}, where the image's config says {job.diff_id}")
+    return outcome
+
+
+def _tar(source: Follow, job: Job, digest: "hashlib._Hash") -> Iterator[bytes]:
+    """All reading and inflating, to its first byte, happens in the thread that runs this."""
+    yield from hashed(chunks(source, job.media_type), digest, job.limits.size)
+    # Bytes behind the compressed data count for nothing, but an unread blob is an unverified one.
+    while source.read(1 << 17):
+        pass
+
+
+def answer(job: Job, line: Line) -> Unpacked | Failed:
+    """Carry one job out and say what became of it."""
+    try:
+        return Unpacked(unpack(job, line))
+    except LayerError as exc:
+        return Failed(str(exc), code=exc.code)
+    except Stale:
+        return Failed("the growing file was replaced", code="stale")
+    except OSError as exc:
+        return Failed(f"{exc.strerror or exc}", errno=exc.errno or 0)
+    except Exception as exc:
+        return Failed(f"{type(exc).__name__}: {exc}")
+
+
+def main(descriptor: int, parent: int) -> None:
+    """Serve the socket until the service closes it."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        return
+    # The service is told to stop and tells us by closing the socket; a Ctrl-C reaches the whole terminal.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.umask(0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < 1024 and (hard == resource.RLIM_INFINITY or hard >= 1024):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+    line = Line(socket.socket(fileno=descriptor))
+    while True:
+        line.send(answer(line.job(), line))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,42 @@
+"""Say how an unpack is getting on. A worker reports at a bounded rate; what it says is passed on as it comes."""
+
+import asyncio
+from typing import Literal
+
+import msgspec
+
+from pullonce.bus import Signals
+from schemas.orders import UnpackLayer
+from schemas.progress import LayerProgress
+from schemas.subjects import progress_subject
+
+State = Literal["waiting", "unpacking", "committed", "retrying", "aborted"]
+
+
+class Announcer:
+    """Sends progress messages behind the back of the work: nothing waits for one to be sent."""
+
+    def __init__(self, signals: Signals) -> None:
+        self._signals = signals
+        self._queue: asyncio.Queue[LayerProgress] = asyncio.Queue()
+
+    def say(self, order: UnpackLayer, state: State, *, done: int = 0, error: str = "", retry_in: float = 0.0) -> None:
+        """Where an order stands."""
+        self._queue.put_nowait(
+            LayerProgress(
+                store=order.store,
+                chain_id=order.chain_id,
+                blob=order.blob.digest,
+                state=state,
+                done=done,
+                size=order.blob.size,
+                error=error,
+                retry_in=retry_in,
+            )
+        )
+
+    async def run(self) -> None:
+        """Send what is said. For ever."""
+        while True:
+            progress = await self._queue.get()
+            await self._signals.publish(progress_subject(progress), msgspec.json.encode(progress))

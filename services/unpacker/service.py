@@ -1,0 +1,57 @@
+"""Build an unpacker bottom-up and keep it running."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from pullonce.bus import Signals
+from pullonce.config import StoreSettings
+from pullonce.content import open_store
+from pullonce.snapshots import Snapshots
+from services.unpacker.attempt import Parts
+from services.unpacker.durability import Durability
+from services.unpacker.handlers import Unpacker
+from services.unpacker.messages import Limits
+from services.unpacker.news import News
+from services.unpacker.progress import Announcer
+from services.unpacker.staging import Staging
+from services.unpacker.workers import Pool
+
+
+@asynccontextmanager
+async def unpacking(store: StoreSettings, signals: Signals, *, workers: int, limits: Limits) -> AsyncIterator[Unpacker]:
+    """An unpacker of one store, with its processes and background tasks, for as long as the context lasts.
+
+    Raises:
+        Permanent: the disk refuses.
+    """
+    content = open_store(store.root)
+    snapshots = Snapshots(store.root)
+    staging = Staging(store.root)
+    staging.open()
+    pool = Pool(workers)
+    news = News(store.name)
+    announcer = Announcer(signals)
+    durability = Durability(snapshots, pool.idle)
+    try:
+        await news.open(signals)
+        await pool.open()
+        async with asyncio.TaskGroup() as tasks:
+            background = [tasks.create_task(part()) for part in (staging.clean, announcer.run, durability.run)]
+            yield Unpacker(
+                Parts(
+                    content=content,
+                    snapshots=snapshots,
+                    staging=staging,
+                    pool=pool,
+                    news=news,
+                    announcer=announcer,
+                    durability=durability,
+                    limits=limits,
+                )
+            )
+            for task in background:
+                task.cancel()
+    finally:
+        await pool.close()
+        staging.close()

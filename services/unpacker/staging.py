@@ -1,0 +1,200 @@
+"""Where layers are unpacked before anybody sees them, and how they become snapshots: by one rename.
+
+Each unpacker process has a directory of its own below `staging/`, held by a lock on it; what lies in one whose lock is free
+belongs to a dead process and is removed. Nothing in here is ever visible.
+"""
+
+import asyncio
+import errno
+import fcntl
+import os
+import secrets
+from pathlib import Path
+
+import msgspec
+
+from pullonce.disk import disk_errors
+from pullonce.snapshots import Snapshot, Snapshots, boot_id
+from services.unpacker.rights import opaque_attribute
+
+_PREFIX = "unpack-"
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Draft:
+    """One layer on its way."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.snapshot = place / "snapshot"
+        self.tree = self.snapshot / "fs"
+        self.trash = place / "trash"
+
+
+class Staging:
+    """The private directory of this process, on the file system of the store.
+
+    Raises:
+        Permanent: the disk refuses (`disk.full` and the like); from every method.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._snapshots = Snapshots(root)
+        self._place = root / "staging" / f"{_PREFIX}{secrets.token_hex(8)}"
+        self._lock = -1
+        self._count = 0
+        self._boot = boot_id()
+        self._rubbish: asyncio.Queue[Path] = asyncio.Queue()
+        self.opaque = b"trusted.overlay.opaque"
+        """The attribute by which this process marks opaque directories."""
+
+    def open(self) -> None:
+        """Make it, hold it, and remove what dead processes and power cuts have left."""
+        with disk_errors(self._place):
+            for name in ("staging", "snapshots", "l"):
+                (self._root / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._place.mkdir(mode=0o700)
+            self._lock = os.open(self._place, _DIRECTORY)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _forbid_inheritance(self._lock)
+            self.opaque = opaque_attribute(self._lock)
+            for path in (self._root / "staging").glob(f"{_PREFIX}*"):
+                if path != self._place and _is_dead(path):
+                    self.discard(path)
+            for path in (self._root / "snapshots").iterdir():
+                if self._snapshots.in_doubt(path):
+                    self._withdraw(path)
+
+    def close(self) -> None:
+        """Remove it. What it still holds, the next process removes."""
+        try:
+            self._place.rmdir()
+        except OSError:
+            pass
+        os.close(self._lock)
+
+    def draft(self) -> Draft:
+        """Begin a layer: an empty tree."""
+        self._count += 1
+        draft = Draft(self._place / str(self._count))
+        with disk_errors(draft.place):
+            # No user but ours ever looks into a snapshot by this path: a layer's set-id programs are not for them.
+            for path in (draft.place, draft.snapshot, draft.tree, draft.trash):
+                path.mkdir(mode=0o700)
+        return draft
+
+    def commit(self, draft: Draft, snapshot: Snapshot) -> bool:
+        """Make a finished layer visible; False where it was there already, made by somebody else."""
+        target = self._snapshots.directory(snapshot.chain_id)
+        with disk_errors(target):
+            (draft.snapshot / "snapshot.json").write_bytes(msgspec.json.encode(snapshot))
+            (draft.snapshot / "unsynced").write_text(self._boot)
+            link = self._snapshots.link(snapshot.chain_id)
+            if not link.is_symlink():
+                try:
+                    link.symlink_to(Path("..", "snapshots", target.name, "fs"))
+                except FileExistsError:
+                    pass
+            while True:
+                try:
+                    draft.snapshot.rename(target)
+                    return True
+                except OSError as exc:
+                    if exc.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                        raise
+                if self._snapshots.has(snapshot.chain_id):
+                    return False
+                self._withdraw(target)
+
+    def discard(self, place: Path) -> None:
+        """Have a directory removed, some time."""
+        self._rubbish.put_nowait(place)
+
+    async def clean(self) -> None:
+        """Remove what was discarded. For ever."""
+        while True:
+            place = await self._rubbish.get()
+            await asyncio.to_thread(remove_tree, place)
+
+    def _withdraw(self, snapshot: Path) -> None:
+        """Take a snapshot that does not count out of sight."""
+        self._count += 1
+        place = self._place / f"withdrawn-{self._count}"
+        try:
+            snapshot.rename(place)
+        except FileNotFoundError:
+            return
+        self.discard(place)
+
+
+def _forbid_inheritance(directory: int) -> None:
+    """No set-gid bit and no default ACL of the store's shall be handed down to what is made in here."""
+    os.fchmod(directory, 0o700)
+    try:
+        os.removexattr(directory, "system.posix_acl_default")
+    except OSError:
+        pass
+
+
+def _is_dead(place: Path) -> bool:
+    """Whether the process that a staging directory belonged to is gone."""
+    try:
+        fd = os.open(place, _DIRECTORY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def remove_tree(place: Path) -> None:
+    """Remove a directory and all in it, however deep: what lies below is moved up first, so that no depth is too much.
+
+    Repeating it is harmless, and so is another process that does the same.
+    """
+    try:
+        root = os.open(place, _DIRECTORY)
+    except FileNotFoundError:
+        return
+    try:
+        names = [b""]
+        while names:
+            name = names.pop()
+            if not name:
+                names += _empty(root, root)
+                continue
+            os.chmod(name, 0o700, dir_fd=root)
+            directory = os.open(name, _DIRECTORY, dir_fd=root)
+            try:
+                names += _empty(directory, root)
+            finally:
+                os.close(directory)
+            os.rmdir(name, dir_fd=root)
+        place.rmdir()
+    except FileNotFoundError:
+        pass
+    finally:
+        os.close(root)
+
+
+def _empty(directory: int, root: int) -> list[bytes]:
+    """Remove the files of an open directory and move its directories up to the root; returns their names there."""
+    moved = []
+    with os.scandir(directory) as entries:
+        names = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_directory in names:
+        if not is_directory:
+            os.unlink(name, dir_fd=directory)
+        elif directory == root:
+            moved.append(name)
+        else:
+            os.chmod(name, 0o700, dir_fd=directory)
+            fresh = secrets.token_hex(8).encode()
+            os.rename(name, fresh, src_dir_fd=directory, dst_dir_fd=root)
+            moved.append(fresh)
+    return moved
