@@ -28,7 +28,9 @@ class _Layer:
         if self.state in ("fetching", "unpacking") and self.size:
             bar = "=" * int(20 * min(self.done / self.size, 1.0))
             return f"{self.digest[7:19]}  {self.state:<10} [{bar:<20}] {self.done / 1e6:8.1f} /{amount}"
-        return f"{self.digest[7:19]}  {self.state:<10} {'':22} {'':8}  {amount}{'  ' + self.note if self.note else ''}"
+        if self.note:
+            return f"{self.digest[7:19]}  {self.state:<10} {self.note}"
+        return f"{self.digest[7:19]}  {self.state:<10} {'':22} {'':8}  {amount}"
 
 
 class ProgressView:
