@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable
+from typing import Any
 
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from pullonce.bus import Recorded
-from pullonce.bus.nats_jetstream import api, position
+from pullonce.bus.nats_jetstream import NO_STREAM, Refused, api, position
 from pullonce.bus.nats_link import Link
 from pullonce.bus.reading import recorded
 from pullonce.errors import LogShortened
@@ -62,8 +63,7 @@ class Follower:
         subscription = await self._link.subscribe(inbox, self._on_message)
         watch = asyncio.ensure_future(self._watch(subscription))
         try:
-            await self._check_length()
-            made = await api(self._link, f"CONSUMER.CREATE.{self._stream}.f{uuid.uuid4().hex}", self._consumer(inbox))
+            made = await self._make_consumer(inbox)
             if made["num_pending"] == 0 and self._idle is not None and not self._doubt.done() and self._expected == 1:
                 self._idle()
             self._idle = None
@@ -72,6 +72,17 @@ class Follower:
             watch.cancel()
             self._doubt.cancel()
             await self._link.drop(subscription)
+
+    async def _make_consumer(self, inbox: str) -> dict[str, Any]:
+        try:
+            await self._check_length()
+            name = f"CONSUMER.CREATE.{self._stream}.f{uuid.uuid4().hex}"
+            made: dict[str, Any] = await api(self._link, name, self._consumer(inbox))
+        except Refused as exc:
+            if exc.err_code == NO_STREAM and self._next > 1:
+                raise self._shortened(0) from exc
+            raise
+        return made
 
     def _consumer(self, inbox: str) -> dict[str, object]:
         return {
@@ -95,10 +106,13 @@ class Follower:
         """A consumer that is to start behind the end starts at the end, and would pass over a log that lost its tail."""
         last = (await api(self._link, f"STREAM.INFO.{self._stream}"))["state"]["last_seq"]
         if last < self._next - 1:
-            raise LogShortened(
-                f"stream {self._stream} ends at {last}, but was read up to {self._next - 1} before: "
-                "it was restored or lost its tail; whatever was folded from it must be folded again from the beginning"
-            )
+            raise self._shortened(last)
+
+    def _shortened(self, last: int) -> LogShortened:
+        return LogShortened(
+            f"stream {self._stream} ends at {last}, but was read up to {self._next - 1} before: "
+            "it was restored or lost its tail; whatever was folded from it must be folded again from the beginning"
+        )
 
     # -- what arrives --------------------------------------------------------------------------------------------------
 

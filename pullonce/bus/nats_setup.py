@@ -22,8 +22,8 @@ _SECOND = 1_000_000_000
 _DAY = 86_400 * _SECOND
 
 NEEDED_API_LEVEL = 2
-"""JetStream's own count of its abilities. 1 has TTLs for single messages (server 2.11); below that a claim would never
-expire, and nobody would be told: an old server skips what it does not know."""
+"""JetStream's own count of its abilities. Without level 1 (server 2.11) a claim would never expire and nobody would be told,
+since an old server skips what it does not know; 2 is that of server 2.12, the oldest that pullonce is installed with."""
 
 _KEPT_AGE = 30 * _DAY
 _DEDUPE_WINDOW = 300 * _SECOND

@@ -57,7 +57,8 @@ class NatsServer:
         self._config = home / "nats.conf"
         self._process: subprocess.Popen[bytes] | None = None
         self.output: list[str] = []
-        block = "" if jetstream is None else f'jetstream {{\n  store_dir: "{home / "jetstream"}"\n  {jetstream}\n}}\n'
+        self._streams = home / "jetstream"
+        block = "" if jetstream is None else f'jetstream {{\n  store_dir: "{self._streams}"\n  {jetstream}\n}}\n'
         home.mkdir(parents=True, exist_ok=True)
         self._config.write_text(f'listen: "127.0.0.1:{self.port}"\n{block}{more}\n')
 
@@ -85,6 +86,10 @@ class NatsServer:
     def stop(self) -> None:
         """SIGTERM: as by an operator."""
         self._end(signal.SIGTERM)
+
+    def wipe(self) -> None:
+        """Remove all streams, as a server that lost its disk. Only while it is not running."""
+        shutil.rmtree(self._streams)
 
     def pause(self) -> None:
         """SIGSTOP: connected but dumb, until `resume`."""

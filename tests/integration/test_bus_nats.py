@@ -1,0 +1,217 @@
+"""What only the NATS bus does: connect, refuse servers, set streams up, and stand what other clients and operators do."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import nats
+import pytest
+
+from pullonce.bus import Delivery, Entry
+from pullonce.bus.nats import connect
+from pullonce.bus.nats_setup import CLAIMS_PREFIX, STREAMS, conflicts
+from pullonce.config import BusSettings
+from pullonce.errors import BusClosed, BusUnavailable, BusUnsuitable, WrongRevision
+from tests.support.buses import LIMIT, NatsPlace, Reader, fetch, fetched, lost, running, soon
+from tests.support.nats_server import NatsServer, free_port
+
+
+def settings(url: str) -> BusSettings:
+    return BusSettings(url=url, name="test")
+
+
+@pytest.fixture
+def restricted(tmp_path: Path) -> Iterator[NatsServer]:
+    """A server where `guest` may not publish events and `none` has no JetStream at all."""
+    users = """
+    accounts {
+      A { jetstream: enabled, users: [ { user: owner, password: x },
+          { user: guest, password: x, permissions: { publish: { deny: ["pull.requested"] } } } ] }
+      B { users: [ { user: none, password: x } ] }
+    }
+    """
+    server = NatsServer(tmp_path / "restricted", more=users).start()
+    yield server
+    server.kill()
+
+
+def url_of(server: NatsServer, user: str, password: str = "x") -> str:
+    return f"nats://{user}:{password}@127.0.0.1:{server.port}"
+
+
+async def test_a_client_learns_that_nobody_is_there() -> None:
+    with pytest.raises(BusUnavailable, match="no NATS server answers"):
+        async with connect(settings(f"nats://127.0.0.1:{free_port()}"), patience=0.3):
+            pass
+
+
+async def test_a_service_waits_for_its_server(tmp_path: Path) -> None:
+    server = NatsServer(tmp_path / "late")
+
+    async def use() -> int:
+        async with connect(settings(server.url)) as bus:
+            return await bus.log.append(lost(1))
+
+    waiting = asyncio.ensure_future(use())
+    await asyncio.sleep(0.3)
+    assert not waiting.done()
+    await asyncio.to_thread(server.start)
+    try:
+        assert await soon(waiting) == 1
+    finally:
+        server.kill()
+
+
+async def test_a_server_without_jetstream_is_refused(restricted: NatsServer) -> None:
+    with pytest.raises(BusUnsuitable, match="JetStream"):
+        async with connect(settings(url_of(restricted, "none")), patience=LIMIT):
+            pass
+
+
+async def test_wrong_credentials_are_refused_at_once(restricted: NatsServer) -> None:
+    for patience in (None, LIMIT):
+        with pytest.raises(BusUnsuitable, match="credentials"):
+            await soon(connect(settings(url_of(restricted, "owner", "wrong")), patience=patience).__aenter__())
+
+
+async def test_a_denied_write_ends_the_connection_instead_of_hanging(restricted: NatsServer) -> None:
+    async with connect(settings(url_of(restricted, "owner")), patience=LIMIT):
+        pass
+    async with connect(settings(url_of(restricted, "guest")), patience=LIMIT) as bus:
+        assert await bus.log.append(fetched(1)) == 1
+        with pytest.raises(BusUnsuitable, match="permit"):
+            await soon(bus.signals.request("pull.requested", b"{}", timeout=LIMIT))
+        with pytest.raises(BusUnsuitable):
+            await bus.log.append(fetched(2))
+
+
+async def test_an_old_server_is_refused(nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pullonce.bus.nats_setup.NEEDED_API_LEVEL", 1_000)
+    with pytest.raises(BusUnsuitable, match=r"too old.*nats-server 2\.12"):
+        async with connect(settings(nats_server.url), patience=LIMIT):
+            pass
+
+
+async def test_many_set_up_at_once(nats_server: NatsServer) -> None:
+    async def use(number: int) -> None:
+        async with connect(settings(nats_server.url), patience=LIMIT) as bus:
+            await bus.log.append(fetched(number))
+
+    await asyncio.gather(*(use(number) for number in range(20)))
+    async with connect(settings(nats_server.url), patience=LIMIT) as bus:
+        assert await bus.log.last_sequence() == 20
+
+
+async def test_an_operators_stream_is_left_alone_or_refused(nats_server: NatsServer) -> None:
+    async with connect(settings(nats_server.url), patience=LIMIT):
+        pass
+    client = await nats.connect(nats_server.url)
+    stream = client.jetstream()
+    config = (await stream.stream_info("EVENTS")).config
+    config.max_age, config.max_msgs, config.subjects = 3600.0, 1000, config.subjects[1:]
+    await stream.update_stream(config)
+    async with connect(settings(nats_server.url), patience=LIMIT) as bus:
+        await bus.log.append(lost(1))
+    found = (await stream.stream_info("EVENTS")).config
+    assert (found.max_age, found.max_msgs) == (3600.0, 1000)
+    assert sorted(found.subjects) == sorted(STREAMS["EVENTS"]["subjects"])
+    await stream.delete_stream("ORDERS")
+    await stream.add_stream(name="ORDERS", subjects=["fetch.blob.>"])
+    with pytest.raises(BusUnsuitable, match="retention is 'limits', not 'workqueue'"):
+        async with connect(settings(nats_server.url), patience=LIMIT):
+            pass
+    await client.close()
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_what_we_would_make_has_no_conflicts(name: str) -> None:
+    assert conflicts(STREAMS[name], STREAMS[name]) == []
+    assert conflicts({**STREAMS[name], "retention": "interest"}, STREAMS[name])
+
+
+async def test_whoever_uses_a_closed_bus_is_told(nats_server: NatsServer) -> None:
+    async with connect(settings(nats_server.url), patience=LIMIT) as bus:
+        reader = Reader(bus)
+        receiving = asyncio.ensure_future(bus.orders.receive("fetch.blob", "default", lambda _: asyncio.sleep(0), limit=1))
+        await reader.until(lambda r: r.idle == 1)
+    for task in (reader.task, receiving):
+        with pytest.raises(BusClosed):
+            await soon(task)
+    for use in (bus.log.append(lost(1)), bus.orders.send(fetch(1)), bus.claims.get("x"), bus.signals.publish("x", b"")):
+        with pytest.raises(BusClosed):
+            await soon(use)
+
+
+async def test_a_claim_deleted_by_hand_is_absent(nats_server: NatsServer) -> None:
+    client = await nats.connect(nats_server.url)
+    async with connect(settings(nats_server.url), patience=LIMIT) as bus:
+        first = await bus.claims.put("blob.x", b"one", expected=0)
+        await client.request(CLAIMS_PREFIX + "blob.x", b"", headers={"KV-Operation": "DEL"})
+        assert await bus.claims.get("blob.x") is None
+        with pytest.raises(WrongRevision):
+            await bus.claims.put("blob.x", b"two", expected=first)
+        second = await bus.claims.put("blob.x", b"two", expected=0, ttl=60)
+        assert await bus.claims.get("blob.x") == Entry(b"two", second)
+    await client.close()
+
+
+async def test_orders_and_reasons_of_what_is_malformed_are_parked(nats_server: NatsServer) -> None:
+    client = await nats.connect(nats_server.url)
+    place = NatsPlace(nats_server.url)
+    async with place.connect() as bus:
+        parked: asyncio.Queue[str] = asyncio.Queue()
+        await bus.signals.subscribe("parked.>", lambda subject, _: parked.put_nowait(subject))
+        async with running(bus.orders.receive("fetch.blob", "default", lambda _: asyncio.sleep(0), limit=1)):
+            await client.request("fetch.blob.default.x.1", b'{"no": "order"}')
+            assert await soon(parked.get()) == "parked.ORDERS.1"
+        message = await client.jetstream().get_last_msg("PARKED", "parked.ORDERS.1")
+        assert message.data == b'{"no": "order"}'
+        assert message.headers["Pullonce-Subject"] == "fetch.blob.default.x.1"
+        assert "fetch.blob" in message.headers["Pullonce-Reason"]
+    await client.close()
+
+
+async def test_a_consumer_deleted_by_hand_is_made_again(nats_server: NatsServer) -> None:
+    taken: asyncio.Queue[object] = asyncio.Queue()
+
+    async def take(delivery: Delivery) -> None:
+        await delivery.ack()
+        taken.put_nowait(delivery.order)
+
+    client = await nats.connect(nats_server.url)
+    async with (
+        connect(settings(nats_server.url), patience=LIMIT) as bus,
+        running(bus.orders.receive("fetch.blob", "default", take, limit=2)),
+    ):
+        for number in range(3):
+            await bus.orders.send(fetch(number))
+            while await soon(taken.get()) != fetch(number):
+                pass  # one whose acknowledgement the consumer did not live to see comes once more
+            await client.jetstream().delete_consumer("ORDERS", "fetch-blob-default")
+    await client.close()
+
+
+async def test_what_led_to_an_event_travels_in_a_header(nats_server: NatsServer) -> None:
+    client = await nats.connect(nats_server.url)
+    async with connect(settings(nats_server.url), patience=LIMIT) as bus:
+        await bus.log.append(fetched(1), cause=17)
+        message = await client.jetstream().get_msg("EVENTS", 1)
+        assert message.headers["Pullonce-Cause"] == "17"
+        assert json.loads(message.data)["type"] == "blob.fetched"
+    await client.close()
+
+
+async def test_listeners_are_told_of_a_reconnection(nats_server: NatsServer) -> None:
+    back = asyncio.Event()
+    async with connect(settings(nats_server.url), patience=LIMIT) as bus:
+        bus.signals.on_reconnect(back.set)
+        heard: asyncio.Queue[bytes] = asyncio.Queue()
+        await bus.signals.subscribe("x", lambda _, body: heard.put_nowait(body))
+        nats_server.kill()
+        await bus.signals.publish("x", b"lost, or not: never an error")
+        await asyncio.to_thread(nats_server.start)
+        await soon(back.wait())
+        await bus.signals.publish("x", b"after")
+        while await soon(heard.get()) != b"after":
+            pass
