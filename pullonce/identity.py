@@ -1,0 +1,66 @@
+"""Which flight a request joins. Pure and light: the coordinator, the client and the command line ask the same question here.
+
+Two requests share a flight, and so an answer, when they name the same store, image, platform, credential and policy and
+agree on whether to unpack. What differs in spelling only (`redis`, `docker.io/library/redis:latest`) is the same image.
+"""
+
+from __future__ import annotations
+
+from pullonce.oci import platform as platforms
+from pullonce.oci import reference
+from schemas import subjects
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from schemas.events import PullRequested
+
+
+class Identity:
+    """The normalised reference and platform of a request, and the name of the flight it joins."""
+
+    __slots__ = ("flight", "platform", "reference")
+
+    def __init__(self, reference: str, platform: str, flight: str) -> None:
+        self.reference = reference
+        self.platform = platform
+        self.flight = flight
+
+
+def identify(
+    text: str,
+    *,
+    store: str = "default",
+    platform: str = "",
+    credential: str = "",
+    policy: str = "always",
+    unpack: bool = True,
+) -> Identity:
+    """Name the flight of a request.
+
+    Args:
+        text: the reference as the user gave it.
+        platform: `os/architecture[/variant]`, or empty for the platform of the machine that owns the store.
+
+    Raises:
+        ReferenceInvalid: the text is no image reference.
+        PlatformInvalid: the platform cannot be read.
+    """
+    normal = str(reference.parse(text))
+    if platform:
+        platform = platforms.normalise(platform)
+    flight = subjects.flight_of(
+        store=store, reference=normal, platform=platform, credential=credential, policy=policy, unpack=unpack
+    )
+    return Identity(normal, platform, flight)
+
+
+def identify_request(request: PullRequested) -> Identity:
+    """Name the flight of a stored request; raises as `identify`."""
+    return identify(
+        request.reference,
+        store=request.store,
+        platform=request.platform,
+        credential=request.credential,
+        policy=request.policy,
+        unpack=request.unpack,
+    )

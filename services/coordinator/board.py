@@ -1,0 +1,416 @@
+"""All flights in the air, and who waits for what: the pure fold of the log.
+
+    board.apply(event, sequence) → intents
+
+Every coordinator folds the same log and reaches the same board, so there is no leader. What the board wants done comes out
+as intents; who does it is decided by the claims. `apply` reports what one event made wanted; `intents` reports everything
+that is wanted now, for a coordinator that has just caught up.
+
+What the board believes about a disk is a cache. The disk decides: a fetcher says with each `pull.resolved` what is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from pullonce.errors import PlatformInvalid, ReferenceInvalid
+from pullonce.identity import identify_request
+from schemas import subjects
+from schemas.events import (
+    BlobClaimed,
+    BlobFailed,
+    BlobFetched,
+    BlobLost,
+    Event,
+    LayerClaimed,
+    LayerFailed,
+    LayerLost,
+    LayerUnpacked,
+    PullCancelled,
+    PullCompleted,
+    PullFailed,
+    PullRecorded,
+    PullRequested,
+    PullResolved,
+    PullUnrecorded,
+    PullUnresolved,
+    StoreOpened,
+)
+from schemas.orders import FetchBlob, Order, UnpackLayer
+from services.coordinator.flight import Ending, Flight, State
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """A key is wanted: unless somebody is at it already, claim it and give the order."""
+
+    key: str
+    order: Order
+    """What to order, with revision 0: the claim's revision is filled in by whoever wins it."""
+    since: int
+    """The key has been wanted anew since this position: a settlement up to it is void."""
+    done: int
+    """Highest revision under which a fact about the key was folded: an order up to it is spent."""
+    hearsay: bool
+    """An order is said to be queued, but nobody has made sure of it since this coordinator began to act."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """A flight has ended: store its ending."""
+
+    ending: Ending
+    by: str
+    """Claim key whose fact ended it: whoever won that claim says it first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """A key needs no more work: whoever holds its claim may say so there."""
+
+    key: str
+    at: int
+
+
+Intent = Want | End | Settle
+
+
+_REFUSALS = ("reference.invalid", "platform.invalid")
+"""Codes of what cannot be asked for: there is nothing to resolve, now or later."""
+
+
+class Key:
+    """What is known of one claim key, and which flights wait for it."""
+
+    __slots__ = ("claimed", "claimed_at", "done", "holder", "settled", "since", "waiters")
+
+    def __init__(self) -> None:
+        self.settled = 0
+        """Position of the fact that settled it; 0: unsettled."""
+        self.since = 0
+        self.claimed = 0
+        """Revision of the newest claim whose order is known to have been queued."""
+        self.claimed_at = 0
+        self.done = 0
+        self.holder = ""
+        self.waiters: dict[str, Flight] = {}
+
+    @property
+    def ordered(self) -> bool:
+        """The log says that an order is queued or running."""
+        return self.claimed > self.done
+
+
+class Board:
+    """The fold. Not thread-safe; `position` is the last folded sequence."""
+
+    def __init__(self) -> None:
+        self.position = 0
+        self.trusted = 0
+        """What the log said up to here about queued orders is hearsay: the queue may have lost them in a power cut. Moved by
+        the shell whenever it has not watched the bus without a break."""
+        self.flights: dict[str, Flight] = {}
+        self.keys: dict[str, Key] = {}
+        self._incarnations: dict[str, str] = {}
+        self._intents: list[Intent] = []
+        self._rules: dict[type[Event], Callable[..., None]] = {
+            PullRequested: self._requested,
+            PullResolved: self._resolved,
+            PullUnresolved: self._unresolved,
+            PullRecorded: self._recorded,
+            PullUnrecorded: self._unrecorded,
+            PullCompleted: self._ended,
+            PullFailed: self._ended,
+            PullCancelled: self._cancelled,
+            BlobClaimed: lambda e, q: self._claimed(subjects.blob_key(e.store, e.digest), e, q),
+            BlobFetched: lambda e, q: self._settled(subjects.blob_key(e.store, e.digest), e, q),
+            BlobFailed: lambda e, q: self._failed(subjects.blob_key(e.store, e.digest), e, q),
+            BlobLost: lambda e, q: self._lost(subjects.blob_key(e.store, e.digest), q),
+            LayerClaimed: lambda e, q: self._claimed(subjects.layer_key(e.store, e.chain_id), e, q),
+            LayerUnpacked: lambda e, q: self._settled(subjects.layer_key(e.store, e.chain_id), e, q),
+            LayerFailed: lambda e, q: self._failed(subjects.layer_key(e.store, e.chain_id), e, q),
+            LayerLost: lambda e, q: self._lost(subjects.layer_key(e.store, e.chain_id), q),
+            StoreOpened: self._store_opened,
+        }
+
+    def apply(self, event: Event, sequence: int) -> list[Intent]:
+        """Fold one event; returns what it made wanted. A sequence that was folded before changes nothing."""
+        if sequence <= self.position:
+            return []
+        self.position = sequence
+        self._rules[type(event)](event, sequence)
+        if not self._intents:
+            return []
+        intents, self._intents = self._intents, []
+        return intents
+
+    def intents(self) -> Iterator[Intent]:
+        """Everything that is wanted now, whether or not somebody is at it: each key once."""
+        for flight in self.flights.values():
+            if flight.ending is not None:
+                yield End(flight.ending, flight.ended_by)
+        for key, state in self.keys.items():
+            if state.waiters and not state.settled:
+                yield self._want(key, state)
+
+    def want(self, key: str) -> Want | None:
+        """The present want of a key; None when it is settled or nobody waits for it any more."""
+        state = self.keys.get(key)
+        if state is None or state.settled or not state.waiters:
+            return None
+        return self._want(key, state)
+
+    def in_hand(self, key: str) -> bool:
+        """An order for the key is known to be queued or running, and not by hearsay."""
+        state = self.keys.get(key)
+        return state is not None and self._in_hand(state)
+
+    def flight_in_air(self, ending: Ending) -> bool:
+        """The flight of an ending is still here: its ending has not been folded."""
+        flight = self.flights.get(ending.flight)
+        return flight is not None and flight.opened == ending.opened
+
+    # -- a pull --------------------------------------------------------------------------------------------------------
+
+    def _requested(self, event: PullRequested, q: int) -> None:
+        try:
+            identity = identify_request(event)
+        except ReferenceInvalid as exc:
+            self._refuse(event, q, "reference.invalid", str(exc))
+            return
+        except PlatformInvalid as exc:
+            self._refuse(event, q, "platform.invalid", str(exc))
+            return
+        flight = self.flights.get(identity.flight)
+        if flight is None:
+            flight = self._open(event, q, identity.flight, identity.reference, identity.platform)
+            self._await(flight, flight.resolve_key)
+        if flight.ending is not None:
+            flight.late += 1
+        else:
+            flight.requests += 1
+        flight.last_request = q
+
+    def _open(self, event: PullRequested, q: int, name: str, reference: str, platform: str) -> Flight:
+        flight = self.flights[name] = Flight(
+            name,
+            store=event.store,
+            reference=reference,
+            platform=platform,
+            credential=event.credential,
+            policy=event.policy,
+            unpack=event.unpack,
+            opened=q,
+        )
+        return flight
+
+    def _refuse(self, event: PullRequested, q: int, code: str, reason: str) -> None:
+        """What was asked for cannot be: a flight of its own, that ends where it opens."""
+        name = subjects.flight_of(
+            store=event.store,
+            reference=event.reference,
+            platform=event.platform,
+            credential=event.credential,
+            policy=event.policy,
+            unpack=event.unpack,
+        )
+        flight = self.flights.get(name)
+        if flight is not None:
+            flight.late += 1
+            flight.last_request = q
+            return
+        flight = self._open(event, q, name, event.reference, event.platform)
+        flight.requests = 1
+        self._end(flight.fail(q, "", code=code, message=reason), "")
+
+    def _resolved(self, event: PullResolved, q: int) -> None:
+        flight = self._current(event)
+        if flight is None or flight.state is not State.RESOLVING:
+            return
+        self._leave(flight, flight.resolve_key, q)
+        for key, on_disk in flight.adopt(event):
+            state = self.keys.get(key) or self.keys.setdefault(key, Key())
+            if on_disk and not state.settled:
+                self._settle(key, state, q)
+            elif not on_disk and 0 < state.settled <= flight.opened:
+                # The disk was asked after the flight opened, so it knows better than a fact from before that.
+                state.settled, state.since = 0, q
+            if state.settled:
+                flight.how[key] = "reused"
+            else:
+                flight.how[key] = "waited" if state.waiters else "ours"
+                self._await(flight, key)
+        self._advance(flight, q, flight.resolve_key)
+
+    def _recorded(self, event: PullRecorded, q: int) -> None:
+        flight = self._current(event)
+        if flight is None or flight.state is State.RESOLVING:
+            return
+        self._leave(flight, flight.record_key, q)
+        flight.recorded = True
+        self._advance(flight, q, flight.record_key)
+
+    def _unresolved(self, event: PullUnresolved, q: int) -> None:
+        flight = self._current(event)
+        if flight is not None and flight.state is State.RESOLVING:
+            self._fail(flight, q, flight.resolve_key, event.code, event.message)
+
+    def _unrecorded(self, event: PullUnrecorded, q: int) -> None:
+        flight = self._current(event)
+        if flight is not None and flight.state is not State.RESOLVING:
+            self._fail(flight, q, flight.record_key, event.code, event.message)
+
+    def _cancelled(self, event: PullCancelled, q: int) -> None:
+        flight = self.flights.get(event.flight)
+        if flight is not None and flight.ending is None and flight.opened <= event.request < q and flight.requests > 0:
+            flight.requests -= 1
+
+    def _ended(self, event: Ending, q: int) -> None:
+        flight = self._current(event)
+        if flight is None:
+            return
+        self._forget(flight)
+        del self.flights[flight.name]
+        if flight.last_request < event.covers:
+            return
+        following = flight.reopened(q)
+        self.flights[flight.name] = following
+        if isinstance(event, PullFailed) and event.code in _REFUSALS:
+            self._end(following.fail(q, "", code=event.code, message=event.message), "")
+        else:
+            self._await(following, following.resolve_key)
+
+    # -- a key ---------------------------------------------------------------------------------------------------------
+
+    def _claimed(self, key: str, event: BlobClaimed | LayerClaimed, q: int) -> None:
+        state = self.keys.get(key) or self.keys.setdefault(key, Key())
+        if event.revision > state.claimed:
+            state.claimed, state.claimed_at = event.revision, q
+            state.holder = event.holder
+
+    def _settled(self, key: str, event: BlobFetched | LayerUnpacked, q: int) -> None:
+        state = self.keys.get(key) or self.keys.setdefault(key, Key())
+        state.done = max(state.done, event.revision)
+        if event.reused:
+            for flight in state.waiters.values():
+                flight.reused.add(key)
+        self._settle(key, state, q)
+
+    def _failed(self, key: str, event: BlobFailed | LayerFailed, q: int) -> None:
+        state = self.keys.get(key)
+        if state is None or event.revision < state.claimed:
+            return  # an attempt that was given up long ago: its successor is at work
+        state.done = max(state.done, event.revision)
+        if state.settled:
+            return  # a verified success stands, whoever failed after it
+        state.since = q
+        self._intents.append(Settle(key, q))
+        for flight in [f for f in state.waiters.values() if _concerned(event, f, key)]:
+            self._fail(flight, q, key, event.code, event.message)
+        if state.waiters:
+            self._intents.append(self._want(key, state))
+
+    def _lost(self, key: str, q: int) -> None:
+        state = self.keys.get(key)
+        if state is None or not state.settled:
+            return
+        state.settled, state.since = 0, q
+        for flight in self.flights.values():
+            if flight.ending is None and key in flight.work:
+                self._await(flight, key)
+
+    def _store_opened(self, event: StoreOpened, q: int) -> None:
+        known = self._incarnations.get(event.store)
+        self._incarnations[event.store] = event.incarnation
+        if known is None or known == event.incarnation:
+            return
+        prefixes = (f"blob.{event.store}.", f"layer.{event.store}.")
+        for key in [key for key, state in self.keys.items() if state.settled and key.startswith(prefixes)]:
+            self._lost(key, q)
+
+    # -- what follows --------------------------------------------------------------------------------------------------
+
+    def _await(self, flight: Flight, key: str) -> None:
+        """Let a flight wait for a key, and want it if nobody is at it."""
+        state = self.keys.get(key) or self.keys.setdefault(key, Key())
+        first = not state.waiters
+        state.waiters[flight.name] = flight
+        flight.missing.add(key)
+        if first and not self._in_hand(state):
+            self._intents.append(self._want(key, state))
+
+    def _settle(self, key: str, state: Key, q: int) -> None:
+        """A key needs no more work: every flight that waits for it moves on, in this same step."""
+        state.settled = q
+        waiters, state.waiters = state.waiters, {}
+        self._intents.append(Settle(key, q))
+        for flight in waiters.values():
+            flight.missing.discard(key)
+            self._advance(flight, q, key)
+
+    def _advance(self, flight: Flight, q: int, by: str) -> None:
+        """Level, not edge: look at what a flight still misses, and take the step that this allows."""
+        if flight.missing or flight.ending is not None:
+            return
+        if flight.recorded:
+            self._end(flight.complete(q, by), by)
+        else:
+            flight.state = State.RECORDING
+            self._await(flight, flight.record_key)
+
+    def _fail(self, flight: Flight, q: int, by: str, code: str, message: str) -> None:
+        self._end(flight.fail(q, by, code=code, message=message), by)
+        self._forget(flight)
+
+    def _end(self, ending: Ending, by: str) -> None:
+        self._intents.append(End(ending, by))
+
+    def _leave(self, flight: Flight, key: str, q: int) -> None:
+        """A key of this flight alone is done."""
+        flight.missing.discard(key)
+        if self.keys.pop(key, None) is not None:
+            self._intents.append(Settle(key, q))
+
+    def _forget(self, flight: Flight) -> None:
+        """Let a flight wait for nothing any more. Work that was ordered for it goes on."""
+        for key in flight.missing:
+            if (state := self.keys.get(key)) is not None:
+                state.waiters.pop(flight.name, None)
+        flight.missing.clear()
+        for key in (flight.resolve_key, flight.record_key):
+            self.keys.pop(key, None)
+
+    def _current(self, event: PullResolved | PullUnresolved | PullRecorded | PullUnrecorded | Ending) -> Flight | None:
+        """The flight an event speaks of, if it is this one's and not an earlier one's of the same key."""
+        flight = self.flights.get(event.flight)
+        return flight if flight is not None and flight.opened == event.opened else None
+
+    def _in_hand(self, state: Key) -> bool:
+        return state.ordered and state.claimed_at > self.trusted
+
+    def _want(self, key: str, state: Key) -> Want:
+        first = next(iter(state.waiters.values()))
+        hearsay = state.ordered and not self._in_hand(state)
+        return Want(key, first.order_for(key), since=state.since, done=state.done, hearsay=hearsay)
+
+
+def _concerned(event: BlobFailed | LayerFailed, flight: Flight, key: str) -> bool:
+    """Whether a failure is this flight's too."""
+    if event.concerns == "nobody":
+        return False
+    if event.concerns == "key":
+        return True
+    order = flight.work[key]
+    if isinstance(event, LayerFailed):
+        return isinstance(order, UnpackLayer) and order.blob.digest == event.blob
+    assert isinstance(order, FetchBlob), "a blob key is settled by a fetch"
+    here, there = order.source, event.source
+    same_place = (here.registry, here.repository) == (there.registry, there.repository)
+    return same_place and (event.concerns == "source" or here.credential == there.credential)
+
+
+def waiting(board: Board) -> Iterable[tuple[Flight, list[tuple[str, Key]]]]:
+    """Each flight in the air with the keys it waits for: what `pullonce status` shows."""
+    for flight in board.flights.values():
+        yield flight, [(key, board.keys[key]) for key in sorted(flight.missing) if key in board.keys]

@@ -1,0 +1,226 @@
+"""One shared pull in the air: what it waits for and how it ends. Pure state, changed only by the board."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import Enum
+
+from schemas import subjects
+from schemas.events import PullCompleted, PullFailed, PullResolved, ResolvedLayer, Sharing
+from schemas.orders import FetchBlob, Order, RecordImage, ResolveReference, UnpackLayer
+
+Ending = PullCompleted | PullFailed
+
+
+class State(Enum):
+    RESOLVING = "resolving"
+    WORKING = "working"
+    RECORDING = "recording"
+    ENDED = "ended"
+
+
+class Flight:
+    """Everything asked for under one flight key while it is in the air."""
+
+    __slots__ = (
+        "credential",
+        "ended_by",
+        "ending",
+        "how",
+        "last_request",
+        "late",
+        "missing",
+        "name",
+        "opened",
+        "platform",
+        "policy",
+        "recorded",
+        "reference",
+        "requests",
+        "resolved",
+        "reused",
+        "state",
+        "store",
+        "unpack",
+        "work",
+    )
+
+    def __init__(
+        self, name: str, *, store: str, reference: str, platform: str, credential: str, policy: str, unpack: bool, opened: int
+    ) -> None:
+        self.name = name
+        self.store = store
+        self.reference = reference
+        self.platform = platform
+        self.credential = credential
+        self.policy = policy
+        self.unpack = unpack
+        self.opened = opened
+        self.state = State.RESOLVING
+        self.requests = 0
+        self.last_request = opened
+        self.late = 0
+        """Requests that came after the end and before the ending was folded: they open the next flight."""
+        self.resolved: PullResolved | None = None
+        self.recorded = False
+        self.work: dict[str, Order] = {}
+        """Claim key → the order that settles it, once the reference is resolved."""
+        self.missing: set[str] = set()
+        """Claim keys that must settle before the flight can go on."""
+        self.how: dict[str, str] = {}
+        """Claim key → how its work was shared: `reused`, `waited` or `ours`."""
+        self.reused: set[str] = set()
+        """Keys of ours for which the worker found everything in place."""
+        self.ending: Ending | None = None
+        self.ended_by = ""
+        """Claim key whose settling ended the flight."""
+
+    def reopened(self, at: int) -> Flight:
+        """The next flight of the same key, for the requests that came too late for this one."""
+        flight = Flight(
+            self.name,
+            store=self.store,
+            reference=self.reference,
+            platform=self.platform,
+            credential=self.credential,
+            policy=self.policy,
+            unpack=self.unpack,
+            opened=at,
+        )
+        flight.requests = max(1, self.late)
+        flight.last_request = self.last_request
+        return flight
+
+    # -- the orders it needs -------------------------------------------------------------------------------------------
+
+    @property
+    def resolve_key(self) -> str:
+        return subjects.resolve_key(self.store, self.name, self.opened)
+
+    @property
+    def record_key(self) -> str:
+        return subjects.record_key(self.store, self.name, self.opened)
+
+    def resolve_order(self) -> ResolveReference:
+        return ResolveReference(
+            store=self.store,
+            reference=self.reference,
+            flight=self.name,
+            opened=self.opened,
+            platform=self.platform,
+            credential=self.credential,
+            policy=self.policy,  # type: ignore[arg-type]  # checked when the request was decoded
+        )
+
+    def record_order(self) -> RecordImage:
+        resolved = self._resolved()
+        return RecordImage(
+            store=self.store,
+            reference=self.reference,
+            flight=self.name,
+            opened=self.opened,
+            platform=resolved.platform,
+            digest=resolved.digest,
+            manifest=resolved.manifest,
+            config=resolved.config,
+            chain_ids=tuple(layer.chain_id for layer in resolved.layers if self.unpack and layer.chain_id),
+        )
+
+    def adopt(self, resolved: PullResolved) -> Iterator[tuple[str, bool]]:
+        """Take over what the reference resolved to, and yield (claim key, whether the disk holds it) for each piece of work:
+        every blob and, unless the requester declined, every snapshot; bottom first. A blob that occurs twice comes once.
+        """
+        self.resolved = resolved
+        self.recorded = resolved.recorded
+        self.state = State.WORKING
+        parent = ""
+        for layer in resolved.layers:
+            key = subjects.blob_key(self.store, layer.blob.digest)
+            if key not in self.work:
+                self.work[key] = FetchBlob(store=self.store, blob=layer.blob, source=resolved.source)
+                yield key, layer.fetched
+            if self.unpack and layer.chain_id:
+                key = subjects.layer_key(self.store, layer.chain_id)
+                self.work[key] = self._unpack_order(layer, parent)
+                parent = layer.chain_id
+                yield key, layer.unpacked
+
+    def order_for(self, key: str) -> Order:
+        """The order that would settle a claim key, from this flight's point of view (its source, its blob)."""
+        if key == self.resolve_key:
+            return self.resolve_order()
+        if key == self.record_key:
+            return self.record_order()
+        return self.work[key]
+
+    def _unpack_order(self, layer: ResolvedLayer, parent: str) -> UnpackLayer:
+        return UnpackLayer(
+            store=self.store,
+            chain_id=layer.chain_id,
+            diff_id=layer.diff_id,
+            blob=layer.blob,
+            parent=parent,  # type: ignore[arg-type]  # a ChainID, or empty for the lowest layer
+        )
+
+    def _resolved(self) -> PullResolved:
+        assert self.resolved is not None, "asked for layers before the reference was resolved"
+        return self.resolved
+
+    # -- how it ends ---------------------------------------------------------------------------------------------------
+
+    def complete(self, position: int, by: str) -> PullCompleted:
+        """End well at a log position; answers all requests up to and including it."""
+        resolved = self._resolved()
+        chains = [layer.chain_id for layer in resolved.layers if self.unpack and layer.chain_id]
+        ending = PullCompleted(
+            store=self.store,
+            reference=self.reference,
+            flight=self.name,
+            opened=self.opened,
+            covers=position + 1,
+            platform=resolved.platform,
+            digest=resolved.digest,
+            manifest=resolved.manifest.digest,
+            image_id=resolved.config.digest,
+            chain_id=chains[-1] if chains else "",  # type: ignore[arg-type]  # empty: nothing was unpacked
+            layers=len(resolved.layers),
+            size=sum(layer.blob.size for layer in resolved.layers),
+            sharing=self._sharing(),
+        )
+        self._end(ending, by)
+        return ending
+
+    def fail(self, position: int, by: str, *, code: str, message: str) -> PullFailed:
+        """End badly at a log position; answers all requests up to and including it."""
+        ending = PullFailed(
+            store=self.store,
+            reference=self.reference,
+            flight=self.name,
+            opened=self.opened,
+            covers=position + 1,
+            code=code,
+            message=message,
+            requests=self.requests,
+        )
+        self._end(ending, by)
+        return ending
+
+    def _end(self, ending: Ending, by: str) -> None:
+        self.state = State.ENDED
+        self.ending = ending
+        self.ended_by = by
+
+    def _sharing(self) -> Sharing:
+        count = dict.fromkeys(Sharing.__struct_fields__, 0)
+        count["requests"] = self.requests
+        for key, order in self.work.items():
+            how = self.how.get(key, "reused")
+            if how == "ours":
+                how = "reused" if key in self.reused else "done"
+            if isinstance(order, FetchBlob):
+                name = "fetched" if how == "done" else how
+                count[name] += 1
+                count[f"{name}_bytes"] += order.blob.size
+            else:
+                count["unpacked" if how == "done" else f"unpack_{how}"] += 1
+        return Sharing(**count)

@@ -1,0 +1,188 @@
+"""The coordinator's shell: folds the log and carries intents out against the bus."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from pullonce.bus import Bus, Recorded
+from pullonce.errors import Duplicate, WrongRevision
+from schemas import subjects
+from services.coordinator import claim
+from services.coordinator.board import Board, End, Intent, Settle, Want
+from services.coordinator.flight import Ending
+from services.coordinator.pursuit import Announce, Get, Outcome, Pause, Pursuer, Pursuit, Put, Send, Step
+
+log = logging.getLogger(__name__)
+
+GRACE = 0.25
+"""Seconds that a coordinator leaves to the one whose claim ended a flight before it stores the ending itself. All of them
+would store the same; waiting spares those who listen on core NATS the copies. Only a death makes anyone wait for it."""
+
+
+class Coordinator:
+    """Folds EVENTS, and acts once it has caught up. Owns nothing: all its state is the log and the claims."""
+
+    def __init__(self, bus: Bus, me: str) -> None:
+        self.board = Board()
+        self.live = False
+        """Caught up once: what is folded from now on is news and may be acted upon."""
+        self._bus = bus
+        self._pursuer = Pursuer(self.board, me)
+        self._pursued: dict[str, bool] = {}
+        """Keys being pursued → whether they were wanted anew meanwhile."""
+        self._news: dict[str, asyncio.Event] = {}
+        """Key → set when the fold may have changed the mind of the pursuit that pauses on it."""
+        self._parked = 0
+        self._ready: Callable[[], Coroutine[Any, Any, None]] | None = None
+        self._tasks: asyncio.TaskGroup | None = None
+
+    async def run(self, ready: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
+        """Coordinate until cancelled or until the bus is closed for good.
+
+        Args:
+            ready: awaited once, when the fold has caught up and this coordinator has begun to act.
+        """
+        self._ready = ready
+        self._parked = await self._bus.log.last_parked()
+        self._bus.signals.on_reconnect(self._look_again)
+        async with asyncio.TaskGroup() as self._tasks:
+            await self._bus.log.follow(self._fold, idle=self._caught_up)
+
+    # -- fold ----------------------------------------------------------------------------------------------------------
+
+    def _fold(self, recorded: Recorded) -> None:
+        if recorded.event is None:
+            self._park(recorded)
+        else:
+            intents = self.board.apply(recorded.event, recorded.sequence)
+            if self.live and intents:
+                self._act_on(intents)
+        if not self.live and recorded.pending == 0:
+            self._caught_up()
+
+    def _park(self, recorded: Recorded) -> None:
+        """Put what is no event aside with its reason; what an earlier life parked is not parked again."""
+        if recorded.sequence <= self._parked:
+            return
+        log.warning("parked", extra={"sequence": recorded.sequence, "subject": recorded.subject, "reason": recorded.malformed})
+        self._start(self._bus.log.park(recorded))
+
+    def _caught_up(self) -> None:
+        if self.live:
+            return
+        self.live = True
+        log.info("caught up", extra={"position": self.board.position, "flights": len(self.board.flights)})
+        self._look_again()
+        if self._ready is not None:
+            self._start(self._ready())
+
+    def _look_again(self) -> None:
+        """Act on everything that is wanted, trusting nothing that happened unseen."""
+        if self.live:
+            self.board.trusted = self.board.position
+            self._act_on(list(self.board.intents()), ensure=True)
+
+    # -- intents -------------------------------------------------------------------------------------------------------
+
+    def _act_on(self, intents: list[Intent], *, ensure: bool = False) -> None:
+        for intent in intents:
+            match intent:
+                case Want(key=key):
+                    self._want(key, ensure)
+                case End(ending=ending, by=by):
+                    ours = not by or self._pursuer.holds(by)
+                    self._start(self._end(ending, 0.0 if ours else GRACE))
+        for intent in intents:  # claims are tidied last: an ending asks who holds one
+            if isinstance(intent, Settle):
+                self._settle(intent)
+
+    def _want(self, key: str, ensure: bool) -> None:
+        if key in self._pursued:
+            self._pursued[key] = True
+        else:
+            self._pursued[key] = False
+            self._start(self._pursue(key, ensure))
+
+    def _settle(self, intent: Settle) -> None:
+        if (put := self._pursuer.settle(intent.key, intent.at)) is not None:
+            self._start(self._put(put))
+        if (news := self._news.get(intent.key)) is not None:
+            news.set()
+
+    async def _end(self, ending: Ending, grace: float) -> None:
+        if grace:
+            await asyncio.sleep(grace)
+            if not self.board.flight_in_air(ending):
+                return
+        await self._bus.log.append(ending, cause=ending.covers - 1)
+        log.info(
+            str(ending.__struct_config__.tag),
+            extra={"flight": ending.flight, "reference": ending.reference, "covers": ending.covers},
+        )
+
+    async def _pursue(self, key: str, ensure: bool) -> None:
+        """Pursue a key until it has an order; once more if it was wanted anew meanwhile (it failed at once, say)."""
+        try:
+            await self._drive(key, self._pursuer.pursue(key, ensure=ensure))
+        finally:
+            again = self._pursued.pop(key)
+        if again:
+            self._want(key, ensure=False)
+
+    async def _drive(self, key: str, pursuit: Pursuit) -> None:
+        try:
+            step = next(pursuit)
+            while True:
+                step = pursuit.send(await self._take(key, step))
+        except StopIteration:
+            return
+
+    async def _take(self, key: str, step: Step) -> Outcome:
+        match step:
+            case Put():
+                return await self._put(step)
+            case Get():
+                entry = await self._bus.claims.get(step.key)
+                return None if entry is None else (claim.decode(entry.value), entry.revision)
+            case Send(order=order):
+                await self._send(order)
+                return None
+            case Announce(event=event, put=put):
+                if event is None:
+                    return await self._put(put)
+                kept, _ = await asyncio.gather(self._put(put), self._bus.log.append(event))
+                return kept
+            case Pause(seconds=seconds):
+                return 1 if await self._slept(key, seconds) else None
+
+    async def _put(self, put: Put) -> int | None:
+        try:
+            return await self._bus.claims.put(put.key, claim.encode(put.value), expected=put.expected, ttl=put.ttl)
+        except WrongRevision:
+            return None
+
+    async def _send(self, order: Any) -> None:
+        try:
+            await self._bus.orders.send(order)
+        except Duplicate:
+            log.debug("order is queued already", extra={"subject": subjects.order_subject(order)})
+
+    async def _slept(self, key: str, seconds: float) -> bool:
+        """Sleep out somebody's lease, or wake when the key settles. Only a claim that stays without an order makes anyone
+        sleep here: no wait for a pull passes this way while its holders live."""
+        news = self._news.setdefault(key, asyncio.Event())
+        try:
+            async with asyncio.timeout(seconds):
+                await news.wait()
+            return False
+        except TimeoutError:
+            return True
+        finally:
+            self._news.pop(key, None)
+
+    def _start(self, work: Coroutine[Any, Any, Any]) -> None:
+        assert self._tasks is not None, "acted before run()"
+        self._tasks.create_task(work)

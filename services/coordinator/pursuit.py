@@ -1,0 +1,166 @@
+"""How one coordinator pursues one wanted key: claim it, order the work, say so. Without I/O.
+
+A pursuit is a generator: it yields what is to be done next and is sent the outcome. `handlers.py` drives it against the
+bus; the property tests drive the very same steps in random interleavings and kill it between any two of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from itertools import count
+
+import msgspec
+
+from schemas.events import BlobClaimed, Event, LayerClaimed
+from schemas.orders import FetchBlob, Order, UnpackLayer
+from services.coordinator import claim
+from services.coordinator.board import Board, Want
+from services.coordinator.claim import HOLD, ORDERED, Claim, Held, Ordered, Resend, Take, Wait
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Compare-and-set a claim. Outcome: the new revision, or None where somebody else was first."""
+
+    key: str
+    value: Claim
+    expected: int
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class Get:
+    """Read a claim. Outcome: (claim or None for what is no claim, revision), or None where the key is absent."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Put an order into the work queue; being there already is as good."""
+
+    order: Order
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """After an order was accepted: tell the log (where the key has a story of its own) and drop the lease.
+
+    Both at once, since neither waits for the other. Outcome: the revision of the *ordered* claim, or None.
+    """
+
+    event: Event | None
+    put: Put
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Wait for somebody's lease to run out. Outcome: 1 after the whole time, None when the fold brought news before."""
+
+    seconds: float
+
+
+Step = Put | Get | Send | Announce | Pause
+Outcome = int | tuple[Claim | None, int] | None
+Pursuit = Generator[Step, Outcome, None]
+
+
+class _Win:
+    """A claim that this coordinator won and has not yet seen settled."""
+
+    __slots__ = ("ordered", "settled")
+
+    def __init__(self, ordered: int = 0) -> None:
+        self.ordered = ordered
+        """Revision of our *ordered* claim; 0 while it is being written."""
+        self.settled = 0
+        """Position at which the fold settled the key before that write was confirmed: a fast worker does that."""
+
+
+class Pursuer:
+    """Starts pursuits for one coordinator, and remembers which claims it won.
+
+    Args:
+        me: name of this coordinator: letters, digits, `-`, `_`.
+    """
+
+    def __init__(self, board: Board, me: str) -> None:
+        self.board = board
+        self.me = me
+        self._won: dict[str, _Win] = {}
+        self._writes = count(1)
+
+    def pursue(self, key: str, *, ensure: bool = False) -> Pursuit:
+        """See to it that a wanted key has an order, by whoever it may be.
+
+        Args:
+            ensure: do not trust that an accepted order still exists, even if somebody is known to be at it; at start-up and
+                after a reconnection.
+        """
+        expected = seen = 0
+        while (want := self.board.want(key)) is not None and (ensure or not self.board.in_hand(key)):
+            held = Held(by=self.me, nonce=f"{self.me}.{next(self._writes)}")
+            revision = yield Put(key, held, expected, HOLD)
+            if isinstance(revision, int):
+                yield from self._order(key, want, revision)
+                return
+            expected = 0
+            found = yield Get(key)
+            if not isinstance(found, tuple):
+                continue
+            present, at = found
+            match self._judge(want, present, waited=at == seen, ensure=ensure or want.hearsay):
+                case Take():
+                    expected = at
+                case Wait(seconds=seconds):
+                    slept = yield Pause(seconds)
+                    seen = at if slept else 0
+                case Resend(revision=ordered):
+                    self._won[key] = _Win(at)
+                    yield Send(msgspec.structs.replace(want.order, revision=ordered))
+                    return
+
+    def holds(self, key: str) -> bool:
+        """This coordinator won the claim and the fold has not settled it."""
+        return key in self._won
+
+    def settle(self, key: str, at: int) -> Put | None:
+        """What to write now that the fold has settled a key: only the winner tidies its claim. Losing that race is fine."""
+        win = self._won.get(key)
+        if win is None:
+            return None
+        if not win.ordered:
+            win.settled = at
+            return None
+        del self._won[key]
+        return self._tidy(key, win.ordered, at)
+
+    def _tidy(self, key: str, revision: int, at: int) -> Put:
+        return Put(key, claim.Settled(by=self.me, at=at), revision, claim.SETTLED)
+
+    def _judge(self, want: Want, present: Claim | None, *, waited: bool, ensure: bool) -> Take | Wait | Resend:
+        position = self.board.position
+        return claim.judge(present, since=want.since, done=want.done, position=position, waited=waited, ensure=ensure)
+
+    def _order(self, key: str, want: Want, revision: int) -> Pursuit:
+        win = self._won[key] = _Win()
+        order = msgspec.structs.replace(want.order, revision=revision)
+        yield Send(order)
+        put = Put(key, Ordered(by=self.me, revision=revision), revision, ORDERED)
+        kept = yield Announce(self._claimed(order), put)
+        if isinstance(kept, int) and not win.settled:
+            win.ordered = kept
+            return
+        self._won.pop(key, None)
+        if isinstance(kept, int):
+            yield self._tidy(key, kept, win.settled)
+
+    def _claimed(self, order: Order) -> Event | None:
+        match order:
+            case FetchBlob():
+                return BlobClaimed(store=order.store, digest=order.blob.digest, revision=order.revision, holder=self.me)
+            case UnpackLayer():
+                return LayerClaimed(store=order.store, chain_id=order.chain_id, revision=order.revision, holder=self.me)
+            case _:
+                return None

@@ -1,0 +1,505 @@
+"""A small deterministic world in which real boards and real pursuits meet crashes, races, losses and lies of timing.
+
+Everything that decides is the product's own code (`Board`, `Pursuer`, `claim.judge`, `subjects`); the world only plays the
+bus, the disk and the workers, one step at a time, in an order drawn from a seed. Between any two steps of a pursuit anything
+else may happen, the death of its coordinator included.
+"""
+
+import hashlib
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+
+from pullonce.identity import identify_request
+from schemas import subjects
+from schemas.events import (
+    BlobFailed,
+    BlobFetched,
+    BlobLost,
+    Event,
+    LayerFailed,
+    LayerUnpacked,
+    PullCompleted,
+    PullFailed,
+    PullRecorded,
+    PullRequested,
+    PullResolved,
+    PullUnresolved,
+    ResolvedLayer,
+    Source,
+)
+from schemas.oci import ChainID, Descriptor, DiffID, Digest
+from schemas.orders import FetchBlob, Order, RecordImage, ResolveReference, UnpackLayer
+from services.coordinator import claim
+from services.coordinator.board import Board, End, Intent, Settle, Want
+from services.coordinator.pursuit import Announce, Get, Outcome, Pause, Pursuer, Pursuit, Put, Send, Step
+
+STORE = "default"
+LOCK = 6.0
+"""The world's ack_wait: an order whose worker died is handed out again after this long."""
+
+
+def digest(kind: str, *numbers: int) -> str:
+    """Any stable digest; the first letter of the kind stays readable in it."""
+    return f"sha256:{hashlib.sha256(f'{kind}{numbers}'.encode()).hexdigest()}"
+
+
+def blob(number: int) -> Descriptor:
+    return Descriptor(
+        media_type="application/vnd.oci.image.layer.v1.tar+gzip", digest=Digest(digest("b", number)), size=number + 1
+    )
+
+
+@dataclass(frozen=True)
+class Image:
+    """A reference and the numbers of its layers' blobs, bottom first; chain n stands on chain n-1."""
+
+    reference: str
+    repository: str
+    layers: tuple[int, ...]
+
+    def chain(self, depth: int) -> str:
+        return digest("chain", *self.layers[: depth + 1])
+
+    def resolved(self, order: ResolveReference, world: "World") -> PullResolved:
+        layers = tuple(
+            ResolvedLayer(
+                blob=blob(number),
+                diff_id=DiffID(digest("d", number)),
+                chain_id=ChainID(self.chain(depth)),
+                fetched=blob(number).digest in world.disk,
+                unpacked=self.chain(depth) in world.disk,
+            )
+            for depth, number in enumerate(self.layers)
+        )
+        return PullResolved(
+            store=order.store, reference=order.reference, flight=order.flight, opened=order.opened, platform="linux/amd64",
+            source=Source(registry="docker.io", repository=self.repository, credential=order.credential),
+            digest=Digest(digest("m", len(self.layers))),
+            manifest=Descriptor(media_type="m", digest=Digest(digest("m", len(self.layers))), size=1),
+            config=Descriptor(media_type="c", digest=Digest(digest("f", len(self.layers))), size=1),
+            layers=layers, recorded=self.reference in world.records, revision=order.revision,
+        )  # fmt: skip
+
+
+@dataclass
+class Faults:
+    """How often what goes wrong. The defaults are a hostile world; `Faults.none()` is a quiet one."""
+
+    worker_dies: float = 0.15
+    attempt_fails: float = 0.05
+    coordinator_dies: float = 0.02
+    blob_lost: float = 0.01
+    resolve_fails: float = 0.03
+    power_cut: float = 0.002
+    """The bus forgets half of the orders it had accepted and everybody starts again."""
+
+    @classmethod
+    def none(cls) -> "Faults":
+        return cls(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+
+
+@dataclass
+class Protocol:
+    """Parts of the protocol that a test can take out, to show that they are needed."""
+
+    lease: bool = True
+    """A held claim runs out; without, it is as if the dead went on renewing it."""
+    ensure: bool = True
+    """A coordinator that starts makes sure of orders it did not give itself."""
+    ending_id: bool = True
+    """An ending has a message id, so that one copy is stored."""
+    claim_over: bool = True
+    """A key that is wanted again may be claimed over its spent claim."""
+    fence: bool = True
+    """A claim is a compare-and-set; without, everybody wins."""
+
+
+@dataclass
+class Queued:
+    order: Order
+    locked_until: float = 0.0
+
+
+@dataclass
+class World:
+    """The bus, the disk and the clock."""
+
+    seed: int
+    images: list[Image]
+    faults: Faults = field(default_factory=Faults)
+    protocol: Protocol = field(default_factory=Protocol)
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.seed)
+        self.now = 0.0
+        self.log: list[Event] = []
+        self.ids: dict[str, int] = {}
+        self.kv: dict[str, tuple[int, bytes, float]] = {}
+        self.revision = 0
+        self.orders: dict[str, Queued] = {}
+        self.disk: set[str] = set()
+        self.records: set[str] = set()
+        self.executions: Counter[str] = Counter()
+        """Claim key → times its order did real work."""
+        self.deliveries: Counter[str] = Counter()
+        """Claim key → times an order for it was carried out, with or without real work."""
+        self.premature: list[int] = []
+        """Positions of good endings whose image was not complete on disk."""
+
+    @property
+    def hostile(self) -> bool:
+        return self.faults != Faults.none()
+
+    # -- the bus -------------------------------------------------------------------------------------------------------
+
+    def append(self, event: Event) -> int:
+        identity = subjects.event_id(event)
+        if not self.protocol.ending_id and isinstance(event, PullCompleted | PullFailed):
+            identity = None
+        if identity is not None and identity in self.ids:
+            return self.ids[identity]
+        if isinstance(event, PullCompleted) and not self._holds(event):
+            self.premature.append(len(self.log) + 1)
+        self.log.append(event)
+        if identity is not None:
+            self.ids[identity] = len(self.log)
+        return len(self.log)
+
+    def put(self, put: Put) -> int | None:
+        self._expire()
+        if not self.protocol.claim_over and isinstance(put.value, claim.Held) and put.expected:
+            return None
+        present = self.kv.get(put.key)
+        if self.protocol.fence and (present[0] if present else 0) != put.expected:
+            return None
+        self.revision += 1
+        expires = self.now + put.ttl if self.protocol.lease else float("inf")
+        self.kv[put.key] = (self.revision, claim.encode(put.value), expires)
+        return self.revision
+
+    def get(self, key: str) -> Outcome:
+        self._expire()
+        present = self.kv.get(key)
+        if present is not None and not self.protocol.lease:
+            self.revision += 1
+            present = self.kv[key] = (self.revision, *present[1:])
+        return None if present is None else (claim.decode(present[1]), present[0])
+
+    def send(self, order: Order) -> None:
+        self.orders.setdefault(subjects.order_subject(order), Queued(order))
+
+    def _expire(self) -> None:
+        for key in [key for key, (_, _, expires) in self.kv.items() if self.now >= expires]:
+            del self.kv[key]
+
+    # -- the workers ---------------------------------------------------------------------------------------------------
+
+    def work(self) -> bool:
+        """One worker takes one order; it may die before or after it has published what it did. False: there was none."""
+        free = [subject for subject, queued in self.orders.items() if self.now >= queued.locked_until]
+        if not free:
+            return False
+        subject = self.random.choice(free)
+        queued = self.orders[subject]
+        queued.locked_until = self.now + LOCK
+        if self._chance(self.faults.worker_dies):
+            return True
+        fact = self._carry_out(queued.order)
+        if fact is None:
+            queued.locked_until = self.now  # an unpacker goes on waiting for its blob
+            return False
+        self.append(fact)
+        if not self._chance(self.faults.worker_dies):
+            del self.orders[subject]
+        return True
+
+    def _carry_out(self, order: Order) -> Event | None:
+        fact = self._work_on(order)
+        if fact is not None:
+            self.deliveries[subjects.claim_key(order)] += 1
+        return fact
+
+    def _work_on(self, order: Order) -> Event | None:
+        match order:
+            case ResolveReference():
+                if self._chance(self.faults.resolve_fails):
+                    return PullUnresolved(
+                        store=order.store, reference=order.reference, flight=order.flight, opened=order.opened,
+                        code="MANIFEST_UNKNOWN", message="gone", revision=order.revision,
+                    )  # fmt: skip
+                self._did(order)
+                return next(i for i in self.images if i.reference == order.reference).resolved(order, self)
+            case FetchBlob():
+                return self._fetch(order)
+            case UnpackLayer():
+                return self._unpack(order)
+            case RecordImage():
+                self._did(order)
+                self.records.add(order.reference)
+                return PullRecorded(
+                    store=order.store,
+                    reference=order.reference,
+                    flight=order.flight,
+                    opened=order.opened,
+                    revision=order.revision,
+                )
+        raise AssertionError(order)
+
+    def _fetch(self, order: FetchBlob) -> Event:
+        name = order.blob.digest
+        if self._chance(self.faults.attempt_fails):
+            return BlobFailed(
+                store=order.store, digest=name, revision=order.revision, source=order.source,
+                concerns=self.random.choice(("key", "source", "credential", "nobody")), code="broken", message="broken",
+            )  # fmt: skip
+        reused = name in self.disk
+        if not reused:
+            self._did(order)
+        self.disk.add(name)
+        return BlobFetched(store=order.store, digest=name, size=order.blob.size, revision=order.revision, reused=reused)
+
+    def _unpack(self, order: UnpackLayer) -> Event | None:
+        if self._chance(self.faults.attempt_fails):
+            return LayerFailed(
+                store=order.store, chain_id=order.chain_id, blob=order.blob.digest, revision=order.revision,
+                concerns=self.random.choice(("key", "source", "nobody")), code="broken", message="broken",
+            )  # fmt: skip
+        if order.chain_id not in self.disk and order.blob.digest not in self.disk:
+            return None
+        reused = order.chain_id in self.disk
+        if not reused:
+            self._did(order)
+        self.disk.add(order.chain_id)
+        return LayerUnpacked(
+            store=order.store, chain_id=order.chain_id, diff_id=order.diff_id, revision=order.revision, reused=reused
+        )
+
+    def _did(self, order: Order) -> None:
+        self.executions[subjects.claim_key(order)] += 1
+
+    def _holds(self, ending: PullCompleted) -> bool:
+        image = next(i for i in self.images if i.reference == ending.reference)
+        blobs = {blob(number).digest for number in image.layers}
+        top = {ending.chain_id} if ending.chain_id else set()
+        return ending.reference in self.records and blobs | top <= self.disk
+
+    def lose(self) -> None:
+        blobs = sorted(self.disk & {blob(number).digest for number in range(8)})
+        if blobs:
+            name = self.random.choice(blobs)
+            self.disk.discard(name)
+            self.append(BlobLost(store=STORE, digest=Digest(name)))
+
+    def forget_orders(self) -> None:
+        for subject in sorted(self.orders):
+            if self._chance(0.5):
+                del self.orders[subject]
+
+    def _chance(self, probability: float) -> bool:
+        return self.random.random() < probability
+
+
+class Coordinator:
+    """Board and pursuits of one coordinator, driven step by step."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world = world
+        self.name = name
+        self.board = Board()
+        self.pursuer = Pursuer(self.board, name)
+        self.live = False
+        self.pursuits: dict[str, tuple[Pursuit, Step | None]] = {}
+        self.again: set[str] = set()
+        self.asleep: dict[str, float] = {}
+        self.endings: list[End] = []
+        self.puts: list[Put] = []
+
+    def step(self) -> bool:
+        """Fold a little, or take one step of one of the things under way. False: there was nothing to do."""
+        world = self.world
+        behind = self.board.position < len(world.log)
+        if behind and (not self.live or world.random.random() < 0.6):
+            for _ in range(world.random.randint(1, 3)):
+                if self.board.position < len(world.log):
+                    self._fold()
+        elif not self.live:
+            self.live = True
+            self.board.trusted = self.board.position if world.protocol.ensure else 0
+            self._act(list(self.board.intents()), ensure=world.protocol.ensure)
+        else:
+            return self._carry_on() or behind
+        return True
+
+    def _carry_on(self) -> bool:
+        awake = [key for key in self.pursuits if self.world.now >= self.asleep.get(key, 0.0)]
+        options = [*awake, *(["END"] if self.endings else []), *(["PUT"] if self.puts else [])]
+        if not options:
+            return False
+        match self.world.random.choice(options):
+            case "END":
+                end = self.endings.pop(self.world.random.randrange(len(self.endings)))
+                if self.board.flight_in_air(end.ending):
+                    self.world.append(end.ending)
+            case "PUT":
+                self.world.put(self.puts.pop(self.world.random.randrange(len(self.puts))))
+            case key:
+                self._advance(key)
+        return True
+
+    @property
+    def idle(self) -> bool:
+        return self.live and self.board.position == len(self.world.log) and not self.board.flights
+
+    def _fold(self) -> None:
+        sequence = self.board.position + 1
+        intents = self.board.apply(self.world.log[sequence - 1], sequence)
+        if self.live:
+            self._act(intents)
+
+    def _act(self, intents: list[Intent], *, ensure: bool = False) -> None:
+        for intent in intents:
+            match intent:
+                case Want(key=key) if key in self.pursuits:
+                    self.again.add(key)
+                case Want(key=key):
+                    self.pursuits[key] = (self.pursuer.pursue(key, ensure=ensure), None)
+                case End():
+                    self.endings.append(intent)
+                case Settle(key=key, at=at):
+                    if (put := self.pursuer.settle(key, at)) is not None:
+                        self.puts.append(put)
+                    self.asleep.pop(key, None)
+
+    def _advance(self, key: str) -> None:
+        pursuit, step = self.pursuits[key]
+        try:
+            following = next(pursuit) if step is None else pursuit.send(self._take(key, step))
+            self.pursuits[key] = (pursuit, following)
+            if isinstance(following, Pause):
+                self.asleep[key] = self.world.now + following.seconds
+        except StopIteration:
+            del self.pursuits[key]
+            if key in self.again:
+                self.again.discard(key)
+                if (want := self.board.want(key)) is not None:
+                    self._act([want])
+
+    def _take(self, key: str, step: Step) -> Outcome:
+        match step:
+            case Put():
+                return self.world.put(step)
+            case Get():
+                return self.world.get(step.key)
+            case Send(order=order):
+                self.world.send(order)
+                return None
+            case Announce(event=event, put=put):
+                if event is not None:
+                    self.world.append(event)
+                return self.world.put(put)
+            case Pause():
+                return 1 if self.asleep.pop(key, None) is not None else None
+        raise AssertionError(step)
+
+
+@dataclass
+class Report:
+    """What a run left behind."""
+
+    unanswered: list[int]
+    """Sequences of requests that no ending covers."""
+    ended_twice: list[str]
+    """Flights with two stored endings for one opening."""
+    premature: list[int]
+    stuck: bool
+    executions: Counter[str]
+    deliveries: Counter[str]
+
+    @property
+    def wrong(self) -> bool:
+        return bool(self.unanswered or self.ended_twice or self.stuck)
+
+
+def run(
+    seed: int,
+    *,
+    requests: int = 60,
+    coordinators: int = 3,
+    faults: Faults | None = None,
+    protocol: Protocol | None = None,
+    most_steps: int = 60_000,
+) -> Report:
+    """Let a world run until all is quiet, and say what became of every request."""
+    images = pictures(random.Random(seed ^ 0x5EED))
+    world = World(seed, images, faults or Faults(), protocol or Protocol())
+    crew = [Coordinator(world, f"c{n}") for n in range(coordinators)]
+    asked: list[tuple[int, PullRequested]] = []
+    quiet, moved = 0, True
+    for steps in range(most_steps):
+        world.now += 0.05 if world.hostile and not moved else 0.002
+        draw = world.random.random()
+        busy = len(asked) < requests
+        if busy and draw < 0.03 and (asked or all(c.live for c in crew)):
+            asked.append(ask(world))
+        elif draw < 0.75:
+            moved = world.random.choice(crew).step()
+        elif draw < 0.95:
+            moved = world.work()
+        elif busy:
+            crew = trouble(world, crew, f"{steps}")
+        quiet = quiet + 1 if not busy and not world.orders and all(c.idle for c in crew) else 0
+        if quiet > 300:
+            break
+    return judge(world, asked, stuck=quiet <= 300)
+
+
+def trouble(world: World, crew: list[Coordinator], mark: str) -> list[Coordinator]:
+    """Perhaps a coordinator dies and another starts, perhaps a blob is lost, perhaps the power fails."""
+    faults, draw = world.faults, world.random.random() * 0.05
+    if draw < faults.coordinator_dies:
+        number = world.random.randrange(len(crew))
+        return [Coordinator(world, f"c{n}.{mark}") if n == number else c for n, c in enumerate(crew)]
+    if draw < faults.coordinator_dies + faults.blob_lost:
+        world.lose()
+    elif draw < faults.coordinator_dies + faults.blob_lost + faults.power_cut:
+        world.forget_orders()
+        return [Coordinator(world, f"c{n}.{mark}") for n in range(len(crew))]
+    return crew
+
+
+def pictures(source: random.Random) -> list[Image]:
+    """Five images over eight blobs, from two repositories: many share layers."""
+    return [
+        Image(
+            f"docker.io/library/image{n}:latest", f"library/repo{n % 2}", tuple(source.sample(range(8), source.randint(0, 4)))
+        )
+        for n in range(5)
+    ]
+
+
+def ask(world: World) -> tuple[int, PullRequested]:
+    request = PullRequested(
+        store=STORE,
+        reference=world.random.choice(world.images).reference,
+        credential=world.random.choice(("", "", "other")),
+        unpack=world.random.random() < 0.8,
+    )
+    return world.append(request), request
+
+
+def judge(world: World, asked: list[tuple[int, PullRequested]], *, stuck: bool) -> Report:
+    """Match every request with the endings of its flight key: the first that covers it is its answer."""
+    endings = [event for event in world.log if isinstance(event, PullCompleted | PullFailed)]
+    covers: dict[str, int] = {}
+    for ending in endings:
+        covers[ending.flight] = max(covers.get(ending.flight, 0), ending.covers)
+    stored = Counter(f"{ending.flight}.{ending.opened}" for ending in endings)
+    return Report(
+        unanswered=[sequence for sequence, request in asked if covers.get(identify_request(request).flight, 0) <= sequence],
+        ended_twice=[name for name, times in stored.items() if times > 1],
+        premature=world.premature,
+        stuck=stuck,
+        executions=world.executions,
+        deliveries=world.deliveries,
+    )

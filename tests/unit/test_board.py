@@ -1,0 +1,344 @@
+"""The fold, event by event: who moves on when a key settles, fails or is lost, and whom an ending answers."""
+
+import msgspec
+import pytest
+
+from schemas import subjects
+from schemas.events import (
+    BlobClaimed,
+    BlobFailed,
+    BlobFetched,
+    BlobLost,
+    Concerns,
+    Event,
+    LayerFailed,
+    LayerUnpacked,
+    PullCancelled,
+    PullCompleted,
+    PullFailed,
+    PullRecorded,
+    PullRequested,
+    PullResolved,
+    PullUnresolved,
+    ResolvedLayer,
+    Source,
+    StoreOpened,
+)
+from schemas.oci import ChainID, Descriptor, DiffID, Digest
+from schemas.orders import FetchBlob, RecordImage, ResolveReference, UnpackLayer
+from services.coordinator.board import Board, End, Intent, Want
+from services.coordinator.flight import Flight
+
+MANIFEST = Descriptor(media_type="m", digest=Digest("sha256:" + "a" * 64), size=3)
+CONFIG = Descriptor(media_type="c", digest=Digest("sha256:" + "c" * 64), size=2)
+
+
+def blob(n: int) -> Descriptor:
+    return Descriptor(media_type="layer", digest=Digest(f"sha256:{n:064x}"), size=100 + n)
+
+
+def chain(n: int) -> ChainID:
+    return ChainID(f"sha256:{n + 0xC000:064x}")
+
+
+class Log:
+    """A board and a log that grows: `say` appends an event and folds it."""
+
+    def __init__(self) -> None:
+        self.board = Board()
+        self.position = 0
+
+    def say(self, event: Event) -> list[Intent]:
+        self.position += 1
+        return self.board.apply(event, self.position)
+
+    def request(self, reference: str = "redis", **given: object) -> Flight:
+        self.say(PullRequested(reference=reference, **given))  # type: ignore[arg-type]
+        return next(f for f in reversed(self.board.flights.values()))
+
+    def resolve(self, flight: Flight, *numbers: int, **given: object) -> list[Intent]:
+        source = Source(registry="docker.io", repository=str(given.pop("repository", "library/redis")))
+        layers = tuple(
+            ResolvedLayer(blob=blob(n), diff_id=DiffID(f"sha256:{n:064x}"), chain_id=chain(n), **given)  # type: ignore[arg-type]
+            for n in numbers
+        )
+        return self.say(
+            PullResolved(
+                reference=flight.reference,
+                flight=flight.name,
+                opened=flight.opened,
+                platform="linux/amd64",
+                source=source,
+                digest=MANIFEST.digest,
+                manifest=MANIFEST,
+                config=CONFIG,
+                layers=layers,
+            )
+        )
+
+    def fetched(self, n: int, revision: int = 1, **given: object) -> list[Intent]:
+        return self.say(BlobFetched(digest=blob(n).digest, size=100 + n, revision=revision, **given))  # type: ignore[arg-type]
+
+    def unpacked(self, n: int, revision: int = 1) -> list[Intent]:
+        return self.say(LayerUnpacked(chain_id=chain(n), diff_id=DiffID("sha256:0"), revision=revision))
+
+    def recorded(self, flight: Flight) -> list[Intent]:
+        return self.say(PullRecorded(reference=flight.reference, flight=flight.name, opened=flight.opened))
+
+    def failed(self, n: int, concerns: Concerns, repository: str = "library/redis", revision: int = 1) -> list[Intent]:
+        source = Source(registry="docker.io", repository=repository)
+        return self.say(
+            BlobFailed(digest=blob(n).digest, revision=revision, source=source, concerns=concerns, code="x", message="y")
+        )
+
+
+def wanted(intents: list[Intent]) -> list[type]:
+    return [type(intent.order) for intent in intents if isinstance(intent, Want)]
+
+
+def ending(intents: list[Intent]) -> PullCompleted | PullFailed:
+    (end,) = [intent for intent in intents if isinstance(intent, End)]
+    return end.ending
+
+
+def test_one_pull_from_request_to_ending() -> None:
+    log = Log()
+    intents = log.say(PullRequested(reference="redis"))
+    assert wanted(intents) == [ResolveReference]
+    (flight,) = log.board.flights.values()
+    assert flight.reference == "docker.io/library/redis:latest"
+    assert wanted(log.resolve(flight, 1, 2)) == [FetchBlob, UnpackLayer, FetchBlob, UnpackLayer]
+    for intents in (log.fetched(1), log.unpacked(1), log.fetched(2)):
+        assert not wanted(intents)
+    assert wanted(log.unpacked(2)) == [RecordImage]
+    end = ending(log.recorded(flight))
+    assert isinstance(end, PullCompleted)
+    assert (end.covers, end.opened, end.image_id, end.chain_id) == (log.position + 1, 1, CONFIG.digest, chain(2))
+    assert (end.sharing.fetched, end.sharing.fetched_bytes, end.sharing.unpacked, end.sharing.requests) == (2, 203, 2, 1)
+    log.say(end)
+    assert not log.board.flights
+
+
+def test_requests_join_and_one_ending_answers_them_all() -> None:
+    log = Log()
+    flight = log.request("redis")
+    for spelling in ("docker.io/library/redis", "redis:latest", "index.docker.io/library/redis:latest"):
+        assert not log.say(PullRequested(reference=spelling))
+    assert flight.requests == 4
+    log.resolve(flight, 1, fetched=True, unpacked=True)
+    end = ending(log.recorded(flight))
+    assert isinstance(end, PullCompleted)
+    assert end.sharing.requests == 4
+    assert end.covers > 4
+
+
+@pytest.mark.parametrize(
+    "other", [{"store": "b"}, {"platform": "linux/arm64"}, {"credential": "b"}, {"policy": "if-not-present"}, {"unpack": False}]
+)
+def test_what_must_not_share_an_answer_flies_apart(other: dict[str, object]) -> None:
+    log = Log()
+    assert log.request("redis") is not log.request("redis", **other)
+
+
+def test_a_key_that_settles_moves_every_flight_on_in_one_step() -> None:
+    log = Log()
+    first, second = log.request("redis"), log.request("redis", credential="other")
+    log.resolve(first, 1)
+    assert not wanted(log.resolve(second, 1)), "the keys are wanted already"
+    log.fetched(1)
+    assert wanted(log.unpacked(1)) == [RecordImage, RecordImage]
+    end = ending(log.recorded(second))
+    assert isinstance(end, PullCompleted)
+    assert (end.sharing.waited, end.sharing.waited_bytes, end.sharing.unpack_waited, end.sharing.fetched) == (1, 101, 1, 0)
+
+
+def test_a_request_after_the_end_and_before_the_ending_opens_the_next_flight() -> None:
+    log = Log()
+    flight = log.request("redis")
+    log.resolve(flight)
+    end = ending(log.recorded(flight))
+    assert not log.say(PullRequested(reference="redis"))
+    late = log.position
+    assert late >= end.covers
+    intents = log.say(end)
+    assert wanted(intents) == [ResolveReference]
+    (following,) = log.board.flights.values()
+    assert (following.opened, following.requests) == (log.position, 1)
+    assert not log.say(end), "the same ending once more changes nothing"
+
+
+def test_what_the_disk_holds_is_not_wanted() -> None:
+    log = Log()
+    flight = log.request("redis")
+    assert wanted(log.resolve(flight, 1, 2, fetched=True, unpacked=True)) == [RecordImage]
+
+
+def test_the_disk_decides_over_an_older_fact() -> None:
+    log = Log()
+    log.fetched(1)
+    log.unpacked(1)
+    assert wanted(log.resolve(log.request("redis"), 1)) == [FetchBlob, UnpackLayer]
+
+
+def test_a_fact_newer_than_the_flight_stands_although_the_disk_was_asked_before_it() -> None:
+    log = Log()
+    flight = log.request("redis")
+    log.fetched(1)
+    assert wanted(log.resolve(flight, 1)) == [UnpackLayer]
+
+
+@pytest.mark.parametrize(
+    ("concerns", "repository", "failing"),
+    [
+        ("key", "library/redis", 3),
+        ("source", "library/redis", 2),
+        ("credential", "library/redis", 2),
+        ("source", "library/other", 1),
+        ("nobody", "library/redis", 0),
+    ],
+)
+def test_a_failure_reaches_whom_it_concerns(concerns: Concerns, repository: str, failing: int) -> None:
+    log = Log()
+    flights = [log.request("redis"), log.request("redis", platform="linux/arm64"), log.request("docker.io/library/other")]
+    for flight, place in zip(flights, ("library/redis", "library/redis", "library/other"), strict=True):
+        log.resolve(flight, 1, repository=place)
+    intents = log.failed(1, concerns, repository)
+    ends = [intent for intent in intents if isinstance(intent, End)]
+    assert len(ends) == failing
+    assert wanted(intents) == ([FetchBlob] if failing < 3 else [])
+
+
+def test_whoever_remains_after_a_failure_fetches_from_its_own_source() -> None:
+    log = Log()
+    first, second = log.request("redis"), log.request("docker.io/library/other")
+    log.resolve(first, 1)
+    log.resolve(second, 1, repository="library/other")
+    (want,) = [intent for intent in log.failed(1, "source") if isinstance(intent, Want)]
+    assert isinstance(want.order, FetchBlob)
+    assert want.order.source.repository == "library/other"
+    assert (want.since, want.done) == (log.position, 1)
+
+
+def test_a_layer_fails_for_those_who_unpack_the_same_blob() -> None:
+    log = Log()
+    flight = log.request("redis")
+    log.resolve(flight, 1)
+    failure = LayerFailed(
+        chain_id=chain(1), blob=blob(9).digest, revision=1, concerns="source", code="diffid.mismatch", message="no"
+    )
+    assert wanted(log.say(failure)) == [UnpackLayer]
+    mine = msgspec.structs.replace(failure, blob=blob(1).digest, revision=2)
+    end = ending(log.say(mine))
+    assert isinstance(end, PullFailed)
+    assert end.code == "diffid.mismatch"
+
+
+def test_a_late_failure_under_an_older_revision_changes_nothing_but_a_late_success_settles() -> None:
+    log = Log()
+    flight = log.request("redis")
+    log.resolve(flight, 1)
+    log.say(BlobClaimed(digest=blob(1).digest, revision=9, holder="c1"))
+    assert not log.failed(1, "key", revision=4)
+    log.unpacked(1)
+    assert wanted(log.fetched(1, revision=4)) == [RecordImage]
+    assert not log.failed(1, "key", revision=9), "a success stands"
+
+
+def test_a_lost_blob_is_wanted_again_by_a_flight_in_the_air_only() -> None:
+    log = Log()
+    flight = log.request("redis")
+    log.resolve(flight, 1, 2)
+    log.fetched(1)
+    log.fetched(5)
+    assert wanted(log.say(BlobLost(digest=blob(1).digest))) == [FetchBlob]
+    assert not log.say(BlobLost(digest=blob(5).digest))
+
+
+def test_an_image_that_lost_a_blob_while_it_was_recorded_is_not_complete() -> None:
+    log = Log()
+    flight = log.request("redis")
+    log.resolve(flight, 1, fetched=True, unpacked=True)
+    log.say(BlobLost(digest=blob(1).digest))
+    assert not [i for i in log.recorded(flight) if isinstance(i, End)]
+    assert isinstance(ending(log.fetched(1, revision=3)), PullCompleted)
+
+
+def test_a_new_incarnation_of_a_store_holds_nothing() -> None:
+    log = Log()
+    log.say(StoreOpened(incarnation="one"))
+    log.fetched(1)
+    log.say(StoreOpened(incarnation="one"))
+    assert log.board.keys[subjects.blob_key("default", blob(1).digest)].settled
+    log.say(StoreOpened(store="b", incarnation="two"))
+    log.say(StoreOpened(incarnation="two"))
+    assert not log.board.keys[subjects.blob_key("default", blob(1).digest)].settled
+
+
+def test_what_cannot_be_resolved_fails_all_who_asked() -> None:
+    log = Log()
+    flight = log.request("redis")
+    log.request("redis")
+    unresolved = PullUnresolved(
+        reference=flight.reference, flight=flight.name, opened=flight.opened, code="MANIFEST_UNKNOWN", message="no such tag"
+    )
+    end = ending(log.say(unresolved))
+    assert isinstance(end, PullFailed)
+    assert (end.code, end.requests, end.covers) == ("MANIFEST_UNKNOWN", 2, 4)
+    assert not log.say(unresolved)
+
+
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [
+        ({"reference": "Not A Reference"}, "reference.invalid"),
+        ({"reference": "redis", "platform": "amd64"}, "platform.invalid"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_answered_at_once_and_every_time(given: dict[str, str], code: str) -> None:
+    log = Log()
+    end = ending(log.say(PullRequested(**given)))  # type: ignore[arg-type]
+    assert isinstance(end, PullFailed)
+    assert (end.code, end.covers) == (code, 2)
+    log.say(PullRequested(**given))  # type: ignore[arg-type]
+    again = ending(log.say(end))
+    assert again.covers > 2
+    log.say(again)
+    assert not log.board.flights
+
+
+def test_a_requester_who_leaves_is_not_counted() -> None:
+    log = Log()
+    flight = log.request("redis")
+    log.request("redis")
+    log.say(PullCancelled(reference=flight.reference, flight=flight.name, request=1))
+    assert flight.requests == 1
+
+
+def test_an_answer_for_an_earlier_flight_is_not_for_this_one() -> None:
+    log = Log()
+    flight = log.request("redis")
+    stale = PullResolved(
+        reference=flight.reference, flight=flight.name, opened=99, platform="linux/amd64",
+        source=Source(registry="docker.io", repository="library/redis"),
+        digest=MANIFEST.digest, manifest=MANIFEST, config=CONFIG,
+    )  # fmt: skip
+    assert not log.say(stale)
+
+
+def test_a_sequence_is_folded_once() -> None:
+    board = Board()
+    assert board.apply(PullRequested(reference="redis"), 5)
+    assert not board.apply(PullRequested(reference="redis"), 5)
+
+
+def test_after_catching_up_everything_in_the_air_is_wanted_once() -> None:
+    log = Log()
+    flight = log.request("redis")
+    log.request("golang")
+    log.resolve(flight, 1)
+    log.say(BlobClaimed(digest=blob(1).digest, revision=3, holder="c1"))
+    wants = [intent for intent in log.board.intents() if isinstance(intent, Want)]
+    assert sorted(type(want.order).__name__ for want in wants) == ["FetchBlob", "ResolveReference", "UnpackLayer"]
+    log.board.trusted = log.board.position
+    want = log.board.want(subjects.blob_key("default", blob(1).digest))
+    assert want is not None and want.hearsay
