@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from pullonce.disk import disk_errors, locked, replace_file
+from pullonce.oci import platform as platforms
 from schemas.oci import ChainID, Descriptor, Digest
 
 REF_NAME = "org.opencontainers.image.ref.name"
@@ -64,25 +65,37 @@ class Images:
         """The images listed under a normalised reference, one for each platform."""
         return [record for record in self.all() if record.reference == reference]
 
+    def find(self, reference: str, wanted: str) -> ImageRecord | None:
+        """The listed image that serves a wish for a platform best; None where none does. Both are normalised."""
+        order = platforms.preferences(wanted)
+        fitting = [record for record in self.named(reference) if platforms.serves(record.platform, wanted)]
+        return min(fitting, key=lambda record: order.index(record.platform), default=None)
+
     def record(self, record: ImageRecord) -> None:
         """List an image, in place of what was listed under the same reference and platform. Repetition changes nothing.
+
+        A record without snapshots keeps those that are listed for the same manifest: a pull that unpacked nothing takes
+        nothing away.
 
         Raises:
             Permanent: the disk refuses.
         """
-        entry = _entry_of(record)
         with disk_errors(self._path), locked(self._lock):
             document = msgspec.json.decode(self._path.read_bytes())
             before = document.get("manifests", [])
-            if entry in before:
+            replaced = [entry for entry in before if _is(entry, record)]
+            if not record.chain_ids and any(entry["digest"] == record.manifest.digest for entry in replaced):
                 return
-            document["manifests"] = [other for other in before if not _is(other, record.reference, record.platform)] + [entry]
+            entry = _entry_of(record)
+            if replaced == [entry]:
+                return
+            document["manifests"] = [other for other in before if other not in replaced] + [entry]
             replace_file(self._path, msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n", sync=self._sync)
 
 
-def _is(entry: dict[str, Any], reference: str, platform: str) -> bool:
+def _is(entry: dict[str, Any], record: ImageRecord) -> bool:
     notes = entry.get("annotations") or {}
-    return notes.get(REF_NAME) == reference and notes.get(_PLATFORM) == platform
+    return notes.get(REF_NAME) == record.reference and notes.get(_PLATFORM) == record.platform
 
 
 def _entry_of(record: ImageRecord) -> dict[str, Any]:

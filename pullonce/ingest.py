@@ -68,7 +68,8 @@ class Ingest:
             Permanent: `size.mismatch` where the blob grows longer than its descriptor says; or the disk refuses.
         """
         if self.offset + len(chunk) > self._blob.size:
-            raise self._wrong_size(f"more than the {self._blob.size} bytes its descriptor says")
+            await self.restart()  # nothing of such a source is worth keeping
+            raise self._wrong_size(f"more than the {self._blob.size} bytes that its descriptor says")
         self.offset += len(chunk)
         self._pending.append(chunk)
         self._pending_size += len(chunk)

@@ -33,6 +33,7 @@ _MACHINES = {
 }
 _PLAIN_VARIANTS = {("amd64", "v1"), ("arm64", "v8"), ("arm64", "v8.0"), ("arm64", "8")}
 _ATTESTATION = "vnd.docker.reference.type"
+_NOWHERE = "unknown/unknown"
 
 
 def normalise(text: str) -> str:
@@ -85,22 +86,22 @@ def serves(have: str, wanted: str) -> bool:
     return have in preferences(wanted) and have.split("/")[:2] == wanted.split("/")[:2]
 
 
+def images(entries: Iterable["Descriptor"]) -> list["Descriptor"]:
+    """The entries of an index without attestations, which are no images."""
+    return [entry for entry in entries if _ATTESTATION not in entry.annotations and platform_of(entry.platform) != _NOWHERE]
+
+
 def choose(entries: Iterable["Descriptor"], wanted: str) -> list["Descriptor"]:
     """The entries of an index that may serve a wish: best first, the earlier of equals first, those without a platform last.
 
-    An entry without a platform may be anything: whoever takes it must look at its config. Attestations are no images.
-
-    Raises:
-        Permanent: `platform.unavailable`; the message names what was wanted and what there is.
+    An entry without a platform may be anything: whoever takes it must look at its config. Empty where nothing fits; see
+    `unavailable`.
     """
-    images = [entry for entry in entries if not _is_attestation(entry)]
     rank = {name: position for position, name in enumerate(preferences(wanted))}
-    fitting = [entry for entry in images if platform_of(entry.platform) in rank]
+    candidates = images(entries)
+    fitting = [entry for entry in candidates if platform_of(entry.platform) in rank]
     fitting.sort(key=lambda entry: (rank[platform_of(entry.platform)], _demands(entry)))
-    fitting += [entry for entry in images if not platform_of(entry.platform)]
-    if not fitting:
-        raise unavailable(wanted, [platform_of(entry.platform) for entry in images])
-    return fitting
+    return fitting + [entry for entry in candidates if not platform_of(entry.platform)]
 
 
 def platform_of(described: "Platform | ImageConfig | None") -> str:
@@ -119,7 +120,7 @@ def unavailable(wanted: str, available: Sequence[str]) -> Permanent:
 def _arm64(variant: str) -> list[str]:
     """v9.N includes v8.(N+5); plain arm64 is v8.0."""
     major, _, minor = variant.removeprefix("v").partition(".")
-    low = int(minor) if minor.isdigit() else 0
+    low = min(int(minor), 9) if minor.isdigit() and len(minor) < 4 else 0
     names: list[str] = []
     if major == "9":
         names += [f"arm64/v9.{level}" for level in range(low, 0, -1)] + ["arm64/v9"]
@@ -129,13 +130,9 @@ def _arm64(variant: str) -> list[str]:
 
 def _number(variant: str, default: int) -> int:
     digits = variant.removeprefix("v")
-    return min(int(digits), 9) if digits.isdigit() else default
+    return min(int(digits), 9) if digits.isdigit() and len(digits) < 4 else default
 
 
 def _demands(entry: "Descriptor") -> bool:
     """Entries that ask for features of the operating system come after equals that do not."""
     return bool(entry.platform and entry.platform.os_features)
-
-
-def _is_attestation(entry: "Descriptor") -> bool:
-    return _ATTESTATION in entry.annotations or platform_of(entry.platform) == "unknown/unknown"

@@ -1,0 +1,45 @@
+"""`python -m services.fetcher`: its settings and its wiring. Environment: see `services.fetcher.settings`."""
+
+from pullonce.bus.nats import connect as connect_bus
+from pullonce.bus.worker import Worker
+from pullonce.content import open_store
+from pullonce.runtime import answer_pings, run, version
+from schemas.events import StoreOpened
+from schemas.orders import FetchBlob, RecordImage, ResolveReference
+from services.fetcher.credentials import Credentials
+from services.fetcher.handlers import Handlers
+from services.fetcher.registry import connect as connect_registry
+from services.fetcher.settings import FetcherSettings
+
+_DOCUMENTS_AT_ONCE = 16
+"""References resolved, and images listed, at a time: small requests that mostly wait."""
+
+
+async def main() -> None:
+    settings = FetcherSettings.from_env()
+    store = settings.store.name
+    content = open_store(settings.store.root, sync=settings.sync)
+    credentials = Credentials(settings.credentials, settings.configs)
+    async with (
+        connect_bus(settings.bus) as bus,
+        connect_registry(settings.registry, credentials, version()) as registry,
+    ):
+        handlers = Handlers(registry, content, bus.signals, store=store, at_once=settings.fetches_per_registry)
+        worker = Worker(
+            bus,
+            store,
+            {
+                ResolveReference: (handlers.resolve_reference, _DOCUMENTS_AT_ONCE),
+                FetchBlob: (handlers.fetch_blob, settings.fetches),
+                RecordImage: (handlers.record_image, _DOCUMENTS_AT_ONCE),
+            },
+            give_up=handlers.give_up,
+            retrying=handlers.retrying,
+        )
+        await bus.log.append(StoreOpened(store=store, incarnation=content.incarnation))
+        await answer_pings(bus.signals, "fetcher", store)
+        await worker.run()
+
+
+if __name__ == "__main__":
+    run(main, "fetcher")

@@ -1,0 +1,90 @@
+"""A registry's answer → what it means for the order: try again later, or give up, and whom that concerns. Pure.
+
+Source: distribution-spec 1.1, error codes; RFC 9110 section 10.2.3 (`Retry-After`).
+"""
+
+from email.utils import parsedate_to_datetime
+from typing import Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from pullonce.errors import Permanent, Retryable
+from schemas.events import Concerns
+
+Asked = Literal["manifest", "blob", "token"]
+
+_LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
+_LONGEST_WAIT = 300.0
+_UNKNOWN: dict[str, str] = {"manifest": "MANIFEST_UNKNOWN", "blob": "BLOB_UNKNOWN", "token": "UNAUTHORIZED"}
+
+
+class _Error(msgspec.Struct):
+    code: str = ""
+    message: str | None = ""
+
+
+class _Errors(msgspec.Struct):
+    errors: list[_Error] = []
+
+
+def failure(asked: Asked, what: str, status: int, body: bytes, *, after: float | None = None) -> Permanent | Retryable:
+    """Translate an answer that is no success.
+
+    Args:
+        what: what was asked for, in words people know (`docker.io/library/redis:latest`).
+        body: of the answer; what the spec's `errors` in it say is passed on.
+        after: seconds the registry asks us to wait, see `retry_after`.
+    """
+    told = _told(body)
+    message = f"{what}: the registry answers {status}{': ' + told.message if told.message else ''}"
+    if status in _LATER:
+        code = told.code or ("TOOMANYREQUESTS" if status == 429 else "registry.unavailable")
+        concerns: Concerns = "credential" if status == 429 else "source"
+        return Retryable(message, code=code, after=after, concerns=concerns)
+    if status in (401, 403):
+        code = told.code or ("UNAUTHORIZED" if status == 401 else "DENIED")
+        hint = "; it does not exist, or the credential may not read it"
+        return Permanent(message + hint, code=code, concerns="credential")
+    if status in (404, 410):
+        return Permanent(message, code=_unknown_code(asked, told.code), concerns="source")
+    return Permanent(message, code=told.code or "registry.refused", concerns="source")
+
+
+def retry_after(header: str | None, now: float) -> float | None:
+    """Seconds that `Retry-After` asks for: given as seconds or as a date, at most five minutes. None where it says nothing.
+
+    Args:
+        now: seconds since the epoch.
+    """
+    if not header:
+        return None
+    if header.strip().isdigit():
+        return min(float(header.strip()[:9]), _LONGEST_WAIT)
+    try:
+        wait = parsedate_to_datetime(header).timestamp() - now
+    except (ValueError, OverflowError):
+        return None
+    return min(max(wait, 0.0), _LONGEST_WAIT)
+
+
+def redacted(url: str) -> str:
+    """A URL that may be logged: without user, password and query, where signatures travel."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _unknown_code(asked: Asked, code: str) -> str:
+    """Registries answer a 404 with any code, or none; people look for the spec's."""
+    return code if code in ("NAME_UNKNOWN", "MANIFEST_UNKNOWN", "BLOB_UNKNOWN") else _UNKNOWN[asked]
+
+
+def _told(body: bytes) -> _Error:
+    """The first error in an answer, cut to a length fit for one line."""
+    try:
+        errors = msgspec.json.decode(body, type=_Errors).errors
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        errors = []
+    first = errors[0] if errors else _Error()
+    message = " ".join((first.message or "").split())
+    return _Error(code=first.code[:64], message=message[:300])

@@ -1,0 +1,242 @@
+"""The fetcher's orders: resolve a reference, fetch a blob, list an image. Each returns what is now true of the disk.
+
+Every handler may be called again with the same order, after a crash or beside another fetcher: it looks at the disk first.
+"""
+
+import asyncio
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Coroutine
+from contextlib import aclosing
+
+from pullonce.bus import Signals
+from pullonce.content import ContentStore, open_store
+from pullonce.errors import Permanent, PlatformInvalid, ReferenceInvalid, Retryable
+from pullonce.images import ImageRecord
+from pullonce.ingest import Ingest
+from pullonce.oci import platform as platforms
+from pullonce.oci.digest import chain_ids
+from pullonce.oci.reference import Reference, parse
+from pullonce.snapshots import Snapshots
+from schemas.events import (
+    BlobFailed,
+    BlobFetched,
+    Event,
+    PullRecorded,
+    PullResolved,
+    PullUnrecorded,
+    PullUnresolved,
+    ResolvedLayer,
+    Source,
+    StoreOpened,
+)
+from schemas.oci import ChainID, Descriptor, DiffID
+from schemas.orders import FetchBlob, Order, RecordImage, ResolveReference
+from services.fetcher.progress import Announcer
+from services.fetcher.registry import Registry
+from services.fetcher.resolve import Image, Resolver
+
+log = logging.getLogger(__name__)
+
+Failure = Permanent | Retryable
+
+
+class Handlers:
+    """Carries out the orders for one store.
+
+    Args:
+        store: its name.
+        at_once: blobs that are fetched from one registry at a time.
+    """
+
+    def __init__(self, registry: Registry, content: ContentStore, signals: Signals, *, store: str, at_once: int = 3) -> None:
+        self._registry = registry
+        self._content = content
+        self._snapshots = Snapshots(content.root)
+        self._signals = signals
+        self._store = store
+        self._incarnation = content.incarnation
+        self._slots: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(at_once))
+        self._words: set[asyncio.Task[None]] = set()
+
+    async def resolve_reference(self, order: ResolveReference) -> list[Event]:
+        """Find out what a reference names, and store its manifest and config."""
+        opened = self._reopened()
+        reference, wanted = _read(order)
+        source = Source(registry=reference.registry, repository=reference.repository, credential=order.credential)
+        resolver = Resolver(self._registry, self._content, source, wanted)
+        image = self._listed(resolver, str(reference), wanted) if order.policy == "if-not-present" else None
+        if image is None:
+            image = await resolver.resolve(reference)
+        if not platforms.serves(image.platform, wanted):
+            log.warning("%s is for %s only, not for %s", reference, image.platform, wanted, extra={"flight": order.flight})
+        log.info("resolved %s", reference, extra={"digest": image.digest, "flight": order.flight})
+        return [*opened, self._resolved(order, source, image)]
+
+    async def fetch_blob(self, order: FetchBlob) -> list[Event]:
+        """Bring a blob into the content store."""
+        opened = self._reopened()
+        source, blob = _checked(order.source), order.blob
+        announcer = Announcer(self._signals, self._store, blob)
+        reused = self._content.has(blob.digest)
+        if not reused:
+            async with self._content.ingest(blob) as ingest:
+                reused = ingest.present
+                if not reused:
+                    await self._transfer(source, blob, ingest, announcer)
+        await announcer.verified()
+        log.info("reused" if reused else "fetched", extra={"digest": blob.digest, "size": blob.size})
+        fetched = BlobFetched(store=order.store, digest=blob.digest, size=blob.size, revision=order.revision, reused=reused)
+        return [*opened, fetched]
+
+    async def record_image(self, order: RecordImage) -> list[Event]:
+        """List an image under its reference."""
+        record = ImageRecord(
+            reference=order.reference,
+            platform=order.platform,
+            digest=order.digest,
+            manifest=order.manifest,
+            image_id=order.config.digest,
+            chain_ids=order.chain_ids,
+        )
+        await asyncio.to_thread(self._content.images.record, record)
+        log.info("listed %s", order.reference, extra={"digest": order.digest, "flight": order.flight})
+        return [
+            PullRecorded(
+                store=order.store,
+                reference=order.reference,
+                flight=order.flight,
+                opened=order.opened,
+                revision=order.revision,
+            )
+        ]
+
+    def give_up(self, order: Order, failure: Failure) -> Event:
+        """The fact that says an order has failed for good."""
+        match order:
+            case FetchBlob():
+                return BlobFailed(
+                    store=order.store,
+                    digest=order.blob.digest,
+                    revision=order.revision,
+                    source=order.source,
+                    concerns=failure.concerns,
+                    code=failure.code,
+                    message=str(failure),
+                )
+            case ResolveReference() | RecordImage():
+                kind = PullUnresolved if isinstance(order, ResolveReference) else PullUnrecorded
+                return kind(
+                    store=order.store,
+                    reference=order.reference,
+                    flight=order.flight,
+                    opened=order.opened,
+                    code=failure.code,
+                    message=str(failure),
+                    revision=order.revision,
+                )
+            case _:
+                raise TypeError(f"the fetcher takes no {type(order).__name__}")
+
+    def retrying(self, order: Order, failure: Failure, seconds: float) -> None:
+        """Tell whoever watches a blob that there will be another attempt."""
+        if isinstance(order, FetchBlob):
+            self._tell(Announcer(self._signals, self._store, order.blob).retrying(str(failure), seconds))
+
+    # -- below: one step each --
+
+    def _reopened(self) -> list[Event]:
+        """A store that was wiped under us begins a new life, and everybody must know before they hear anything else of it."""
+        if self._content.incarnation == self._incarnation:
+            return []
+        self._incarnation = open_store(self._content.root).incarnation
+        log.warning("the store was wiped; it is empty now", extra={"incarnation": self._incarnation})
+        return [StoreOpened(store=self._store, incarnation=self._incarnation)]
+
+    async def _transfer(self, source: Source, blob: Descriptor, ingest: Ingest, announcer: Announcer) -> None:
+        """From the registry into the growing file, and into view once it is verified."""
+        try:
+            async with self._slots[source.registry]:
+                await announcer.advance(ingest.stored)
+                async with aclosing(self._registry.blob(source, blob, ingest.offset)) as body:
+                    async for chunk in body:
+                        await ingest.write(chunk)
+                        await announcer.advance(ingest.stored)
+            await ingest.commit()
+        except BaseException as exc:
+            await announcer.aborted(ingest.stored, str(exc) or type(exc).__name__)
+            raise
+
+    def _listed(self, resolver: Resolver, reference: str, wanted: str) -> Image | None:
+        """The image that the store lists, if all of it is there: whoever is content with it costs no request."""
+        record = self._content.images.find(reference, wanted)
+        if record is None:
+            return None
+        try:
+            image = resolver.stored(record.digest, record.manifest)
+        except Permanent:
+            return None
+        return image if all(self._content.has(layer.digest) for layer in image.layers) else None
+
+    def _resolved(self, order: ResolveReference, source: Source, image: Image) -> PullResolved:
+        chain: list[ChainID] = [ChainID("")] * len(image.layers)
+        if all(image.diff_ids):
+            chain = chain_ids(image.diff_ids)
+        layers = tuple(map(self._layer, image.layers, image.diff_ids, chain))
+        return PullResolved(
+            store=order.store,
+            reference=order.reference,
+            flight=order.flight,
+            opened=order.opened,
+            platform=image.platform,
+            source=source,
+            digest=image.digest,
+            manifest=image.manifest,
+            config=image.config,
+            layers=layers,
+            recorded=self._recorded(order.reference, image, tuple(filter(None, chain))),
+            revision=order.revision,
+        )
+
+    def _layer(self, blob: Descriptor, diff_id: DiffID, chain_id: ChainID) -> ResolvedLayer:
+        return ResolvedLayer(
+            blob=Descriptor(media_type=blob.media_type, digest=blob.digest, size=blob.size, urls=blob.urls),
+            diff_id=diff_id,
+            chain_id=chain_id,
+            fetched=self._content.has(blob.digest),
+            unpacked=bool(chain_id) and self._snapshots.has(chain_id),
+        )
+
+    def _recorded(self, reference: str, image: Image, chain: tuple[ChainID, ...]) -> bool:
+        return any(
+            record.platform == image.platform
+            and (record.digest, record.manifest.digest, record.chain_ids) == (image.digest, image.manifest.digest, chain)
+            for record in self._content.images.named(reference)
+        )
+
+    def _tell(self, word: Coroutine[None, None, None]) -> None:
+        task = asyncio.ensure_future(word)
+        self._words.add(task)
+        task.add_done_callback(self._words.discard)
+
+
+def _read(order: ResolveReference) -> tuple[Reference, str]:
+    """The order's reference and the platform it wants: that of this machine where it names none."""
+    try:
+        reference = parse(order.reference)
+        machine = os.uname()
+        return reference, platforms.normalise(order.platform or platforms.spell(machine.sysname, machine.machine))
+    except ReferenceInvalid as exc:
+        raise Permanent(str(exc), code="NAME_INVALID") from exc
+    except PlatformInvalid as exc:
+        raise Permanent(str(exc), code="platform.invalid") from exc
+
+
+def _checked(source: Source) -> Source:
+    """A source as it came over the bus: it becomes part of a URL that a secret is sent to."""
+    try:
+        parse(f"{source.registry}/{source.repository}")
+    except ReferenceInvalid as exc:
+        raise Permanent(str(exc), code="NAME_INVALID") from exc
+    return source

@@ -1,0 +1,179 @@
+"""What a reference names: from a tag through indexes to the manifest and config of one platform, stored on the way.
+
+What the store holds is read from the disk and never asked for again; what the registry must say each time is only what a tag
+names now, and whether the credential may know.
+"""
+
+import base64
+import binascii
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from pullonce.content import ContentStore
+from pullonce.errors import Permanent
+from pullonce.oci import platform as platforms
+from pullonce.oci.digest import digest_bytes, matches
+from pullonce.oci.reference import Reference
+from schemas.events import Source
+from schemas.oci import Descriptor, DiffID, Digest, Index, Manifest
+from services.fetcher.manifest import CONFIG_LIMIT, MANIFEST_LIMIT, read_document, read_layers
+from services.fetcher.registry import Registry
+
+_DEEPEST = 3
+"""Indexes within indexes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One platform's image, its manifest and config in the content store."""
+
+    digest: Digest
+    """What the reference names: an index, or the manifest itself."""
+    platform: str
+    manifest: Descriptor
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+    diff_ids: tuple[DiffID, ...]
+    """One for each layer; empty ones where it is an artifact."""
+
+
+class Resolver:
+    """Finds the image of one reference for one platform.
+
+    Args:
+        source: where the reference points, and with which credential.
+        wanted: normalised platform.
+    """
+
+    def __init__(self, registry: Registry, content: ContentStore, source: Source, wanted: str) -> None:
+        self._registry = registry
+        self._content = content
+        self._source = source
+        self._wanted = wanted
+        self._available: list[str] = []
+
+    async def resolve(self, reference: Reference) -> Image:
+        """Ask the registry what the reference names now, and fetch of it what the store lacks.
+
+        Raises:
+            Permanent, Retryable: see `Registry`; `platform.unavailable`; `MANIFEST_INVALID`.
+        """
+        top, content_type, document = await self._top(reference)
+        found = await self._choose(top, content_type, document, depth=0)
+        if found is None:
+            raise platforms.unavailable(self._wanted, self._available)
+        return found
+
+    def stored(self, digest: Digest, manifest: Descriptor) -> Image:
+        """An image out of the store alone. Raises Permanent (`blob.missing`, `blob.damaged`) where it is not all there."""
+        content = self._content.read(manifest.digest, MANIFEST_LIMIT)
+        media_type, document = read_document(content, manifest.media_type, manifest.digest)
+        if isinstance(document, Index):
+            raise Permanent(f"{manifest.digest} is an index", code="MANIFEST_INVALID")
+        config = self._content.read(document.config.digest, CONFIG_LIMIT)
+        described = Descriptor(media_type=media_type, digest=manifest.digest, size=len(content))
+        return self._image(digest, described, document, config)
+
+    async def _top(self, reference: Reference) -> tuple[Descriptor, str, bytes]:
+        """What the reference names. A digest that is not there needs no question about what it is: it is fetched at once."""
+        locator = reference.locator
+        if not reference.digest or self._content.has(Digest(reference.digest)):
+            descriptor = await self._registry.head(self._source, locator)
+            if descriptor is not None:
+                content = await self._document(descriptor)
+                return descriptor, descriptor.media_type, content
+        content_type, content = await self._registry.manifest(self._source, locator)
+        digest = Digest(reference.digest) or digest_bytes(content)
+        descriptor = Descriptor(media_type=content_type, digest=digest, size=len(content))
+        await self._content.put(descriptor, content)
+        return descriptor, content_type, content
+
+    async def _choose(self, top: Descriptor, content_type: str, content: bytes, *, depth: int) -> Image | None:
+        """Follow indexes down to a manifest that fits; None where this branch has none."""
+        what = f"{self._source.registry}/{self._source.repository}@{top.digest}"
+        media_type, document = read_document(content, content_type, what)
+        if isinstance(document, Manifest):
+            config = await self._config(document.config)
+            described = Descriptor(media_type=media_type, digest=top.digest, size=len(content))
+            return self._image(top.digest, described, document, config)
+        if depth == _DEEPEST:
+            raise Permanent(f"{what} is an index in an index, more than {_DEEPEST} deep", code="MANIFEST_INVALID")
+        entries = platforms.images(document.manifests)
+        self._available += filter(None, (platforms.platform_of(entry.platform) for entry in entries))
+        for entry in platforms.choose(entries, self._wanted):
+            below = await self._document(entry)
+            found = await self._choose(entry, entry.media_type, below, depth=depth + 1)
+            if found is None:
+                continue
+            # Only an entry that says nothing of its platform may turn out to be for another one.
+            stated = platforms.platform_of(entry.platform)
+            if stated or platforms.serves(found.platform, self._wanted):
+                return replace(found, digest=top.digest, platform=stated or found.platform)
+            self._available.append(found.platform)
+        return None
+
+    def _image(self, digest: Digest, manifest: Descriptor, document: Manifest, config: bytes) -> Image:
+        image, diff_ids = read_layers(document, config, manifest.digest)
+        platform = platforms.platform_of(image) or self._wanted
+        plain = Descriptor(media_type=document.config.media_type, digest=document.config.digest, size=len(config))
+        return Image(digest, platform, manifest, plain, document.layers, tuple(diff_ids))
+
+    async def _document(self, descriptor: Descriptor) -> bytes:
+        """A manifest or index by digest."""
+
+        async def ask() -> bytes:
+            return (await self._registry.manifest(self._source, descriptor.digest))[1]
+
+        return await self._small(descriptor, MANIFEST_LIMIT, ask)
+
+    async def _config(self, descriptor: Descriptor) -> bytes:
+        async def ask() -> bytes:
+            content = b""
+            async with aclosing(self._registry.blob(self._source, descriptor)) as body:
+                async for chunk in body:
+                    content += chunk
+                    if len(content) > descriptor.size:
+                        break
+            return content
+
+        return await self._small(descriptor, CONFIG_LIMIT, ask)
+
+    async def _small(self, descriptor: Descriptor, limit: int, ask: Callable[[], Awaitable[bytes]]) -> bytes:
+        """A document out of the store, or asked for and stored. Of several resolvers that miss the same one, one asks."""
+        if descriptor.size > limit:
+            raise Permanent(f"the document {descriptor.digest} is longer than {limit >> 20} MiB", code="MANIFEST_INVALID")
+        if (kept := self._kept(descriptor, limit)) is not None:
+            return kept
+        async with self._content.ingest(descriptor) as ingest:
+            if not ingest.present:
+                content = _embedded(descriptor) or await ask()
+                await ingest.restart()
+                await ingest.write(content)
+                await ingest.commit()
+                return content
+        return self._content.read(descriptor.digest, limit)
+
+    def _kept(self, descriptor: Descriptor, limit: int) -> bytes | None:
+        """What the store holds; what it holds damaged is removed, so that it is fetched again."""
+        if not self._content.has(descriptor.digest):
+            return None
+        try:
+            return self._content.read(descriptor.digest, limit)
+        except Permanent as exc:
+            if exc.code == "blob.damaged":
+                self._content.discard(descriptor.digest)
+            elif exc.code != "blob.missing":
+                raise
+            return None
+
+
+def _embedded(descriptor: Descriptor) -> bytes | None:
+    """The content that the publisher put into the descriptor itself, if it is what the digest says."""
+    if not descriptor.data:
+        return None
+    try:
+        content = base64.b64decode(descriptor.data, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return content if matches(content, descriptor.digest) else None

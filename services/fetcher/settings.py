@@ -1,0 +1,100 @@
+"""What the fetcher reads from its environment, and which way to a host follows from it."""
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
+
+from pullonce.config import BusSettings, StoreSettings, home, number
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrySettings:
+    """How registries are reached. Times in seconds."""
+
+    insecure: frozenset[str] = frozenset()
+    """Hosts (`host` or `host:port`) that may be reached by plain HTTP; loopback always may."""
+    patience: float = 30.0
+    """A transfer that brings no byte for this long is broken off."""
+    proxies: dict[str, str] = field(default_factory=dict)
+    """By scheme, and `no`: the hosts that are reached directly."""
+
+    def plain(self, registry: str) -> bool:
+        """Whether a registry is spoken to by plain HTTP: it is on this machine, or listed."""
+        host = urlsplit(f"//{registry}").hostname or ""
+        return is_loopback(host) or registry in self.insecure or host in self.insecure
+
+    def proxy(self, scheme: str, host: str) -> str | None:
+        """The proxy through which a host is reached; None: directly, as is everything on this machine."""
+        if is_loopback(host) or proxy_bypass_environment(host, self.proxies):
+            return None
+        return self.proxies.get(scheme)
+
+
+@dataclass(frozen=True, slots=True)
+class FetcherSettings:
+    """Everything a fetcher is told from outside."""
+
+    bus: BusSettings
+    store: StoreSettings
+    registry: RegistrySettings
+    credentials: Path
+    """Directory of the named credentials, `<name>.json` each."""
+    configs: tuple[Path, ...]
+    """Docker's and podman's login files, searched where a request names no credential."""
+    sync: bool
+    """Whether content is on the disk, not only in its cache, before it is announced."""
+    fetches: int
+    """Blobs that are fetched at once, from all registries."""
+    fetches_per_registry: int
+
+    @staticmethod
+    def from_env(environ: Mapping[str, str] = os.environ) -> "FetcherSettings":
+        """`PULLONCE_INSECURE_REGISTRIES`, `PULLONCE_CREDENTIALS`, `PULLONCE_SYNC`, `PULLONCE_FETCHES`,
+        `PULLONCE_FETCHES_PER_REGISTRY`, `PULLONCE_PATIENCE`, `DOCKER_CONFIG`, `REGISTRY_AUTH_FILE`, and the usual proxies.
+
+        Raises:
+            SettingInvalid: a value cannot be used.
+        """
+        listed = environ.get("PULLONCE_INSECURE_REGISTRIES", "").split(",")
+        return FetcherSettings(
+            bus=BusSettings.from_env("fetcher", environ),
+            store=StoreSettings.from_env(environ),
+            registry=RegistrySettings(
+                insecure=frozenset(host.strip() for host in listed if host.strip()),
+                patience=number(environ, "PULLONCE_PATIENCE", 30.0, low=1.0, high=3600.0),
+                proxies=getproxies_environment(),
+            ),
+            credentials=Path(environ.get("PULLONCE_CREDENTIALS") or home(environ) / "credentials"),
+            configs=_login_files(environ),
+            sync=number(environ, "PULLONCE_SYNC", 1, low=0, high=1) == 1,
+            fetches=int(number(environ, "PULLONCE_FETCHES", 12, low=1, high=256)),
+            fetches_per_registry=int(number(environ, "PULLONCE_FETCHES_PER_REGISTRY", 3, low=1, high=256)),
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address can only be this machine."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _login_files(environ: Mapping[str, str]) -> tuple[Path, ...]:
+    """Where `docker login` and `podman login` leave what they were told; what was named explicitly goes first."""
+    files: list[Path] = []
+    if given := environ.get("REGISTRY_AUTH_FILE"):
+        files.append(Path(given))
+    if given := environ.get("DOCKER_CONFIG"):
+        files.append(Path(given) / "config.json")
+    elif user := environ.get("HOME"):
+        files.append(Path(user) / ".docker" / "config.json")
+    if runtime := environ.get("XDG_RUNTIME_DIR"):
+        files.append(Path(runtime) / "containers" / "auth.json")
+    return tuple(files)
