@@ -45,7 +45,7 @@ def test_a_running_process_is_found_and_a_killed_one_is_not(tmp_path: Path) -> N
     process = announcer(tmp_path)
     found = discovery.served(str(tmp_path))
     assert found is not None and (found.url, found.pid, found.temporary) == ("nats://127.0.0.1:1", process.pid, False)
-    assert os.stat(tmp_path / "run" / "bus.json").st_mode & 0o777 == 0o600
+    assert (tmp_path / "run" / "bus.json").stat().st_mode & 0o777 == 0o600
     process.kill()
     process.wait()
     assert discovery.served(str(tmp_path)) is None
