@@ -14,6 +14,7 @@ import random
 import re
 import tarfile
 import threading
+import time
 from collections import Counter
 from types import TracebackType
 
@@ -23,6 +24,11 @@ _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG = "application/vnd.oci.image.config.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 _EPOCH = 1_700_000_000
+_PIECE = 65_536
+
+RATE = 8_000_000
+"""Bytes a second: what a registry gives over a line of 64 Mbit/s. Over loopback the first pull would be over before the last
+of twenty processes has started, and there would be nothing to share."""
 _PATH = re.compile(r"/v2/(?P<name>.+)/(?P<kind>manifests|blobs)/(?P<which>[^/]+)")
 
 
@@ -85,6 +91,7 @@ class DemoRegistry:
         self.image = image
         self.counts: Counter[str] = Counter()
         self._lock = threading.Lock()
+        self._free = 0.0
         registry = self
 
         class Handler(_Handler):
@@ -104,6 +111,13 @@ class DemoRegistry:
     def count(self, kind: str) -> None:
         with self._lock:
             self.counts[kind] += 1
+
+    def pace(self, size: int) -> None:
+        """Wait until the line, which all connections share, has room for this many bytes."""
+        with self._lock:
+            start = max(self._free, time.monotonic())
+            self._free = start + size / RATE
+        time.sleep(max(start - time.monotonic(), 0.0))
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -151,8 +165,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         for key, value in (extra or {}).items():
             self.send_header(key, value)
         self.end_headers()
-        if body:
-            self.wfile.write(content)
+        for start in range(0, len(content) if body else 0, _PIECE):
+            piece = content[start : start + _PIECE]
+            self.owner.pace(len(piece))
+            self.wfile.write(piece)
 
     def log_message(self, format: str, *args: object) -> None:
         """The counts say it all."""
