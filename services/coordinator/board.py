@@ -11,8 +11,7 @@ What the board believes about a disk is a cache. The disk decides: a fetcher say
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 
 from pullonce.errors import PlatformInvalid, ReferenceInvalid
 from pullonce.identity import identify_request
@@ -37,69 +36,12 @@ from schemas.events import (
     PullUnresolved,
     StoreOpened,
 )
-from schemas.orders import FetchBlob, Order, UnpackLayer
 from services.coordinator.flight import Ending, Flight, State
-
-
-@dataclass(frozen=True, slots=True)
-class Want:
-    """A key is wanted: unless somebody is at it already, claim it and give the order."""
-
-    key: str
-    order: Order
-    """What to order, with revision 0: the claim's revision is filled in by whoever wins it."""
-    since: int
-    """The key has been wanted anew since this position: a settlement up to it is void."""
-    done: int
-    """Highest revision under which a fact about the key was folded: an order up to it is spent."""
-    hearsay: bool
-    """An order is said to be queued, but nobody has made sure of it since this coordinator began to act."""
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """A flight has ended: store its ending."""
-
-    ending: Ending
-    by: str
-    """Claim key whose fact ended it: whoever won that claim says it first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settle:
-    """A key needs no more work: whoever holds its claim may say so there."""
-
-    key: str
-    at: int
-
-
-Intent = Want | End | Settle
-
+from services.coordinator.intents import End, Intent, Settle, Want
+from services.coordinator.key import Key, concerned
 
 _REFUSALS = ("reference.invalid", "platform.invalid")
 """Codes of what cannot be asked for: there is nothing to resolve, now or later."""
-
-
-class Key:
-    """What is known of one claim key, and which flights wait for it."""
-
-    __slots__ = ("claimed", "claimed_at", "done", "holder", "settled", "since", "waiters")
-
-    def __init__(self) -> None:
-        self.settled = 0
-        """Position of the fact that settled it; 0: unsettled."""
-        self.since = 0
-        self.claimed = 0
-        """Revision of the newest claim whose order is known to have been queued."""
-        self.claimed_at = 0
-        self.done = 0
-        self.holder = ""
-        self.waiters: dict[str, Flight] = {}
-
-    @property
-    def ordered(self) -> bool:
-        """The log says that an order is queued or running."""
-        return self.claimed > self.done
 
 
 class Board:
@@ -270,7 +212,7 @@ class Board:
         flight = self._current(event)
         if flight is None:
             return
-        self._forget(flight)
+        self._forget(flight, q)
         del self.flights[flight.name]
         if flight.last_request < event.covers:
             return
@@ -306,7 +248,7 @@ class Board:
             return  # a verified success stands, whoever failed after it
         state.since = q
         self._intents.append(Settle(key, q))
-        for flight in [f for f in state.waiters.values() if _concerned(event, f, key)]:
+        for flight in [f for f in state.waiters.values() if concerned(event, f, key)]:
             self._fail(flight, q, key, event.code, event.message)
         if state.waiters:
             self._intents.append(self._want(key, state))
@@ -361,7 +303,7 @@ class Board:
 
     def _fail(self, flight: Flight, q: int, by: str, code: str, message: str) -> None:
         self._end(flight.fail(q, by, code=code, message=message), by)
-        self._forget(flight)
+        self._forget(flight, q)
 
     def _end(self, ending: Ending, by: str) -> None:
         self._intents.append(End(ending, by))
@@ -372,14 +314,14 @@ class Board:
         if self.keys.pop(key, None) is not None:
             self._intents.append(Settle(key, q))
 
-    def _forget(self, flight: Flight) -> None:
+    def _forget(self, flight: Flight, q: int) -> None:
         """Let a flight wait for nothing any more. Work that was ordered for it goes on."""
         for key in flight.missing:
             if (state := self.keys.get(key)) is not None:
                 state.waiters.pop(flight.name, None)
         flight.missing.clear()
         for key in (flight.resolve_key, flight.record_key):
-            self.keys.pop(key, None)
+            self._leave(flight, key, q)
 
     def _current(self, event: PullResolved | PullUnresolved | PullRecorded | PullUnrecorded | Ending) -> Flight | None:
         """The flight an event speaks of, if it is this one's and not an earlier one's of the same key."""
@@ -393,24 +335,3 @@ class Board:
         first = next(iter(state.waiters.values()))
         hearsay = state.ordered and not self._in_hand(state)
         return Want(key, first.order_for(key), since=state.since, done=state.done, hearsay=hearsay)
-
-
-def _concerned(event: BlobFailed | LayerFailed, flight: Flight, key: str) -> bool:
-    """Whether a failure is this flight's too."""
-    if event.concerns == "nobody":
-        return False
-    if event.concerns == "key":
-        return True
-    order = flight.work[key]
-    if isinstance(event, LayerFailed):
-        return isinstance(order, UnpackLayer) and order.blob.digest == event.blob
-    assert isinstance(order, FetchBlob), "a blob key is settled by a fetch"
-    here, there = order.source, event.source
-    same_place = (here.registry, here.repository) == (there.registry, there.repository)
-    return same_place and (event.concerns == "source" or here.credential == there.credential)
-
-
-def waiting(board: Board) -> Iterable[tuple[Flight, list[tuple[str, Key]]]]:
-    """Each flight in the air with the keys it waits for: what `pullonce status` shows."""
-    for flight in board.flights.values():
-        yield flight, [(key, board.keys[key]) for key in sorted(flight.missing) if key in board.keys]

@@ -11,8 +11,9 @@ from pullonce.bus import Bus, Recorded
 from pullonce.errors import Duplicate, WrongRevision
 from schemas import subjects
 from services.coordinator import claim
-from services.coordinator.board import Board, End, Intent, Settle, Want
+from services.coordinator.board import Board
 from services.coordinator.flight import Ending
+from services.coordinator.intents import End, Intent, Settle, Want
 from services.coordinator.pursuit import Announce, Get, Outcome, Pause, Pursuer, Pursuit, Put, Send, Step
 
 log = logging.getLogger(__name__)

@@ -15,8 +15,9 @@ import msgspec
 from schemas.events import BlobClaimed, Event, LayerClaimed
 from schemas.orders import FetchBlob, Order, UnpackLayer
 from services.coordinator import claim
-from services.coordinator.board import Board, Want
+from services.coordinator.board import Board
 from services.coordinator.claim import HOLD, ORDERED, Claim, Held, Ordered, Resend, Take, Wait
+from services.coordinator.intents import Want
 
 
 @dataclass(frozen=True, slots=True)

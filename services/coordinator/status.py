@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from schemas.status import FlightStatus, Status, Waiting, encode
-from services.coordinator.board import Board, Key, waiting
+from services.coordinator.board import Board
 from services.coordinator.flight import Flight
+from services.coordinator.key import Key
 
 
 def describe(board: Board) -> bytes:
     """The flights in the air and what each waits for, as JSON of `schemas.status.Status`."""
-    flights = tuple(_flight(flight, missing) for flight, missing in waiting(board))
+    flights = tuple(_flight(flight, board.keys) for flight in board.flights.values())
     return encode(Status(position=board.position, flights=flights))
 
 
-def _flight(flight: Flight, missing: list[tuple[str, Key]]) -> FlightStatus:
+def _flight(flight: Flight, keys: dict[str, Key]) -> FlightStatus:
     return FlightStatus(
         reference=flight.reference,
         flight=flight.name,
@@ -22,7 +23,9 @@ def _flight(flight: Flight, missing: list[tuple[str, Key]]) -> FlightStatus:
         platform=flight.platform,
         requests=flight.requests,
         state=flight.state.value,
-        waiting=tuple(
-            Waiting(key=key, state="ordered" if state.ordered else "wanted", holder=state.holder) for key, state in missing
-        ),
+        waiting=tuple(_waiting(key, keys[key]) for key in sorted(flight.missing) if key in keys),
     )
+
+
+def _waiting(name: str, key: Key) -> Waiting:
+    return Waiting(key=name, state="ordered" if key.ordered else "wanted", holder=key.holder)

@@ -31,7 +31,8 @@ from schemas.events import (
 from schemas.oci import ChainID, Descriptor, DiffID, Digest
 from schemas.orders import FetchBlob, Order, RecordImage, ResolveReference, UnpackLayer
 from services.coordinator import claim
-from services.coordinator.board import Board, End, Intent, Settle, Want
+from services.coordinator.board import Board
+from services.coordinator.intents import End, Intent, Settle, Want
 from services.coordinator.pursuit import Announce, Get, Outcome, Pause, Pursuer, Pursuit, Put, Send, Step
 
 STORE = "default"

@@ -36,6 +36,8 @@ PURE = (
     "services.coordinator.board",
     "services.coordinator.claim",
     "services.coordinator.flight",
+    "services.coordinator.intents",
+    "services.coordinator.key",
     "services.coordinator.pursuit",
     "services.fetcher.challenge",
     "services.fetcher.failures",

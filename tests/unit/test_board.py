@@ -26,8 +26,9 @@ from schemas.events import (
 )
 from schemas.oci import ChainID, Descriptor, DiffID, Digest
 from schemas.orders import FetchBlob, RecordImage, ResolveReference, UnpackLayer
-from services.coordinator.board import Board, End, Intent, Want
+from services.coordinator.board import Board
 from services.coordinator.flight import Flight
+from services.coordinator.intents import End, Intent, Want
 
 MANIFEST = Descriptor(media_type="m", digest=Digest("sha256:" + "a" * 64), size=3)
 CONFIG = Descriptor(media_type="c", digest=Digest("sha256:" + "c" * 64), size=2)

@@ -1,0 +1,44 @@
+"""What the fold knows of one claim key: whether it is settled, who is at it, and which flights wait for it. Pure."""
+
+from __future__ import annotations
+
+from schemas.events import BlobFailed, LayerFailed
+from schemas.orders import FetchBlob, UnpackLayer
+from services.coordinator.flight import Flight
+
+
+class Key:
+    """What is known of one claim key, and which flights wait for it."""
+
+    __slots__ = ("claimed", "claimed_at", "done", "holder", "settled", "since", "waiters")
+
+    def __init__(self) -> None:
+        self.settled = 0
+        """Position of the fact that settled it; 0: unsettled."""
+        self.since = 0
+        self.claimed = 0
+        """Revision of the newest claim whose order is known to have been queued."""
+        self.claimed_at = 0
+        self.done = 0
+        self.holder = ""
+        self.waiters: dict[str, Flight] = {}
+
+    @property
+    def ordered(self) -> bool:
+        """The log says that an order is queued or running."""
+        return self.claimed > self.done
+
+
+def concerned(event: BlobFailed | LayerFailed, flight: Flight, key: str) -> bool:
+    """Whether a failure of a key is also this flight's, which waits for it."""
+    if event.concerns == "nobody":
+        return False
+    if event.concerns == "key":
+        return True
+    order = flight.work[key]
+    if isinstance(event, LayerFailed):
+        return isinstance(order, UnpackLayer) and order.blob.digest == event.blob
+    assert isinstance(order, FetchBlob), "a blob key is settled by a fetch"
+    here, there = order.source, event.source
+    same_place = (here.registry, here.repository) == (there.registry, there.repository)
+    return same_place and (event.concerns == "source" or here.credential == there.credential)
