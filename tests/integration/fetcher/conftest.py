@@ -1,0 +1,105 @@
+"""A real registry, an empty store, and the fetcher's handlers between them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pullonce.bus.memory import MemoryBus
+from pullonce.content import ContentStore, open_store
+from schemas.events import BlobFetched, PullResolved
+from schemas.oci import Descriptor
+from schemas.orders import FetchBlob, RecordImage, ResolveReference
+from schemas.progress import BlobProgress, decode
+from schemas.subjects import progress_filter
+from services.fetcher.credentials import Credentials
+from services.fetcher.handlers import Handlers
+from services.fetcher.registry import Registry, connect
+from services.fetcher.settings import RegistrySettings
+from tests.support.registry import RegistryServer
+
+FLIGHT = "0123456789abcdef"
+SETTINGS = RegistrySettings(patience=2.0)
+
+
+@dataclass
+class Fetcher:
+    """The handlers of one store, with what they say on the side."""
+
+    content: ContentStore
+    registry: Registry
+    handlers: Handlers
+    progress: list[BlobProgress]
+
+    async def resolve(self, reference: str, **given: str) -> PullResolved:
+        order = ResolveReference(reference=reference, flight=FLIGHT, opened=7, revision=3, **given)  # type: ignore[arg-type]
+        *_, resolved = await self.handlers.resolve_reference(order)
+        assert isinstance(resolved, PullResolved)
+        return resolved
+
+    async def fetch(self, resolved: PullResolved, blob: Descriptor) -> BlobFetched:
+        *_, fetched = await self.handlers.fetch_blob(FetchBlob(blob=blob, source=resolved.source, revision=5))
+        assert isinstance(fetched, BlobFetched)
+        return fetched
+
+    async def pull(self, reference: str, **given: str) -> PullResolved:
+        """Resolve, fetch what is missing, list: what a flight without unpacking orders."""
+        resolved = await self.resolve(reference, **given)
+        for layer in resolved.layers:
+            if not layer.fetched:
+                await self.fetch(resolved, layer.blob)
+        await self.handlers.record_image(record_of(resolved))
+        return resolved
+
+
+def record_of(resolved: PullResolved, *, unpacked: bool = False) -> RecordImage:
+    """The order that follows when everything of a resolved image is there."""
+    return RecordImage(
+        reference=resolved.reference,
+        flight=resolved.flight,
+        opened=resolved.opened,
+        platform=resolved.platform,
+        digest=resolved.digest,
+        manifest=resolved.manifest,
+        config=resolved.config,
+        chain_ids=tuple(layer.chain_id for layer in resolved.layers) if unpacked else (),
+    )
+
+
+Opened = Callable[..., AbstractAsyncContextManager[Fetcher]]
+
+
+@pytest.fixture
+def fetcher(tmp_path: Path) -> Opened:
+    """`async with fetcher(…) as f`: handlers on an empty store below the test's directory."""
+
+    @asynccontextmanager
+    async def opened(
+        *, configs: tuple[Path, ...] = (), settings: RegistrySettings = SETTINGS, root: str = "store"
+    ) -> AsyncIterator[Fetcher]:
+        content = open_store(tmp_path / root)
+        bus = MemoryBus()
+        async with connect(settings, Credentials(tmp_path / "credentials", configs), "test") as registry:
+            progress: list[BlobProgress] = []
+
+            def heard(_: str, body: bytes) -> None:
+                message = decode(body)
+                assert isinstance(message, BlobProgress)
+                progress.append(message)
+
+            await bus.signals.subscribe(progress_filter("default"), heard)
+            yield Fetcher(content, registry, Handlers(registry, content, bus.signals, store="default"), progress)
+
+    return opened
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[RegistryServer]:
+    """An empty docker-registry of this test's own."""
+    server = RegistryServer(tmp_path / "registry").start()
+    yield server
+    server.stop()
