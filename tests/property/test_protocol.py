@@ -37,7 +37,7 @@ def test_any_number_of_coordinators(coordinators: int) -> None:
         assert not report.wrong, f"seed {seed}: {ended_badly(report)}"
 
 
-@pytest.mark.parametrize("part", ["lease", "ensure", "claim_over"])
+@pytest.mark.parametrize("part", ["lease", "ensure", "claim_over", "own_names"])
 def test_without_this_part_requests_stay_unanswered(part: str) -> None:
     reports = [run(seed, protocol=Protocol(**{part: False}), most_steps=20_000) for seed in range(SOME_SEEDS)]
     assert any(report.unanswered for report in reports), f"taking out {part!r} went unnoticed"

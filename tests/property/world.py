@@ -112,6 +112,8 @@ class Protocol:
     """An ending has a message id, so that one copy is stored."""
     claim_over: bool = True
     """A key that is wanted again may be claimed over its spent claim."""
+    own_names: bool = True
+    """Each claim's order has a name of its own, so that a stale one does not stand in for a new one."""
     fence: bool = True
     """A claim is a compare-and-set; without, everybody wins."""
 
@@ -188,7 +190,8 @@ class World:
         return None if present is None else (claim.decode(present[1]), present[0])
 
     def send(self, order: Order) -> None:
-        self.orders.setdefault(subjects.order_subject(order), Queued(order))
+        name = subjects.order_subject(order) if self.protocol.own_names else subjects.claim_key(order)
+        self.orders.setdefault(name, Queued(order))
 
     def _expire(self) -> None:
         for key in [key for key, (_, _, expires) in self.kv.items() if self.now >= expires]:
