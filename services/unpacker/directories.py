@@ -22,10 +22,14 @@ _MAX_OPEN = 384
 _KEEP_OPEN = 256
 
 
+class NoDirectory(LayerError):
+    """A name passes through a file of the same layer."""
+
+
 class Directory:
     """One directory of the layer."""
 
-    __slots__ = ("attributes", "children", "fd", "fresh", "name", "opaque", "parent")
+    __slots__ = ("attributes", "children", "fd", "fresh", "mtime", "name", "opaque", "parent")
 
     def __init__(self, name: bytes, parent: Directory | None) -> None:
         self.name = name
@@ -37,7 +41,18 @@ class Directory:
         self.opaque = False
         """Hides what the layers below have in it."""
         self.fresh = False
-        """Took the place of something that is no directory: there is nothing below it to inherit from."""
+        """Whatever the layers below have under its name, this layer had removed before: there is nothing to inherit."""
+        self.mtime = 0
+        """Time in nanoseconds that it gets if nobody describes it."""
+
+    def hides_below(self) -> bool:
+        """Whether nothing of the layers below can be seen in it."""
+        node: Directory | None = self
+        while node is not None:
+            if node.opaque:
+                return True
+            node = node.parent
+        return False
 
     def path(self) -> bytes:
         """Its name from the root on."""
@@ -68,10 +83,8 @@ class Directories:
     def __init__(self, root: int, links_below: Mapping[bytes, bytes]) -> None:
         self.root = Directory(b"", None)
         self.root.fd = root
-        self.assumed: dict[bytes, int] = {}
-        """Directories that were made because a name passed through them: a layer below may have a link there.
-
-        With the time they get, in nanoseconds, if no layer below has them."""
+        self.assumed: dict[bytes, None] = {}
+        """Directories that were made because a name passed through them: a layer below may have a link there."""
         self._links_below = links_below
         self._open: dict[Directory, None] = {}
 
@@ -161,30 +174,38 @@ class Directories:
         try:
             found = os.lstat(part, dir_fd=fd)
         except FileNotFoundError:
-            path = node.path() + b"/" + part if node.parent else part
-            if (target := self._links_below.get(path)) is not None:
-                return target
-            if mtime is None:
-                return None
-            self.assumed.setdefault(path, mtime)
-            return self._make_missing(node, part, mtime, fresh=False)
+            return self._enter_missing(node, part, mtime)
         if stat.S_ISLNK(found.st_mode):
             return os.readlink(part, dir_fd=fd)
         if mtime is None:
             return None
         if stat.S_ISCHR(found.st_mode) and found.st_rdev == 0:
             os.unlink(part, dir_fd=fd)
-            return self._make_missing(node, part, mtime, fresh=True)
+            child = self._make_missing(node, part, mtime)
+            child.opaque = child.fresh = True
+            return child
         where = node.path() + b"/" + part
-        raise LayerError(f"the layer puts something below {shown(where)}, which it made no directory")
+        raise NoDirectory(f"the layer puts something below {shown(where)}, which it made no directory")
 
-    def _make_missing(self, node: Directory, part: bytes, mtime: int, *, fresh: bool) -> Directory:
+    def _enter_missing(self, node: Directory, part: bytes, mtime: int | None) -> Directory | bytes | None:
+        """A name that this layer does not have: a link below, as far as is known, or a directory."""
+        hidden = node.hides_below()
+        path = node.path() + b"/" + part if node.parent else part
+        if not hidden and (target := self._links_below.get(path)) is not None:
+            return target
+        if mtime is None:
+            return None
+        child = self._make_missing(node, part, mtime)
+        child.fresh = hidden
+        if not hidden:
+            self.assumed[path] = None
+        return child
+
+    def _make_missing(self, node: Directory, part: bytes, mtime: int) -> Directory:
         child = self.make(node, part)
         if child is None:
             raise OSError(errno.EEXIST, "appeared while the layer was unpacked", os.fsdecode(part))
-        if fresh:
-            child.opaque = child.fresh = True
-            child.attributes = Attributes(0o755, 0, 0, mtime)
+        child.mtime = mtime
         return child
 
     def make(self, parent: Directory, name: bytes) -> Directory | None:

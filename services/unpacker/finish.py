@@ -1,4 +1,4 @@
-# ruff: noqa: PTH101, PTH102, PTH115, PTH119, PTH120, PTH211
+# ruff: noqa: PTH101, PTH102, PTH106, PTH108, PTH115, PTH119, PTH120, PTH211
 """Complete a layer that was unpacked on its own by a look at the layers below: as if each had been applied to those before it.
 
 What a layer cannot know of itself: the attributes of directories that none of its entries names, links of lower layers that
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from services.unpacker.invalid import LayerError, shown
-from services.unpacker.outcome import Outcome
+from services.unpacker.outcome import Outcome, Unnamed
 from services.unpacker.rights import PRIVATE, Attributes, Rights
 from services.unpacker.stack import Found, Stack, is_whiteout
 
@@ -24,12 +24,13 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 def needs_layers_below(outcome: Outcome) -> bool:
     """Whether there is anything to complete that depends on other layers."""
-    return bool(outcome.unnamed or outcome.assumed or outcome.links or outcome.opaque_root)
+    return bool(outcome.unnamed) or not needs_only_root(outcome)
 
 
 def needs_only_root(outcome: Outcome) -> bool:
     """Whether all there is to complete are the attributes of the root: the usual layer."""
-    return not (outcome.assumed or outcome.links or outcome.opaque_root or len(outcome.unnamed) > 1)
+    others = outcome.assumed or outcome.links or outcome.whiteouts or outcome.opaque_root
+    return not others and all(not directory.path for directory in outcome.unnamed)
 
 
 def links_passed_through(outcome: Outcome, below: Stack) -> dict[bytes, bytes]:
@@ -64,29 +65,50 @@ class Finish:
         targets: dict[bytes, list[bytes]] = {}
         for name, target in outcome.links:
             targets.setdefault(target, []).append(name)
-        made: list[tuple[bytes, int]] = []
+        made: list[Unnamed] = []
         for target, names in targets.items():
             made += self._link(target, names)
         if outcome.opaque_root:
             self._hide_everything()
-        for path, mtime in [*made, *outcome.unnamed]:
-            self._inherit(path, mtime)
+        self._drop_idle_whiteouts(outcome.whiteouts)
+        described = [directory for directory in reversed([*outcome.unnamed, *made]) if self._is_wanted(directory)]
+        for directory in reversed(described):
+            self._inherit(directory)
 
-    def _inherit(self, path: bytes, mtime: int) -> None:
-        """Give a directory the attributes it has below, or those of one that nobody has described."""
-        found = self._below.lookup(path)
-        attributes = Attributes(0o755, 0, 0, mtime)
+    def _is_wanted(self, directory: Unnamed) -> bool:
+        """Remove a directory in which the layer only removes things, and that no layer below has."""
+        found = None if directory.fresh else self._below.lookup(directory.path)
+        if not directory.path or (found is not None and found.is_directory):
+            return True
+        place = self._place(directory.path)
+        with _times_kept([os.path.dirname(place)]):
+            try:
+                os.rmdir(place)
+            except OSError:
+                return True
+        return False
+
+    def _inherit(self, directory: Unnamed) -> None:
+        """Give a directory the attributes it has below, or those of one that is made where nobody has described it."""
+        found = None if directory.fresh else self._below.lookup(directory.path)
+        place = self._place(directory.path)
         if found is not None and found.is_directory:
             status = found.status
             mode = stat.S_IMODE(status.st_mode)
             attributes = Attributes(mode, status.st_uid, status.st_gid, status.st_mtime_ns, _attributes_of(found.place))
-        fd = os.open(self._place(path), _DIRECTORY)
+        else:
+            attributes = Attributes(0o755, 0, 0, directory.mtime)
+            above = os.lstat(os.path.dirname(place))
+            if directory.path and above.st_mode & stat.S_ISGID:
+                # As mkdir does.
+                attributes = Attributes(0o2755, 0, above.st_gid, directory.mtime)
+        fd = os.open(place, _DIRECTORY)
         try:
             self._rights.complete(fd, attributes)
         finally:
             os.close(fd)
 
-    def _link(self, target: bytes, names: list[bytes]) -> list[tuple[bytes, int]]:
+    def _link(self, target: bytes, names: list[bytes]) -> list[Unnamed]:
         """Make hard links to a file of the layers below: copy it up, then link. Returns the directories made for it."""
         parent, _, last = target.rpartition(b"/")
         where = self._merged.resolve(parent)
@@ -94,7 +116,7 @@ class Finish:
         found = self._below.lookup(path)
         own = self._place(path)
         source = self._place(names[0])
-        made: list[tuple[bytes, int]] = []
+        made: list[Unnamed] = []
         with _times_kept([os.path.dirname(self._place(name)) for name in names]):
             if found is None or found.is_directory:
                 # The layer may bring the target itself, behind the link.
@@ -112,9 +134,9 @@ class Finish:
                     os.link(source, self._place(name), follow_symlinks=False)
         return made
 
-    def _make_directories(self, path: bytes, mtime: int) -> list[tuple[bytes, int]]:
-        """Make the directories of a path that this layer lacks; returns them, parents last."""
-        made: list[tuple[bytes, int]] = []
+    def _make_directories(self, path: bytes, mtime: int) -> list[Unnamed]:
+        """Make the directories of a path that this layer lacks; returns them, parents first."""
+        made: list[Unnamed] = []
         at = b""
         for part in path.split(b"/") if path else ():
             at = at + b"/" + part if at else part
@@ -122,7 +144,7 @@ class Finish:
             if not os.path.lexists(place):
                 with _times_kept([os.path.dirname(place)]):
                     os.mkdir(place, 0o700)
-                made.insert(0, (at, mtime))
+                made.append(Unnamed(at, mtime))
         return made
 
     def _hide_everything(self) -> None:
@@ -137,6 +159,18 @@ class Finish:
                     continue
                 if stat.S_ISDIR(status.st_mode):
                     os.setxattr(place, self._rights.opaque, b"y")
+
+    def _drop_idle_whiteouts(self, whiteouts: list[bytes]) -> None:
+        """Remove marks that hide nothing: overlayfs lists them where only one layer has the directory they are in."""
+        for path in whiteouts:
+            place = self._place(path)
+            try:
+                idle = is_whiteout(os.lstat(place)) and not self._merged.is_below(path)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            if idle:
+                with _times_kept([os.path.dirname(place)]):
+                    os.unlink(place)
 
     def _place(self, path: bytes) -> bytes:
         return self._tree + b"/" + path if path else self._tree

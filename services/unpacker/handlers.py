@@ -20,6 +20,7 @@ class Unpacker:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self.content = parts.content
 
     async def unpack_layer(self, order: UnpackLayer) -> list[Event]:
         """Make the snapshot of a layer. Repetition finds it made.

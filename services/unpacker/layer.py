@@ -8,9 +8,9 @@ import os
 import stat
 from collections.abc import Mapping
 
-from services.unpacker.directories import Directories, Directory
+from services.unpacker.directories import Directories, Directory, NoDirectory
 from services.unpacker.invalid import LayerError, shown
-from services.unpacker.outcome import Outcome
+from services.unpacker.outcome import Outcome, Unnamed
 from services.unpacker.plan import AUFS_LINKS, Action, Step, clean, plan
 from services.unpacker.rights import Attributes, Rights
 from services.unpacker.sparse import write_sparse
@@ -38,7 +38,7 @@ class Layer:
         self._rights = rights
         self._size = 0
         self._links: dict[bytes, bytes] = {}
-        self._first_time = 0
+        self._whiteouts: list[tuple[Directory, bytes]] = []
         self._last: tuple[bytes, Directory] = (b"", self._directories.root)
 
     def unpack(self, archive: Archive) -> Outcome:
@@ -50,8 +50,6 @@ class Layer:
         """
         try:
             for entry in archive:
-                if archive.entries == 1:
-                    self._first_time = entry.mtime
                 step = plan(entry)
                 try:
                     self._carry_out(step, entry, archive)
@@ -72,7 +70,12 @@ class Layer:
             return
         if not (0 <= entry.uid <= _MAX_ID and 0 <= entry.gid <= _MAX_ID and -_MAX_TIME < entry.mtime < _MAX_TIME):
             raise LayerError(f"owner {entry.uid}:{entry.gid} or time {entry.mtime} ns is out of range")
-        directory = self._last[1] if path == self._last[0] else self._parent(path, entry)
+        try:
+            directory = self._last[1] if path == self._last[0] else self._parent(path, entry)
+        except NoDirectory:
+            if action in (Action.WHITEOUT, Action.OPAQUE):
+                return  # nothing can be there to remove
+            raise
         if self._links and name:
             self._links.pop(_join(directory, name), None)
         match action:
@@ -222,7 +225,8 @@ class Layer:
         try:
             os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=self._directories.fd(directory))
         except FileExistsError:
-            pass
+            return
+        self._whiteouts.append((directory, name))
 
     def _displace(self, directory: Directory, name: bytes) -> None:
         """Remove what the layer has put under a name. Trees go to the trash: to delete them is nobody's wait."""
@@ -261,15 +265,15 @@ class Layer:
             os.utime(directory.name, ns=(attributes.mtime, attributes.mtime), dir_fd=fd)
 
     def _outcome(self, archive: Archive) -> Outcome:
-        assumed = self._directories.assumed
-        unnamed = [d.path() for d in reversed(list(self._directories.root.walk())) if d.attributes is None]
+        unnamed = [directory for directory in self._directories.root.walk() if directory.attributes is None]
         return Outcome(
             entries=archive.entries,
             size=self._size,
             left_out=dict(self._rights.left_out),
-            assumed=list(assumed),
-            unnamed=[(path, assumed.get(path, self._first_time)) for path in unnamed],
+            assumed=list(self._directories.assumed),
+            unnamed=[Unnamed(directory.path(), directory.mtime, directory.fresh) for directory in unnamed],
             links=list(self._links.items()),
+            whiteouts=[_join(directory, name) for directory, name in self._whiteouts],
             opaque_root=self._directories.root.opaque,
         )
 

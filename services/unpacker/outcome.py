@@ -1,6 +1,18 @@
 """What unpacking a layer on its own leaves to be said and done."""
 
+from typing import NamedTuple
+
 import msgspec
+
+
+class Unnamed(NamedTuple):
+    """A directory that no entry of the layer named."""
+
+    path: bytes
+    mtime: int
+    """Nanoseconds: what it gets if no layer below has it."""
+    fresh: bool = False
+    """The layer removed what lower layers have under the name before it came there again."""
 
 
 class Outcome(msgspec.Struct, kw_only=True):
@@ -12,8 +24,10 @@ class Outcome(msgspec.Struct, kw_only=True):
     left_out: dict[str, int] = {}
     assumed: list[bytes] = []
     """Directories that names passed through before any entry named them: there may be a link in a layer below."""
-    unnamed: list[tuple[bytes, int]] = []
-    """Directories that no entry named, and the time they get if no layer below has them; parents last."""
+    unnamed: list[Unnamed] = []
+    """Directories that no entry named, parents first."""
+    whiteouts: list[bytes] = []
+    """Names that are removed, if a layer below has them."""
     opaque_root: bool = False
     """Nothing of the layers below is to be seen."""
     links: list[tuple[bytes, bytes]] = []

@@ -53,6 +53,11 @@ class Stack:
         self._directories[path] = merged
         return found
 
+    def is_below(self, path: bytes) -> bool:
+        """Whether a layer below the topmost one has something of this name that could be seen if the topmost had not."""
+        parent, _, name = path.rpartition(b"/")
+        return _look(self._merged(parent)[1:], name)[0] is not None
+
     def names(self, path: bytes) -> set[bytes]:
         """Everything in a directory of the merged tree; nothing where it is none."""
         there: set[bytes] = set()
