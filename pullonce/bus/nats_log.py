@@ -41,10 +41,15 @@ class NatsLog:
             return [await self.append(events[0], cause=cause)]
         sequences: list[int] = []
         for first in range(0, len(events), _WINDOW):
-            async with asyncio.TaskGroup() as tasks:
-                # Tasks start in the order they were made, and each hands its message to the connection before it waits.
-                window = [tasks.create_task(self.append(event, cause=cause)) for event in events[first : first + _WINDOW]]
-            sequences += [task.result() for task in window]
+            # Tasks start in the order they were made, and each hands its message to the connection before it waits.
+            window = [asyncio.ensure_future(self.append(each, cause=cause)) for each in events[first : first + _WINDOW]]
+            try:
+                sequences += await asyncio.gather(*window)
+            except BaseException:  # not a TaskGroup: callers match the error itself, not a group of it
+                for task in window:
+                    task.cancel()
+                await asyncio.gather(*window, return_exceptions=True)
+                raise
         return sequences
 
     async def follow(

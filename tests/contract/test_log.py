@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from pullonce.bus import Recorded
-from pullonce.errors import LogShortened
-from schemas.events import PullCancelled, PullCompleted, PullFailed, PullRequested
+from pullonce.errors import LogShortened, Permanent
+from schemas.events import BlobLost, PullCancelled, PullCompleted, PullFailed, PullRequested
 from schemas.subjects import event_subject
 from tests.support.buses import Place, Reader, digest, fetched, lost, soon
 
@@ -142,3 +142,11 @@ async def test_a_bare_request_from_any_client_is_an_event(place: Place) -> None:
         assert b'"seq":1' in ack.replace(b" ", b"")
         await reader.until(lambda r: len(r.read) == 1)
         assert reader.read[0].event == PullRequested(reference="redis:latest")
+
+
+async def test_an_event_too_large_is_refused_alone_and_among_others(place: Place) -> None:
+    large = BlobLost(digest=digest(1), reason="x" * 600_000)
+    async with place.connect() as bus:
+        for events in ([large], [lost(2), large, lost(3)]):
+            with pytest.raises(Permanent, match="at most"):
+                await bus.log.append_all(events)
