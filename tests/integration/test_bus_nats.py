@@ -13,7 +13,7 @@ from pullonce.bus.nats import connect
 from pullonce.bus.nats_setup import CLAIMS_PREFIX, STREAMS, conflicts
 from pullonce.config import BusSettings
 from pullonce.errors import BusClosed, BusUnavailable, BusUnsuitable, WrongRevision
-from tests.support.buses import LIMIT, NatsPlace, Reader, fetch, fetched, lost, running, soon
+from tests.support.buses import LIMIT, NatsPlace, Reader, eventually, fetch, fetched, lost, running, soon
 from tests.support.nats_server import NatsServer, free_port
 
 
@@ -165,7 +165,13 @@ async def test_orders_and_reasons_of_what_is_malformed_are_parked(nats_server: N
         async with running(bus.orders.receive("fetch.blob", "default", lambda _: asyncio.sleep(0), limit=1)):
             await client.request("fetch.blob.default.x.1", b'{"no": "order"}')
             assert await soon(parked.get()) == "parked.ORDERS.1"
-        message = await client.jetstream().get_last_msg("PARKED", "parked.ORDERS.1")
+        stream = client.jetstream()
+
+        async def stored() -> bool:  # a listener hears what is published, which may be before it is stored
+            return (await stream.stream_info("PARKED")).state.messages == 1
+
+        await eventually(stored)
+        message = await stream.get_last_msg("PARKED", "parked.ORDERS.1")
         assert message.data == b'{"no": "order"}'
         assert message.headers["Pullonce-Subject"] == "fetch.blob.default.x.1"
         assert "fetch.blob" in message.headers["Pullonce-Reason"]
