@@ -1,4 +1,4 @@
-"""Random layers, unpacked each on its own and in any order, mounted, and compared with umoci, which applies one upon another."""
+"""Random layers, unpacked each on its own in any order, mounted, and compared with umoci, which applies one upon another."""
 
 from __future__ import annotations
 

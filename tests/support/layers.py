@@ -133,10 +133,12 @@ def umoci_unpack(image: Image, place: Path) -> Path | None:
 
 
 @asynccontextmanager
-async def unpacker(root: Path, bus: MemoryBus | None = None, *, workers: int = 2, limits: Limits = Limits()) -> AsyncIterator[Unpacker]:
+async def unpacker(
+    root: Path, bus: MemoryBus | None = None, *, workers: int = 2, limits: Limits | None = None
+) -> AsyncIterator[Unpacker]:
     """A running unpacker of the store `default` in a directory."""
     signals = (bus or MemoryBus()).signals
-    async with unpacking(StoreSettings("default", root), signals, workers=workers, limits=limits) as running:
+    async with unpacking(StoreSettings("default", root), signals, workers=workers, limits=limits or Limits()) as running:
         yield running
 
 

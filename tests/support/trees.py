@@ -44,7 +44,7 @@ def _node(place: bytes, status: os.stat_result, names: dict[tuple[int, int], set
     if stat.S_ISREG(status.st_mode):
         what = (status.st_size, _digest(place) if status.st_size < 1 << 31 else "not read")
     elif stat.S_ISLNK(status.st_mode):
-        what = os.readlink(place)
+        what = os.readlink(place)  # noqa: PTH115
     elif stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
         what = status.st_rdev
     xattrs = tuple(

@@ -1,0 +1,61 @@
+"""Entry → step."""
+
+import pytest
+
+from services.unpacker.invalid import Escapes, LayerError
+from services.unpacker.plan import Action, Step, clean, plan
+from services.unpacker.tar import CHARACTER, DIRECTORY, FIFO, FILE, HARDLINK, SYMLINK, Entry
+
+
+def named(name: bytes, kind: bytes = FILE) -> Entry:
+    return Entry(name, kind, 0o644, 0, 0, 0, 0, b"")
+
+
+@pytest.mark.parametrize(
+    "name, cleaned",
+    [
+        (b"a", b"a"), (b"a/b", b"a/b"), (b"/a/b", b"a/b"), (b"./a", b"a"), (b"a/./b", b"a/b"), (b"a//b/", b"a/b"),
+        (b"a/../b", b"b"), (b"a/b/../../c", b"c"), (b".", b""), (b"./", b""), (b"/", b""), (b"", b""), (b"...", b"..."),
+        (b"a/.b", b"a/.b"), (b".a", b".a"), (b"a/..b", b"a/..b"), (b"\xff", b"\xff"),
+    ],
+)  # fmt: skip
+def test_names(name: bytes, cleaned: bytes) -> None:
+    assert clean(name) == cleaned
+
+
+@pytest.mark.parametrize("name", [b"..", b"../a", b"/../a", b"a/../../b", b"./..", b"a/b/../../../c"])
+def test_names_that_lead_out(name: bytes) -> None:
+    with pytest.raises(Escapes, match="out of the root"):
+        clean(name)
+
+
+@pytest.mark.parametrize(
+    "name, kind, step",
+    [
+        (b"d/f", FILE, Step(Action.FILE, b"d", b"f")),
+        (b"d/", DIRECTORY, Step(Action.DIRECTORY, b"", b"d")),
+        (b"d/l", HARDLINK, Step(Action.LINK, b"d", b"l")),
+        (b"l", SYMLINK, Step(Action.NODE, b"", b"l")),
+        (b"p", FIFO, Step(Action.NODE, b"", b"p")),
+        (b"c", CHARACTER, Step(Action.NODE, b"", b"c")),
+        (b"./", DIRECTORY, Step(Action.ROOT, b"", b"")),
+        (b"d/.wh.f", FILE, Step(Action.WHITEOUT, b"d", b"f")),
+        (b".wh.f", HARDLINK, Step(Action.WHITEOUT, b"", b"f")),
+        (b"d/.wh..wh..opq", FILE, Step(Action.OPAQUE, b"d", b"")),
+        (b".wh..wh..opq", FILE, Step(Action.OPAQUE, b"", b"")),
+        (b".wh..wh.aufs", FILE, Step(Action.NOTHING, b"", b".wh..wh.aufs")),
+        (b".wh..wh.orph", DIRECTORY, Step(Action.NOTHING, b"", b".wh..wh.orph")),
+        (b".wh..wh.plnk", DIRECTORY, Step(Action.DIRECTORY, b"", b".wh..wh.plnk")),
+        (b".wh..wh.plnk/12.3", FILE, Step(Action.FILE, b".wh..wh.plnk", b"12.3")),
+    ],
+)
+def test_steps(name: bytes, kind: bytes, step: Step) -> None:
+    assert plan(named(name, kind)) == step
+
+
+@pytest.mark.parametrize(
+    "name, kind", [(b".", FILE), (b"/", SYMLINK), (b".wh.", FILE), (b"d/.wh..", FILE), (b"d/.wh...", FILE)]
+)
+def test_refused(name: bytes, kind: bytes) -> None:
+    with pytest.raises(LayerError):
+        plan(named(name, kind))
