@@ -1,10 +1,16 @@
 """The images of a store: `index.json` of its OCI layout, read and written.
 
-Source: OCI image-spec 1.1, image-layout. An image is listed once for each reference and platform, under the annotation
-`org.opencontainers.image.ref.name` (the normalised reference). What the spec has no place for lies in annotations of our own:
+Source: OCI image-spec 1.1, image-layout. An image is listed once for each reference and platform. Its name for other tools, the
+annotation `org.opencontainers.image.ref.name`, is the normalised reference; further platforms of a reference have theirs
+appended (`docker.io/library/redis:latest+linux-arm64`), since umoci refuses a name that stands for two. Both
+`skopeo copy oci:<root>:<name>` and `umoci unpack --image <root>:<name>` take such names, ports, tags and digests included. What
+the spec has no place for lies in annotations of our own:
 
+    dev.pullonce.reference   the normalised reference
     dev.pullonce.digest      what the reference named: an index, or the manifest itself
     dev.pullonce.image-id    digest of the config
+    dev.pullonce.manifest    type, digest and size of the manifest as the registry has it, where it is in docker's types:
+                             skopeo and umoci look only at OCI's, so the entry names a translated copy
     dev.pullonce.platform    the chosen platform, as `os/architecture[/variant]`
     dev.pullonce.chain-ids   the snapshots, bottom first, separated by spaces; absent where nothing was unpacked
 
@@ -21,8 +27,10 @@ from pullonce.oci import platform as platforms
 from schemas.oci import ChainID, Descriptor, Digest
 
 REF_NAME = "org.opencontainers.image.ref.name"
+_REFERENCE = "dev.pullonce.reference"
 _DIGEST = "dev.pullonce.digest"
 _IMAGE_ID = "dev.pullonce.image-id"
+_MANIFEST = "dev.pullonce.manifest"
 _PLATFORM = "dev.pullonce.platform"
 _CHAIN_IDS = "dev.pullonce.chain-ids"
 
@@ -40,6 +48,8 @@ class ImageRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What the reference named: an index, or the manifest itself."""
     manifest: Descriptor
     image_id: Digest
+    listed: Descriptor | None = None
+    """The manifest in OCI's types, for other tools, where `manifest` is in docker's."""
     chain_ids: tuple[ChainID, ...] = ()
     """The snapshots, bottom first; empty where nothing was unpacked."""
 
@@ -84,9 +94,10 @@ class Images:
             document = msgspec.json.decode(self._path.read_bytes())
             before = document.get("manifests", [])
             replaced = [entry for entry in before if _is(entry, record)]
-            if not record.chain_ids and any(entry["digest"] == record.manifest.digest for entry in replaced):
-                return
-            entry = _entry_of(record)
+            for known in filter(None, map(_record_of, replaced)):
+                if not record.chain_ids and known.manifest.digest == record.manifest.digest:
+                    record = msgspec.structs.replace(record, chain_ids=known.chain_ids)
+            entry = _entry_of(record, _name(record, replaced, before))
             if replaced == [entry]:
                 return
             document["manifests"] = [other for other in before if other not in replaced] + [entry]
@@ -95,23 +106,35 @@ class Images:
 
 def _is(entry: dict[str, Any], record: ImageRecord) -> bool:
     notes = entry.get("annotations") or {}
-    return notes.get(REF_NAME) == record.reference and notes.get(_PLATFORM) == record.platform
+    return notes.get(_REFERENCE) == record.reference and notes.get(_PLATFORM) == record.platform
 
 
-def _entry_of(record: ImageRecord) -> dict[str, Any]:
+def _name(record: ImageRecord, replaced: list[dict[str, Any]], before: list[dict[str, Any]]) -> str:
+    """A name that no other entry has; an image keeps the one it has."""
+    for entry in replaced:
+        return str(entry["annotations"][REF_NAME])
+    taken = {(entry.get("annotations") or {}).get(REF_NAME) for entry in before}
+    return record.reference if record.reference not in taken else f"{record.reference}+{record.platform.replace('/', '-')}"
+
+
+def _entry_of(record: ImageRecord, name: str) -> dict[str, Any]:
     notes = {
-        REF_NAME: record.reference,
+        REF_NAME: name,
+        _REFERENCE: record.reference,
         _DIGEST: record.digest,
         _IMAGE_ID: record.image_id,
         _PLATFORM: record.platform,
     }
+    if record.listed is not None:
+        notes[_MANIFEST] = " ".join((record.manifest.media_type, record.manifest.digest, str(record.manifest.size)))
     if record.chain_ids:
         notes[_CHAIN_IDS] = " ".join(record.chain_ids)
     names = dict(zip(("os", "architecture", "variant"), record.platform.split("/"), strict=False))
+    listed = record.listed or record.manifest
     return {
-        "mediaType": record.manifest.media_type,
-        "digest": record.manifest.digest,
-        "size": record.manifest.size,
+        "mediaType": listed.media_type,
+        "digest": listed.digest,
+        "size": listed.size,
         "platform": names,
         "annotations": notes,
     }
@@ -120,13 +143,18 @@ def _entry_of(record: ImageRecord) -> dict[str, Any]:
 def _record_of(entry: dict[str, Any]) -> ImageRecord | None:
     """None for an entry that somebody else wrote."""
     notes = entry.get("annotations") or {}
-    if not all(key in notes for key in (REF_NAME, _DIGEST, _IMAGE_ID, _PLATFORM)):
+    if not all(key in notes for key in (REF_NAME, _REFERENCE, _DIGEST, _IMAGE_ID, _PLATFORM)):
         return None
+    listed = Descriptor(media_type=entry["mediaType"], digest=Digest(entry["digest"]), size=entry["size"])
+    media_type, digest, size = (
+        notes[_MANIFEST].split() if _MANIFEST in notes else (listed.media_type, listed.digest, listed.size)
+    )
     return ImageRecord(
-        reference=notes[REF_NAME],
+        reference=notes[_REFERENCE],
         platform=notes[_PLATFORM],
         digest=Digest(notes[_DIGEST]),
-        manifest=Descriptor(media_type=entry["mediaType"], digest=Digest(entry["digest"]), size=entry["size"]),
+        manifest=Descriptor(media_type=media_type, digest=Digest(digest), size=int(size)),
+        listed=listed if _MANIFEST in notes else None,
         image_id=Digest(notes[_IMAGE_ID]),
         chain_ids=tuple(ChainID(chain) for chain in notes.get(_CHAIN_IDS, "").split()),
     )

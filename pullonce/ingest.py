@@ -18,6 +18,8 @@ from pullonce.oci.digest import Verifier
 from schemas.oci import Descriptor
 
 _BATCH = 1 << 20
+_INTERVAL = 0.1
+"""Seconds after which a smaller batch is written too: on a slow line, whoever follows the file would wait long for 1 MB."""
 
 
 class Ingest:
@@ -43,6 +45,7 @@ class Ingest:
         self._pending: list[bytes] = []
         self._pending_size = 0
         self._running: asyncio.Future[None] | None = None
+        self._started = 0.0
 
     async def open(self) -> None:
         """Take the lock, then look: the blob may have been completed by whoever held it."""
@@ -73,7 +76,7 @@ class Ingest:
         self.offset += len(chunk)
         self._pending.append(chunk)
         self._pending_size += len(chunk)
-        if self._pending_size >= _BATCH:
+        if self._pending_size >= _BATCH or self._started + _INTERVAL < asyncio.get_running_loop().time():
             await self._write_pending()
 
     async def flush(self) -> None:
@@ -126,6 +129,7 @@ class Ingest:
             batch, self._pending, self._pending_size = self._pending, [], 0
             loop = asyncio.get_running_loop()
             self._running = loop.run_in_executor(None, self._write_batch, batch)
+            self._started = loop.time()
 
     async def _written(self) -> None:
         """Wait for the batch in flight; a cancelled waiter leaves it running, since a thread cannot be stopped."""

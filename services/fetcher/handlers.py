@@ -8,7 +8,7 @@ import logging
 import os
 from collections import defaultdict
 from collections.abc import Coroutine
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 from pullonce.bus import Signals
 from pullonce.content import ContentStore, open_store
@@ -16,7 +16,7 @@ from pullonce.errors import Permanent, PlatformInvalid, ReferenceInvalid, Retrya
 from pullonce.images import ImageRecord
 from pullonce.ingest import Ingest
 from pullonce.oci import platform as platforms
-from pullonce.oci.digest import chain_ids
+from pullonce.oci.digest import chain_ids, digest_bytes
 from pullonce.oci.reference import Reference, parse
 from pullonce.snapshots import Snapshots
 from schemas.events import (
@@ -31,8 +31,9 @@ from schemas.events import (
     Source,
     StoreOpened,
 )
-from schemas.oci import ChainID, Descriptor, DiffID
+from schemas.oci import ChainID, Descriptor, DiffID, Manifest
 from schemas.orders import FetchBlob, Order, RecordImage, ResolveReference
+from services.fetcher.manifest import DOCKER_MANIFEST, MANIFEST_LIMIT, OCI_MANIFEST, in_oci_types, read_document
 from services.fetcher.progress import Announcer
 from services.fetcher.registry import Registry
 from services.fetcher.resolve import Image, Resolver
@@ -92,25 +93,27 @@ class Handlers:
 
     async def record_image(self, order: RecordImage) -> list[Event]:
         """List an image under its reference."""
+        opened = self._reopened()
+        self._check_complete(order)
         record = ImageRecord(
             reference=order.reference,
             platform=order.platform,
             digest=order.digest,
             manifest=order.manifest,
             image_id=order.config.digest,
+            listed=await self._translated(order.manifest),
             chain_ids=order.chain_ids,
         )
         await asyncio.to_thread(self._content.images.record, record)
         log.info("listed %s", order.reference, extra={"digest": order.digest, "flight": order.flight})
-        return [
-            PullRecorded(
-                store=order.store,
-                reference=order.reference,
-                flight=order.flight,
-                opened=order.opened,
-                revision=order.revision,
-            )
-        ]
+        recorded = PullRecorded(
+            store=order.store,
+            reference=order.reference,
+            flight=order.flight,
+            opened=order.opened,
+            revision=order.revision,
+        )
+        return [*opened, recorded]
 
     def give_up(self, order: Order, failure: Failure) -> Event:
         """The fact that says an order has failed for good."""
@@ -165,6 +168,8 @@ class Handlers:
                         await announcer.advance(ingest.stored)
             await ingest.commit()
         except BaseException as exc:
+            with suppress(Permanent):
+                await ingest.flush()
             await announcer.aborted(ingest.stored, str(exc) or type(exc).__name__)
             raise
 
@@ -214,6 +219,31 @@ class Handlers:
             and (record.digest, record.manifest.digest, record.chain_ids) == (image.digest, image.manifest.digest, chain)
             for record in self._content.images.named(reference)
         )
+
+    def _check_complete(self, order: RecordImage) -> None:
+        """The list names nothing that is not there: a blob may have been lost since the flight saw it settle."""
+        _, document = read_document(
+            self._content.read(order.manifest.digest, MANIFEST_LIMIT), order.manifest.media_type, order.reference
+        )
+        layers = document.layers if isinstance(document, Manifest) and not self._unpacked(order) else ()
+        for blob in (order.config, *layers):
+            if not self._content.has(blob.digest):
+                why = f"{blob.digest} is not in the store any more, so {order.reference} cannot be listed"
+                raise Permanent(why, code="blob.missing", concerns="key")
+
+    def _unpacked(self, order: RecordImage) -> bool:
+        return bool(order.chain_ids) and all(map(self._snapshots.has, order.chain_ids))
+
+    async def _translated(self, manifest: Descriptor) -> Descriptor | None:
+        """Store a manifest of docker's once more, in OCI's types; None where it is in these already."""
+        if manifest.media_type != DOCKER_MANIFEST:
+            return None
+        translated = in_oci_types(self._content.read(manifest.digest, MANIFEST_LIMIT))
+        if translated is None:
+            return None
+        copy = Descriptor(media_type=OCI_MANIFEST, digest=digest_bytes(translated), size=len(translated))
+        await self._content.put(copy, translated)
+        return copy
 
     def _tell(self, word: Coroutine[None, None, None]) -> None:
         task = asyncio.ensure_future(word)

@@ -30,6 +30,14 @@ _IMAGE_CONFIGS = ("application/vnd.oci.image.config.v1+json", "application/vnd.d
 _UNTYPED = ("application/octet-stream", "")
 _LAYER_PREFIXES = ("application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs.")
 
+_IN_OCI = {
+    "application/vnd.docker.container.image.v1+json": "application/vnd.oci.image.config.v1+json",
+    "application/vnd.docker.image.rootfs.diff.tar": "application/vnd.oci.image.layer.v1.tar",
+    "application/vnd.docker.image.rootfs.diff.tar.gzip": "application/vnd.oci.image.layer.v1.tar+gzip",
+    "application/vnd.docker.image.rootfs.diff.tar.zstd": "application/vnd.oci.image.layer.v1.tar+zstd",
+    "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip": "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+}
+
 
 def is_index(media_type: str) -> bool:
     return media_type in _INDEXES
@@ -95,6 +103,21 @@ def read_layers(manifest: Manifest, config: bytes, what: str) -> tuple[ImageConf
     for diff_id in diff_ids:
         parse_digest(diff_id)
     return image, list(diff_ids)
+
+
+def in_oci_types(content: bytes) -> bytes | None:
+    """A manifest of docker's schema 2, translated to OCI's media types; None for one that needs no translation.
+
+    The two formats differ in nothing else (image-spec, media types, compatibility matrix). Config and layers stay the same
+    blobs.
+    """
+    fields = msgspec.json.decode(content)
+    if fields.get("mediaType") != DOCKER_MANIFEST:
+        return None
+    fields["mediaType"] = OCI_MANIFEST
+    for descriptor in (fields["config"], *fields["layers"]):
+        descriptor["mediaType"] = _IN_OCI.get(descriptor["mediaType"], descriptor["mediaType"])
+    return msgspec.json.encode(fields)
 
 
 def _fields(content: bytes, what: str) -> dict[str, Any]:

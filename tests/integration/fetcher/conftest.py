@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -42,7 +43,10 @@ class Fetcher:
         return resolved
 
     async def fetch(self, resolved: PullResolved, blob: Descriptor) -> BlobFetched:
-        *_, fetched = await self.handlers.fetch_blob(FetchBlob(blob=blob, source=resolved.source, revision=5))
+        try:
+            *_, fetched = await self.handlers.fetch_blob(FetchBlob(blob=blob, source=resolved.source, revision=5))
+        finally:
+            await asyncio.sleep(0)  # the memory bus hands signals on in the loop's next turn
         assert isinstance(fetched, BlobFetched)
         return fetched
 
