@@ -93,9 +93,9 @@ class Authorizer:
         if challenge is None:
             return None
         door = _Door(source.registry, source.credential)
-        before = self._scope(source)
+        before = self._scopes.get(source, frozenset())
         self._scopes[source] = before | challenge.scopes
-        if again and self._scope(source) == before:
+        if again and self._scopes[source] == before:
             return None
         self._asked[door] = challenge
         token = self._tokens.get((door, self._scope(source)))
@@ -105,6 +105,7 @@ class Authorizer:
         return header if header != sent else None
 
     def _scope(self, source: Source) -> frozenset[str]:
+        """All that challenges for this repository ever named; until there was one, the customary scope."""
         return self._scopes.get(source) or frozenset((f"repository:{source.repository}:pull",))
 
     async def _token(self, door: _Door, challenge: Challenge, scope: frozenset[str], secret: Secret | None) -> str:

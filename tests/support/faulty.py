@@ -21,12 +21,14 @@ class FaultyRegistry:
 
     Attributes:
         seen: every request, oldest first.
+        guard: sees every request first; what it answers is the answer, None lets the request pass.
     """
 
     image: Image
     tag: str = "1"
     host: str = ""
     seen: list[web.BaseRequest] = field(default_factory=list)
+    guard: Callable[[web.Request], Awaitable[web.Response | None]] | None = None
     _faults: list[tuple[str, Fault, int]] = field(default_factory=list)
     _runner: web.AppRunner | None = None
 
@@ -58,6 +60,8 @@ class FaultyRegistry:
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         self.seen.append(request)
+        if self.guard is not None and (refused := await self.guard(request)) is not None:
+            return refused
         headers, content = self._right(request.path)
         for number, (where, fault, times) in enumerate(self._faults):
             if where in f"{request.method} {request.path}":
