@@ -126,11 +126,11 @@ class Directories:
         if directory.parent is not None:
             del directory.parent.children[directory.name]
 
-    def find(self, path: bytes, *, mtime: int | None) -> Directory | None:
+    def find(self, path: bytes, *, mtime: int | None, revive: bool = True) -> Directory | None:
         """The directory that a name means, links followed.
 
         Directories that are missing are made where `mtime` says what time they get if no layer knows them; otherwise the
-        answer is None.
+        answer is None. One that this layer has removed before is made only to `revive` it.
 
         Raises:
             LayerError: the name passes through something that is no directory, or through too many links.
@@ -139,11 +139,11 @@ class Directories:
         for part in path.split(b"/") if path else ():
             child = node.children.get(part)
             if child is None:
-                return self._find_slowly(path, mtime)
+                return self._find_slowly(path, mtime, revive)
             node = child
         return node
 
-    def _find_slowly(self, path: bytes, mtime: int | None) -> Directory | None:
+    def _find_slowly(self, path: bytes, mtime: int | None, revive: bool) -> Directory | None:
         node = self.root
         todo = path.split(b"/")[::-1]
         links = 0
@@ -154,7 +154,7 @@ class Directories:
                 continue
             if part in (b"", b"."):
                 continue
-            child = node.children.get(part) or self._enter(node, part, mtime)
+            child = node.children.get(part) or self._enter(node, part, mtime, revive)
             if isinstance(child, Directory):
                 node = child
             elif child is None:
@@ -168,7 +168,7 @@ class Directories:
                 todo += child.split(b"/")[::-1]
         return node
 
-    def _enter(self, node: Directory, part: bytes, mtime: int | None) -> Directory | bytes | None:
+    def _enter(self, node: Directory, part: bytes, mtime: int | None, revive: bool) -> Directory | bytes | None:
         """What a name is that is no directory of the tree yet: a link's target, a directory made now, or None."""
         fd = self.fd(node)
         try:
@@ -179,7 +179,7 @@ class Directories:
             return os.readlink(part, dir_fd=fd)
         if mtime is None:
             return None
-        if stat.S_ISCHR(found.st_mode) and found.st_rdev == 0:
+        if stat.S_ISCHR(found.st_mode) and found.st_rdev == 0 and revive:
             os.unlink(part, dir_fd=fd)
             child = self._make_missing(node, part, mtime)
             child.opaque = child.fresh = True

@@ -38,7 +38,8 @@ def links_passed_through(outcome: Outcome, below: Stack) -> dict[bytes, bytes]:
 
     Where there are any, the layer must be unpacked again with that knowledge: its files belong where the links lead.
     """
-    found = {path: below.lookup(path) for path in outcome.assumed}
+    links = dict(outcome.links)
+    found = {path: below.lookup(links.get(path, path)) for path in outcome.assumed}
     return {path: os.readlink(each.place) for path, each in found.items() if each is not None and each.is_link}
 
 
@@ -118,6 +119,8 @@ class Finish:
         source = self._place(names[0])
         made: list[Unnamed] = []
         with _times_kept([os.path.dirname(self._place(name)) for name in names]):
+            if os.path.lexists(source):
+                raise LayerError(f"entry {shown(names[0])}: a hard link to a file, and yet the layer puts something below it")
             if found is None or found.is_directory:
                 # The layer may bring the target itself, behind the link.
                 if not _is_file(own):

@@ -21,6 +21,7 @@ class Unpacker:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self.content = parts.content
+        self.pool = parts.pool
 
     async def unpack_layer(self, order: UnpackLayer) -> list[Event]:
         """Make the snapshot of a layer. Repetition finds it made.
@@ -48,6 +49,10 @@ class Unpacker:
             | ({"left_out": snapshot.left_out} if snapshot.left_out else {}),
         )
         return [_unpacked(order, snapshot, reused=not made)]
+
+    def waiting_for(self, name: str) -> bool:
+        """Whether any order here waits for a blob or a layer, by its digest or ChainID."""
+        return self._parts.news.has(name)
 
     def give_up(self, order: UnpackLayer, error: Permanent | Retryable) -> Event:
         """The fact that a layer will not be unpacked under this order."""

@@ -70,12 +70,9 @@ class Layer:
             return
         if not (0 <= entry.uid <= _MAX_ID and 0 <= entry.gid <= _MAX_ID and -_MAX_TIME < entry.mtime < _MAX_TIME):
             raise LayerError(f"owner {entry.uid}:{entry.gid} or time {entry.mtime} ns is out of range")
-        try:
-            directory = self._last[1] if path == self._last[0] else self._parent(path, entry)
-        except NoDirectory:
-            if action in (Action.WHITEOUT, Action.OPAQUE):
-                return  # nothing can be there to remove
-            raise
+        directory = self._last[1] if path == self._last[0] else self._parent(step, entry)
+        if directory is None:
+            return
         if self._links and name:
             self._links.pop(_join(directory, name), None)
         match action:
@@ -94,11 +91,17 @@ class Layer:
             case Action.ROOT:
                 directory.attributes = _attributes(entry)
 
-    def _parent(self, path: bytes, entry: Entry) -> Directory:
-        directory = self._directories.find(path, mtime=entry.mtime)
-        if directory is None:
-            raise LayerError(f"{shown(path)} is no directory")
-        self._last = (path, directory)
+    def _parent(self, step: Step, entry: Entry) -> Directory | None:
+        """The directory that a step is in; None where it is to remove something in one that cannot be there."""
+        removing = step.action in (Action.WHITEOUT, Action.OPAQUE)
+        try:
+            directory = self._directories.find(step.parent, mtime=entry.mtime, revive=not removing)
+        except NoDirectory:
+            if removing:
+                return None
+            raise
+        if directory is not None:
+            self._last = (step.parent, directory)
         return directory
 
     def _file(self, directory: Directory, name: bytes, entry: Entry, archive: Archive) -> None:

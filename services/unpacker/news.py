@@ -58,6 +58,10 @@ class News:
             if not watches:
                 del self._watches[key]
 
+    def has(self, name: str) -> bool:
+        """Whether anybody waits for a blob or a layer."""
+        return any(token == digest_token(name) for _, token in self._watches)
+
     def tell(self, noun: str, name: str) -> None:
         """Wake those who wait for something that this process itself has brought about."""
         self._wake(noun, digest_token(name), failed=False)

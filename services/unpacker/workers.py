@@ -35,6 +35,10 @@ class WorkerProcess:
         self.on_starving: Callable[[bool], None] = lambda starving: None
         self.on_progress: Callable[[int], None] = lambda done: None
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     @staticmethod
     async def spawn() -> "WorkerProcess":
         """Start one."""
@@ -111,6 +115,15 @@ class Pool:
         self.idle = asyncio.Event()
         """Set while no job is in a process."""
         self.idle.set()
+
+    @property
+    def starving(self) -> int:
+        """Processes that have used up the bytes of their layer."""
+        return len(self._starving)
+
+    def processes(self) -> list[int]:
+        """Process ids of all workers."""
+        return [worker.pid for worker in (*self._free, *self._busy)]
 
     async def open(self) -> None:
         """Start the processes."""

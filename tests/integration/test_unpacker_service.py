@@ -1,0 +1,350 @@
+"""The unpacker at work: growing blobs, layers in any order, faults, crashes, and layers that try to get out."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import os
+import random
+import signal
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from pullonce.bus import Recorded
+from pullonce.bus.memory import MemoryBus
+from pullonce.bus.worker import Worker
+from pullonce.content import open_store
+from pullonce.errors import Permanent, Retryable
+from pullonce.snapshots import Snapshots, boot_id
+from schemas.events import Event, LayerFailed, LayerUnpacked
+from schemas.oci import DiffID
+from schemas.orders import UnpackLayer
+from schemas.progress import BlobProgress
+from schemas.subjects import digest_token, progress_subject
+from services.unpacker.handlers import Unpacker
+from services.unpacker.messages import Limits
+from tests.support.layers import Image, entry, tar, unpack_all, unpacker
+from tests.support.trees import read_tree
+
+BASE = tar(entry("./", "dir"), entry("f", content=os.urandom(3_000_000)))
+
+
+class Fetch:
+    """A fetch in slow motion: bytes into the growing file, and what a fetcher says of it."""
+
+    def __init__(self, running: Unpacker, bus: MemoryBus, image: Image, index: int = 0) -> None:
+        self._blob = image.descriptor(index)
+        self._bytes = image.blobs[index]
+        self._final = running.content.blob_path(self._blob.digest)
+        self.growing = running.content.ingest_path(self._blob.digest)
+        self._signals = bus.signals
+
+    async def grow(self, end: int | None = None) -> None:
+        with open(self.growing, "ab") as file:
+            file.write(self._bytes[file.tell() : end])
+        await self.say("fetching")
+
+    async def say(self, state: str) -> None:
+        progress = BlobProgress(digest=self._blob.digest, state=state)  # type: ignore[arg-type]
+        await self._signals.publish(progress_subject(progress), msgspec.json.encode(progress))
+
+    async def end(self, verbed: str) -> None:
+        if verbed == "fetched":
+            self._final.write_bytes(self._bytes) if not self.growing.exists() else self.growing.rename(self._final)
+        await self._signals.publish(f"blob.{verbed}.default.{digest_token(self._blob.digest)}", b"{}")
+
+
+async def until(condition: object) -> None:
+    """Let everything else run until something is true."""
+    assert callable(condition)
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+
+
+async def fails(running: Unpacker, image: Image, index: int = 0) -> LayerFailed:
+    """Carry out an order that must fail; the fact."""
+    order = image.orders()[index]
+    with pytest.raises((Permanent, Retryable)) as caught:
+        await running.unpack_layer(order)
+    fact = running.give_up(order, caught.value)
+    assert isinstance(fact, LayerFailed)
+    return fact
+
+
+def left_in_staging(root: Path) -> list[Path]:
+    return [path for place in (root / "staging").iterdir() for path in place.iterdir()]
+
+
+async def test_a_blob_is_followed_while_it_grows(tmp_path: Path) -> None:
+    bus = MemoryBus()
+    image = Image([BASE])
+    async with unpacker(tmp_path, bus) as running:
+        order = asyncio.ensure_future(running.unpack_layer(image.orders()[0]))
+        fetch = Fetch(running, bus, image)
+        for end in range(1, len(image.blobs[0]), 200_000):
+            await fetch.grow(end)
+            await until(lambda: running.pool.starving == 1)
+        await fetch.grow()
+        assert not order.done()
+        assert not list((tmp_path / "snapshots").iterdir()), "not before it is verified"
+        await fetch.end("fetched")
+        [fact] = await order
+    assert fact.entries == 2
+    assert Snapshots(tmp_path).has(image.top)
+
+
+async def test_no_worker_is_taken_before_the_first_byte(tmp_path: Path) -> None:
+    bus = MemoryBus()
+    image = Image([BASE])
+    async with unpacker(tmp_path, bus) as running:
+        order = asyncio.ensure_future(running.unpack_layer(image.orders()[0]))
+        fetch = Fetch(running, bus, image)
+        await fetch.say("fetching")
+        await asyncio.sleep(0)
+        assert running.pool.idle.is_set()
+        await fetch.grow()
+        await fetch.end("fetched")
+        await order
+
+
+async def test_stuck_downloads_hold_up_no_other_layer(tmp_path: Path) -> None:
+    bus = MemoryBus()
+    stuck = [Image([tar(entry(f"stuck{n}", content=os.urandom(300_000)))]) for n in range(7)]
+    async with unpacker(tmp_path, bus, workers=1) as running:
+        fetches = [Fetch(running, bus, image) for image in stuck]
+        orders = [asyncio.ensure_future(running.unpack_layer(image.orders()[0])) for image in stuck]
+        for fetch in fetches:
+            await fetch.grow(1000)
+        await until(lambda: running.pool.starving == 4)
+        ready = Image([BASE])
+        ready.store(running.content)
+        await unpack_all(running, ready.orders())
+        for fetch in fetches:
+            await fetch.grow()
+            await fetch.end("fetched")
+        await asyncio.gather(*orders)
+        assert all(Snapshots(tmp_path).has(image.top) for image in stuck)
+
+
+async def test_a_download_that_begins_again_with_other_bytes_harms_nothing(tmp_path: Path) -> None:
+    bus = MemoryBus()
+    image = Image([BASE])
+    async with unpacker(tmp_path, bus) as running:
+        fetch = Fetch(running, bus, image)
+        wrong = gzip.compress(tar(entry("wrong", content=os.urandom(200_000))))
+        fetch.growing.write_bytes(wrong)
+        order = asyncio.ensure_future(running.unpack_layer(image.orders()[0]))
+        await until(lambda: running.pool.starving == 1 or not running.pool.idle.is_set())
+        fetch.growing.unlink()
+        await fetch.end("fetched")
+        await order
+    assert read_tree(Snapshots(tmp_path).path(image.top)).keys() == {b"", b"f"}
+
+
+async def test_a_blob_that_does_not_come_concerns_nobody(tmp_path: Path) -> None:
+    bus = MemoryBus()
+    image = Image([BASE])
+    async with unpacker(tmp_path, bus) as running:
+        for begun in (False, True):
+            fetch = Fetch(running, bus, image)
+            order = asyncio.ensure_future(fails(running, image))
+            if begun:
+                await fetch.grow(1000)
+                await until(lambda: running.pool.starving == 1)
+            await until(lambda order=order: order.done() or running.waiting_for(image.descriptor(0).digest))
+            await fetch.end("failed")
+            assert (await order).concerns == "nobody"
+        image.store(running.content)
+        await unpack_all(running, image.orders())
+
+
+async def test_layers_come_in_any_order(tmp_path: Path) -> None:
+    image = Image([BASE, *(tar(entry(f"etc/f{n}", content=b"%d" % n)) for n in range(20))])
+    async with unpacker(tmp_path) as running:
+        image.store(running.content)
+        orders = image.orders()
+        for order in random.sample(orders, len(orders)):
+            if order.parent:
+                orders.append(order)
+        facts = await unpack_all(running, random.sample(orders, len(orders)))
+    assert len(facts) == 41
+    assert [snapshot.chain_id for snapshot in Snapshots(tmp_path).chain(image.top)] == image.chain[::-1]
+
+
+async def test_a_layer_waits_for_the_one_below_and_falls_with_it(tmp_path: Path) -> None:
+    bus = MemoryBus()
+    image = Image([BASE, tar(entry("etc/new"))])
+    async with unpacker(tmp_path, bus) as running:
+        image.store(running.content)
+        order = asyncio.ensure_future(fails(running, image, 1))
+        await until(lambda: running.waiting_for(image.chain[0]))
+        assert running.pool.idle.is_set(), "it holds no worker"
+        await bus.signals.publish(f"layer.failed.default.{digest_token(image.chain[0])}", b"{}")
+        assert (await order).concerns == "nobody"
+        facts = await unpack_all(running, image.orders())
+    assert [fact.reused for fact in facts] == [False, False]
+
+
+async def test_repetition_finds_it_made(tmp_path: Path) -> None:
+    image = Image([BASE])
+    async with unpacker(tmp_path) as running:
+        image.store(running.content)
+        facts = await unpack_all(running, [*image.orders(), *image.orders()])
+        facts += await unpack_all(running, image.orders())
+        assert sorted(fact.reused for fact in facts) == [False, True, True]
+        assert len({(fact.entries, fact.size, fact.diff_id) for fact in facts}) == 1
+
+
+async def test_two_unpackers_of_one_store_share_the_orders(tmp_path: Path) -> None:
+    image = Image([BASE, *(tar(entry(f"f{n}", content=b"%d" % n)) for n in range(9))])
+    bus = MemoryBus()
+    async with unpacker(tmp_path, bus) as one, unpacker(tmp_path, bus) as other, asyncio.TaskGroup() as tasks:
+        image.store(one.content)
+        workers = [
+            tasks.create_task(Worker(bus, "default", {UnpackLayer: (each.unpack_layer, 3)}, give_up=each.give_up).run())
+            for each in (one, other)
+        ]
+        for order in image.orders():
+            await bus.orders.send(order)
+        done = asyncio.Event()
+        facts: list[Event] = []
+
+        def apply(recorded: Recorded) -> None:
+            assert recorded.event is not None
+            facts.append(recorded.event)
+            if len(facts) == 10:
+                done.set()
+
+        workers.append(tasks.create_task(bus.log.follow(apply)))
+        await done.wait()
+        for task in workers:
+            task.cancel()
+    assert all(isinstance(fact, LayerUnpacked) and not fact.reused for fact in facts)
+    assert len(list((tmp_path / "snapshots").iterdir())) == 10
+
+
+async def test_the_same_layer_by_two_unpackers_at_once(tmp_path: Path) -> None:
+    image = Image([BASE])
+    async with unpacker(tmp_path) as one, unpacker(tmp_path) as other:
+        image.store(one.content)
+        facts = await asyncio.gather(*(each.unpack_layer(image.orders()[0]) for each in (one, other)))
+    assert sorted(fact.reused for each in facts for fact in each if isinstance(fact, LayerUnpacked)) == [False, True]
+
+
+async def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
+    bus = MemoryBus()
+    image = Image([BASE])
+    async with unpacker(tmp_path, bus, workers=1) as running:
+        fetch = Fetch(running, bus, image)
+        order = asyncio.ensure_future(running.unpack_layer(image.orders()[0]))
+        await fetch.grow(1000)
+        await until(lambda: running.pool.starving == 1)
+        for pid in running.pool.processes():
+            os.kill(pid, signal.SIGKILL)
+        with pytest.raises(Retryable, match="died"):
+            await order
+        await fetch.grow()
+        await fetch.end("fetched")
+        await unpack_all(running, image.orders())
+
+
+async def test_what_dead_processes_and_power_cuts_left_is_removed(tmp_path: Path) -> None:
+    image = Image([BASE])
+    open_store(tmp_path)
+    (tmp_path / "staging" / "unpack-dead" / "1" / "snapshot" / "fs" / "deep").mkdir(parents=True)
+    doubtful = Snapshots(tmp_path).directory(image.top)
+    (doubtful / "fs").mkdir(parents=True)
+    (doubtful / "snapshot.json").write_bytes(b"{}")
+    (doubtful / "unsynced").write_text("an earlier boot")
+    assert not Snapshots(tmp_path).has(image.top)
+    async with unpacker(tmp_path) as running:
+        assert not doubtful.exists()
+        image.store(running.content)
+        [fact] = await unpack_all(running, image.orders())
+        assert not fact.reused
+        await until(lambda: not (doubtful / "unsynced").exists())
+        await until(lambda: not left_in_staging(tmp_path))
+    assert boot_id()
+    assert list((tmp_path / "staging").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "code, layer",
+    [
+        ("layer.escapes", tar(entry("../out"))),
+        ("layer.escapes", tar(entry("/../out"))),
+        ("layer.escapes", tar(entry("a/../../out"))),
+        ("layer.escapes", tar(entry("in", "hardlink", linkname="../../../../etc/passwd"))),
+        ("layer.invalid", tar(entry("in", "hardlink", linkname="/etc/passwd"))),
+        ("layer.invalid", tar(entry("f", content=b"f"), entry("f/g", content=b"g"))),
+        ("layer.invalid", tar(entry("a", "symlink", linkname="b"), entry("b", "symlink", linkname="a"), entry("a/f"))),
+        ("layer.invalid", tar(entry("d", "dir"), entry("l", "hardlink", linkname="d"))),
+        ("layer.invalid", tar(entry("n" * 256))),
+        ("layer.invalid", tar(entry("f", content=b"f" * 10_000))[:3000]),
+        ("layer.invalid", b"\0" * 100 + b"x" * 1000 + BASE[:512]),
+        ("layer.too-large", tar(*(entry(f"f{n}") for n in range(101)))),
+        ("layer.too-large", tar(entry("f", content=bytes(40_000_000)))),
+        ("media.unsupported", b"PK\x03\x04" * 1000),
+    ],
+)
+async def test_faults_of_the_layer_are_said_and_harm_nobody(code: str, layer: bytes, tmp_path: Path) -> None:
+    stored = layer if code == "media.unsupported" else gzip.compress(layer)
+    image, good = Image([layer], [stored]), Image([BASE])
+    async with unpacker(tmp_path / "store", limits=Limits(size=30_000_000, entries=100)) as running:
+        image.store(running.content)
+        good.store(running.content)
+        fact = await fails(running, image)
+        await unpack_all(running, good.orders())
+    if fact.code != code:
+        assert (code, fact.code) == ("layer.invalid", "media.unsupported"), fact.message
+    assert fact.concerns == "source"
+    assert fact.blob in fact.message
+    assert {path.name for path in tmp_path.iterdir()} == {"store"}
+
+
+async def test_the_wrong_diff_id(tmp_path: Path) -> None:
+    image = Image([BASE])
+    image.diff_ids = [DiffID("sha256:" + "0" * 64)]
+    async with unpacker(tmp_path) as running:
+        image.store(running.content)
+        fact = await fails(running, image)
+    assert fact.code == "diffid.mismatch"
+
+
+async def test_links_lead_nowhere_but_into_the_layer(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "victim").write_text("untouched")
+    before = read_tree(outside)
+    up = "../" * 20 + str(outside)[1:]
+    layer = tar(
+        entry("abs", "symlink", linkname=str(outside)),
+        entry("abs/victim", content=b"1"),
+        entry("up", "symlink", linkname=up),
+        entry("up/victim2", content=b"2"),
+        entry("file", "symlink", linkname=f"{outside}/victim"),
+        entry("file", content=b"3"),
+        entry("hop", "symlink", linkname="up/.."),
+        entry("hop/outside/new", content=b"4"),
+        entry("d", "dir"),
+        entry("d/x", content=b"5"),
+        entry("d", "symlink", linkname=str(outside)),
+        entry("d/x", content=b"6"),
+        entry("hard", "hardlink", linkname="abs/victim"),
+        entry("abs/.wh.victim9"),
+        entry("abs/.wh..wh..opq"),
+        entry("magic", "symlink", linkname="/proc/self/root"),
+        entry("magic/etc/evil", content=b"7"),
+        entry("abs", "dir"),
+    )
+    image = Image([layer])
+    async with unpacker(tmp_path / "store") as running:
+        image.store(running.content)
+        await unpack_all(running, image.orders())
+    assert read_tree(outside) == before
+    tree = Snapshots(tmp_path / "store").path(image.top)
+    inside = tree / str(outside)[1:]
+    assert {path.name for path in inside.iterdir()} == {"victim", "victim2", "new", "x"}
+    assert (tree / "proc/self/root/etc/evil").read_bytes() == b"7"
