@@ -9,7 +9,10 @@ from pullonce.errors import BusError, PlatformInvalid, PullFailed, PullonceError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from typing import NoReturn
+
+    Handler = Callable[[argparse.Namespace], int]
 
 DONE, FAILED, USAGE, NO_SERVICE = 0, 1, 2, 3
 INTERRUPTED = 130
@@ -38,111 +41,155 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=32)
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line as one parser; `handler` names the function that carries a command out."""
-    top = argparse.ArgumentParser(
-        prog="pullonce", formatter_class=Formatter, epilog=f"{EXIT_CODES}\n{ENVIRONMENT}",
-        description="Pull container images once, however many ask for them at once.",
-    )  # fmt: skip
-    top.add_argument("--version", action="store_true", help="print the version and exit")
-    # The name is given, since working it out loads a quarter of the standard library.
-    commands = top.add_subparsers(prog="pullonce", metavar="COMMAND", dest="command")
+class Command:
+    """One command: what it is called in help, which function carries it out (`module:name`), and what it accepts."""
 
-    def command(name: str, handler: str, help: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=help, description=help, formatter_class=Formatter, epilog=EXIT_CODES)
-        sub.set_defaults(handler=handler)
-        sub.add_argument("--home", metavar="DIR", type=os.path.abspath, help="home directory (default: PULLONCE_HOME)")
-        return sub
+    __slots__ = ("fill", "handler", "help")
 
-    _service_commands(command)
-    _pull_command(command)
-    _store_commands(command)
-    _look_commands(command)
-    return top
+    def __init__(self, help: str, handler: str, fill: "Callable[[argparse.ArgumentParser], None]") -> None:
+        self.help = help
+        self.handler = handler
+        self.fill = fill
+
+    def parser(self, name: str) -> argparse.ArgumentParser:
+        made = argparse.ArgumentParser(
+            prog=f"pullonce {name}", description=self.help, formatter_class=Formatter, epilog=EXIT_CODES
+        )
+        made.add_argument("--home", metavar="DIR", type=os.path.abspath, help="home directory (default: PULLONCE_HOME)")
+        self.fill(made)
+        return made
 
 
-def _service_commands(command: "Command") -> None:
-    up = command("up", "pullonce.cli_service:up", "run nats-server and all services in the foreground, until Ctrl-C")
+def _up(up: argparse.ArgumentParser) -> None:
     up.add_argument("--nats-url", metavar="URL", default="", help="use this NATS server instead of starting one")
     _store(up)
     for part in ("coordinators", "fetchers", "unpackers"):
         up.add_argument(f"--{part}", metavar="N", type=_count, default=1, help=f"how many {part} to run (default 1)")
     up.add_argument("--temporary", action="store_true", help=argparse.SUPPRESS)
-    ping = command("ping", "pullonce.cli_service:ping", "exit 0 when every part answers; name what is missing otherwise")
-    _store(ping)
 
 
-def _pull_command(command: "Command") -> None:
-    pull = command("pull", "pullonce.cli_pull:pull", "pull an image; joins whoever is pulling it already")
+def _pull(pull: argparse.ArgumentParser) -> None:
     pull.add_argument("reference", metavar="REF", help="image reference, such as redis:7 or ghcr.io/owner/app@sha256:…")
     pull.add_argument("--platform", metavar="OS/ARCH", default="", help="os/arch[/variant] (default: the store's machine)")
     _store(pull)
-    pull.add_argument("--credential", metavar="NAME", default="", help="a credential that the fetcher knows by this name")
+    pull.add_argument("--credential", metavar="NAME", type=_name, default="", help="a credential that the fetcher knows")
     pull.add_argument(
-        "--policy", choices=("always", "if-not-present"), default="always", help="ask the registry, or not if present"
-    )
+        "--policy", choices=("always", "if-not-present"), default="always",
+        help="ask the registry what the tag names now (always), or only where the image is not there (if-not-present)",
+    )  # fmt: skip
     pull.add_argument("--no-unpack", dest="unpack", action="store_false", help="fetch only; make no snapshots")
     pull.add_argument("--timeout", metavar="S", type=_seconds, help="give up waiting after S seconds")
     pull.add_argument("--json", action="store_true", help="print the ending event as it is")
     pull.add_argument("-q", "--quiet", action="store_true", help="no progress, even on a terminal")
 
 
-def _store_commands(command: "Command") -> None:
-    images = command("images", "pullonce.cli_store:images", "list the images of a store on this machine")
-    mounts = command("mounts", "pullonce.cli_store:mounts", "print the overlay mount of an image's snapshot")
-    mount = command("mount", "pullonce.cli_store:mount", "mount an image's snapshot, read-only, on a directory")
-    for each in (images, mounts, mount):
-        _store(each)
-    for each in (mounts, mount):
-        each.add_argument("reference", metavar="REF", help="image reference")
-        each.add_argument("--platform", metavar="OS/ARCH", default="", help="os/arch[/variant], where several are present")
-    for each in (images, mounts):
-        each.add_argument("--json", action="store_true", help="print JSON")
+def _images(images: argparse.ArgumentParser) -> None:
+    _store(images)
+    images.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _image(sub: argparse.ArgumentParser) -> None:
+    _store(sub)
+    sub.add_argument("reference", metavar="REF", help="image reference")
+    sub.add_argument("--platform", metavar="OS/ARCH", default="", help="os/arch[/variant], where several are present")
+
+
+def _mounts(mounts: argparse.ArgumentParser) -> None:
+    _image(mounts)
+    mounts.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _mount(mount: argparse.ArgumentParser) -> None:
+    _image(mount)
     mount.add_argument("directory", metavar="DIR", help="where to mount it")
-    umount = command("umount", "pullonce.cli_store:umount", "unmount a directory")
+
+
+def _umount(umount: argparse.ArgumentParser) -> None:
     umount.add_argument("directory", metavar="DIR", help="where it is mounted")
 
 
-def _look_commands(command: "Command") -> None:
-    status = command("status", "pullonce.cli_look:status", "show the flights in the air, and what each waits for")
+def _status(status: argparse.ArgumentParser) -> None:
     status.add_argument("--json", action="store_true", help="print JSON")
-    events = command("events", "pullonce.cli_look:events", "print the stored events")
+
+
+def _events(events: argparse.ArgumentParser) -> None:
     events.add_argument("-f", "--follow", action="store_true", help="go on with new ones until interrupted")
     events.add_argument("--since", metavar="SEQ", type=_count, default=1, help="begin at this sequence number (default 1)")
     events.add_argument("--json", action="store_true", help="one JSON object a line")
 
 
+def _store(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--store", metavar="NAME", type=_name, default=environment.store(), help="store (default: PULLONCE_STORE)")
+
+
+COMMANDS = {
+    "up": Command("run nats-server and all services in the foreground, until Ctrl-C", "cli_service:up", _up),
+    "ping": Command("exit 0 when every part answers; name what is missing otherwise", "cli_service:ping", _store),
+    "pull": Command("pull an image; joins whoever is pulling it already", "cli_pull:pull", _pull),
+    "images": Command("list the images of a store on this machine", "cli_store:images", _images),
+    "mounts": Command("print the overlay mount of an image's snapshot", "cli_store:mounts", _mounts),
+    "mount": Command("mount an image's snapshot, read-only, on a directory", "cli_store:mount", _mount),
+    "umount": Command("unmount a directory", "cli_store:umount", _umount),
+    "status": Command("show the flights in the air, and what each waits for", "cli_look:status", _status),
+    "events": Command("print the stored events", "cli_look:events", _events),
+}
+
+
 def main(argv: "Sequence[str] | None" = None) -> int:
     """Run one command and return its exit code; whatever goes wrong becomes one clear line on stderr."""
-    top = parser()
-    args = top.parse_args(argv)
-    if args.version:
-        from pullonce.runtime import version
-
-        print(f"pullonce {version()}")
-        return DONE
-    if args.command is None:
-        top.print_help(sys.stderr)
-        return USAGE
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] not in COMMANDS:
+        return _without_command(words)
+    # One command's parser, not all: building the others would cost each pull as much as its whole conversation.
+    command = COMMANDS[words[0]]
+    args = command.parser(words[0]).parse_args(words[1:])
     if args.home:
         os.environ["PULLONCE_HOME"] = args.home
     args.home = environment.home()
     try:
-        return int(_load(args.handler)(args))
+        return int(_load(command.handler)(args))
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read us has enough. Python would complain once more at exit, when it flushes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
+        return DONE  # whoever read us has enough
     except (PullonceError, ValueError) as exc:
         return _say(exc)
+
+
+def entry() -> "NoReturn":
+    """The installed command: `main`, then out without taking the interpreter apart, an eighth of a light command's time."""
+    code = main()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:
+        pass
+    os._exit(code)
+
+
+def _without_command(words: "list[str]") -> int:
+    """Help, the version, or what is wrong."""
+    top = argparse.ArgumentParser(
+        prog="pullonce", formatter_class=Formatter, epilog=f"{EXIT_CODES}\n{ENVIRONMENT}",
+        description="Pull container images once, however many ask for them at once.",
+    )  # fmt: skip
+    top.add_argument("--version", action="store_true", help="print the version and exit")
+    commands = top.add_subparsers(metavar="COMMAND", title="commands (pullonce COMMAND --help tells more)")
+    for name, command in COMMANDS.items():
+        commands.add_parser(name, help=command.help)
+    if top.parse_args(words).version:
+        from pullonce.runtime import version
+
+        print(f"pullonce {version()}")
+        return DONE
+    top.print_help(sys.stderr)
+    return USAGE
 
 
 def _load(handler: str) -> "Handler":
     module, _, name = handler.partition(":")
     # Not importlib: it would cost the light commands a tenth of their start.
-    return getattr(__import__(module, fromlist=[name]), name)  # type: ignore[no-any-return]
+    return getattr(__import__(f"pullonce.{module}", fromlist=[name]), name)  # type: ignore[no-any-return]
 
 
 def _say(exc: Exception) -> int:
@@ -165,14 +212,8 @@ def _say(exc: Exception) -> int:
     return code
 
 
-def _store(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "--store", metavar="NAME", type=_name, default=environment.store(), help="the store (default: PULLONCE_STORE)"
-    )
-
-
 def _name(text: str) -> str:
-    if not (0 < len(text) <= 64 and text.isascii() and all(c.isalnum() or c in "-_" for c in text)):
+    if text and not (len(text) <= 64 and text.isascii() and all(c.isalnum() or c in "-_" for c in text)):
         raise argparse.ArgumentTypeError(f"{text!r} is not 1 to 64 letters, digits, `-` or `_`")
     return text
 
@@ -193,11 +234,5 @@ def _seconds(text: str) -> float:
     return value
 
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Command = Callable[[str, str, str], argparse.ArgumentParser]
-    Handler = Callable[[argparse.Namespace], int]
-
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()
