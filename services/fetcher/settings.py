@@ -70,7 +70,7 @@ class FetcherSettings:
             ),
             credentials=Path(environ.get("PULLONCE_CREDENTIALS") or home(environ) / "credentials"),
             configs=_login_files(environ),
-            sync=number(environ, "PULLONCE_SYNC", 1, low=0, high=1) == 1,
+            sync=number(environ, "PULLONCE_SYNC", 1, low=0, high=1) > 0,
             fetches=int(number(environ, "PULLONCE_FETCHES", 12, low=1, high=256)),
             fetches_per_registry=int(number(environ, "PULLONCE_FETCHES_PER_REGISTRY", 3, low=1, high=256)),
         )

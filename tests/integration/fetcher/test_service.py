@@ -1,0 +1,114 @@
+"""The fetcher as a process of its own, on a real bus: orders in, facts out, and a kill in mid-transfer."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from pullonce.bus import Bus
+from pullonce.config import store_root
+from pullonce.content import ContentStore
+from schemas.events import BlobFailed, BlobFetched, Event, PullRecorded, PullResolved, PullUnresolved, StoreOpened
+from schemas.oci import Digest
+from schemas.orders import FetchBlob, ResolveReference
+from tests.integration.fetcher.conftest import FLIGHT, record_of
+from tests.support.buses import LIMIT, NatsPlace, Reader
+from tests.support.faulty import FaultyRegistry, answers, stalls_after
+from tests.support.images import image, layer, tar_of
+
+BIG = layer(tar_of({"random": random.Random(3).randbytes(3_000_000)}), "plain")
+IMAGE = image([BIG])
+
+
+@asynccontextmanager
+async def service(home: Path, nats_url: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A fetcher process; killed at the end if it still runs."""
+    environ = {**os.environ, "PULLONCE_HOME": str(home), "PULLONCE_NATS_URL": nats_url, "PULLONCE_ACK_WAIT": "1"}
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "services.fetcher", env=environ)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def fact(reader: Reader, kind: type[Event], number: int = 1) -> Event:
+    """The `number`th event of a type, once it is there."""
+
+    def found() -> list[Event]:
+        return [each.event for each in reader.read if isinstance(each.event, kind)]
+
+    await reader.until(lambda _: len(found()) >= number)
+    return found()[number - 1]
+
+
+async def resolve(bus: Bus, reader: Reader, reference: str) -> PullResolved:
+    await bus.orders.send(ResolveReference(reference=reference, flight=FLIGHT, opened=1, revision=1))
+    resolved = await fact(reader, PullResolved)
+    assert isinstance(resolved, PullResolved)
+    return resolved
+
+
+async def test_orders_become_facts(nats_url: str, tmp_path: Path) -> None:
+    async with (
+        FaultyRegistry(IMAGE) as registry,
+        NatsPlace(nats_url).connect() as bus,
+        Reader(bus) as reader,
+        service(tmp_path, nats_url) as process,
+    ):
+        opened = await fact(reader, StoreOpened)
+        content = ContentStore(store_root(tmp_path, "default"))
+        assert isinstance(opened, StoreOpened) and opened.incarnation == content.incarnation
+        resolved = await resolve(bus, reader, registry.reference)
+        registry.plan("GET /v2/app/blobs/", answers(404, "BLOB_UNKNOWN", "gone"))
+        for revision in (5, 6):
+            await bus.orders.send(FetchBlob(blob=resolved.layers[0].blob, source=resolved.source, revision=revision))
+            await fact(reader, BlobFailed if revision == 5 else BlobFetched)
+        failed, fetched = await fact(reader, BlobFailed), await fact(reader, BlobFetched)
+        assert isinstance(failed, BlobFailed) and isinstance(fetched, BlobFetched)
+        assert (failed.code, failed.concerns, failed.revision, failed.source) == ("BLOB_UNKNOWN", "source", 5, resolved.source)
+        assert (fetched.revision, fetched.reused, fetched.size) == (6, False, len(BIG.blob))
+        await bus.orders.send(record_of(resolved))
+        await fact(reader, PullRecorded)
+        assert [record.reference for record in content.images.all()] == [registry.reference]
+        await bus.orders.send(ResolveReference(reference=f"{registry.host}/app:2", flight=FLIGHT, opened=9, revision=8))
+        unresolved = await fact(reader, PullUnresolved)
+        assert isinstance(unresolved, PullUnresolved)
+        assert (unresolved.code, unresolved.opened, unresolved.revision) == ("MANIFEST_UNKNOWN", 9, 8)
+        process.terminate()
+        assert await asyncio.wait_for(process.wait(), LIMIT) == 0
+
+
+async def test_a_fetcher_that_is_killed_costs_no_byte_twice(nats_url: str, tmp_path: Path) -> None:
+    never = asyncio.Event()
+    async with FaultyRegistry(IMAGE) as registry, NatsPlace(nats_url).connect() as bus, Reader(bus) as reader:
+        content = ContentStore(store_root(tmp_path, "default"))
+        growing = content.ingest_path(Digest(BIG.digest))
+        started = asyncio.Event()
+
+        async def stall() -> None:
+            started.set()
+            await never.wait()
+
+        async with service(tmp_path, nats_url) as process:
+            resolved = await resolve(bus, reader, registry.reference)
+            registry.plan("GET /v2/app/blobs/", stalls_after(2_500_000, stall()))
+            await bus.orders.send(FetchBlob(blob=resolved.layers[0].blob, source=resolved.source, revision=5))
+            await asyncio.wait_for(started.wait(), LIMIT)
+            process.kill()
+            await process.wait()
+        never.set()
+        kept = growing.stat().st_size
+        assert not content.has(Digest(BIG.digest))
+        async with service(tmp_path, nats_url):
+            fetched = await fact(reader, BlobFetched)
+        assert isinstance(fetched, BlobFetched) and not fetched.reused
+        assert registry.seen[-1].headers.get("Range") == (f"bytes={kept}-" if kept else None)
+        assert content.blob_path(Digest(BIG.digest)).read_bytes() == BIG.blob
+        assert not growing.exists()

@@ -1,0 +1,237 @@
+"""What a registry's answer means: failures, waits, parts of a blob, documents."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from pullonce.errors import Permanent, Retryable
+from schemas.oci import Descriptor, Digest, Index, Manifest
+from services.fetcher.failures import failure, redacted, retry_after
+from services.fetcher.manifest import (
+    DOCKER_LIST,
+    DOCKER_MANIFEST,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    in_oci_types,
+    read_document,
+    read_layers,
+)
+from services.fetcher.ranges import bytes_to_skip
+from tests.support.images import digest_of, image, index, layer, tar_of
+
+NOW = 1_000_000_000.0
+
+
+def told(code: str, message: str) -> bytes:
+    return json.dumps({"errors": [{"code": code, "message": message, "detail": {"x": 1}}]}).encode()
+
+
+@pytest.mark.parametrize(
+    "asked, status, body, kind, code, concerns",
+    [
+        ("manifest", 404, told("MANIFEST_UNKNOWN", "no"), Permanent, "MANIFEST_UNKNOWN", "source"),
+        ("manifest", 404, told("NAME_UNKNOWN", "no"), Permanent, "NAME_UNKNOWN", "source"),
+        ("manifest", 404, told("NOT_FOUND", "no"), Permanent, "MANIFEST_UNKNOWN", "source"),
+        ("blob", 404, b"<html>", Permanent, "BLOB_UNKNOWN", "source"),
+        ("blob", 410, b"", Permanent, "BLOB_UNKNOWN", "source"),
+        ("manifest", 401, told("UNAUTHORIZED", "no"), Permanent, "UNAUTHORIZED", "credential"),
+        ("manifest", 403, b"", Permanent, "DENIED", "credential"),
+        ("token", 401, b"", Permanent, "UNAUTHORIZED", "credential"),
+        ("blob", 400, told("DIGEST_INVALID", "no"), Permanent, "DIGEST_INVALID", "source"),
+        ("blob", 418, b"", Permanent, "registry.refused", "source"),
+        ("blob", 429, b"", Retryable, "TOOMANYREQUESTS", "credential"),
+        ("blob", 429, told("TOOMANYREQUESTS", "slow down"), Retryable, "TOOMANYREQUESTS", "credential"),
+        ("blob", 503, b"\xff", Retryable, "registry.unavailable", "source"),
+        ("manifest", 500, b'{"errors":null}', Retryable, "registry.unavailable", "source"),
+        ("manifest", 504, b'{"errors":[{"message":null}]}', Retryable, "registry.unavailable", "source"),
+    ],
+)
+def test_failure(asked: Any, status: int, body: bytes, kind: type, code: str, concerns: str) -> None:
+    found = failure(asked, "host/app:1", status, body, after=3.0)
+    assert type(found) is kind
+    assert (found.code, found.concerns) == (code, concerns)
+    assert str(found).startswith(f"host/app:1: the registry answers {status}")
+    if isinstance(found, Retryable):
+        assert found.after == 3.0
+
+
+def test_what_the_registry_says_is_passed_on_in_one_line() -> None:
+    found = failure("manifest", "x", 404, told("MANIFEST_UNKNOWN", "line one\nline two " + "z" * 1000))
+    assert "404: line one line two zz" in str(found) and "\n" not in str(found) and len(str(found)) < 400
+
+
+@pytest.mark.parametrize(
+    "header, seconds",
+    [
+        (None, None),
+        ("", None),
+        ("0", 0.0),
+        ("7", 7.0),
+        ("100000", 300.0),
+        ("9" * 400, 300.0),
+        ("Sun, 09 Sep 2001 01:47:00 GMT", 20.0),
+        ("Sun, 09 Sep 2001 01:46:00 GMT", 0.0),
+        ("Sun, 09 Sep 2029 01:46:00 GMT", 300.0),
+        ("soon", None),
+        ("-5", None),
+    ],
+)
+def test_retry_after(header: str | None, seconds: float | None) -> None:
+    assert retry_after(header, NOW) == seconds
+
+
+def test_redacted() -> None:
+    assert redacted("https://user:pw@s3.example.com/b/x?X-Amz-Signature=1#y") == "https://s3.example.com/b/x"
+
+
+BLOB = Descriptor(media_type="", digest=Digest(digest_of(b"")), size=100)
+
+
+@pytest.mark.parametrize(
+    "status, headers, position, skip",
+    [
+        (200, {}, 0, 0),
+        (200, {"Content-Length": "100"}, 40, 40),
+        (206, {"Content-Range": "bytes 40-99/100"}, 40, 0),
+        (206, {"Content-Range": "bytes 30-99/*"}, 40, 10),
+        (206, {"Content-Range": "bytes 50-99/100"}, 40, None),
+        (206, {"Content-Range": "nonsense"}, 40, None),
+        (206, {}, 40, None),
+        (416, {"Content-Range": "bytes */100"}, 40, None),
+    ],
+)
+def test_bytes_to_skip(status: int, headers: dict[str, str], position: int, skip: int | None) -> None:
+    assert bytes_to_skip(status, headers, position, BLOB) == skip
+
+
+@pytest.mark.parametrize(
+    "status, headers",
+    [(200, {"Content-Length": "99"}), (200, {"Content-Length": "101"}), (206, {"Content-Range": "bytes 0-98/99"})],
+)
+def test_a_blob_of_another_size(status: int, headers: dict[str, str]) -> None:
+    with pytest.raises(Permanent, match="its manifest says 100") as failed:
+        bytes_to_skip(status, headers, 0, BLOB)
+    assert failed.value.code == "size.mismatch"
+
+
+LAYER = layer(tar_of({"a": b"b"}))
+IMAGE, DOCKER = image([LAYER]), image([LAYER], docker=True)
+
+
+def without_type(content: bytes) -> bytes:
+    return json.dumps({key: value for key, value in json.loads(content).items() if key != "mediaType"}).encode()
+
+
+@pytest.mark.parametrize(
+    "content, content_type, media_type, kind",
+    [
+        (IMAGE.content, OCI_MANIFEST, OCI_MANIFEST, Manifest),
+        (IMAGE.content, f"{OCI_MANIFEST}; charset=utf-8", OCI_MANIFEST, Manifest),
+        (IMAGE.content, "application/json", OCI_MANIFEST, Manifest),
+        (IMAGE.content, "", OCI_MANIFEST, Manifest),
+        (without_type(IMAGE.content), OCI_MANIFEST, OCI_MANIFEST, Manifest),
+        (without_type(IMAGE.content), "text/plain", OCI_MANIFEST, Manifest),
+        (DOCKER.content, DOCKER_MANIFEST, DOCKER_MANIFEST, Manifest),
+        (without_type(DOCKER.content), DOCKER_MANIFEST, DOCKER_MANIFEST, Manifest),
+        (index([IMAGE]).content, OCI_INDEX, OCI_INDEX, Index),
+        (index([IMAGE], docker=True).content, DOCKER_LIST, DOCKER_LIST, Index),
+        (without_type(index([IMAGE]).content), "", OCI_INDEX, Index),
+    ],
+)
+def test_read_document(content: bytes, content_type: str, media_type: str, kind: type) -> None:
+    found, document = read_document(content, content_type, "x")
+    assert (found, type(document)) == (media_type, kind)
+
+
+def changed(**fields: Any) -> bytes:
+    return json.dumps({**IMAGE.document, **fields}).encode()
+
+
+@pytest.mark.parametrize(
+    "content, content_type, code, why",
+    [
+        (b"", "", "MANIFEST_INVALID", "no JSON"),
+        (b"[]", "", "MANIFEST_INVALID", "no JSON object"),
+        (b"[" * 100_000, "", "MANIFEST_INVALID", "no JSON"),
+        (b"{}", "", "MANIFEST_INVALID", "schemaVersion"),
+        (changed(manifests=[]), "", "MANIFEST_INVALID", "at once"),
+        (changed(fsLayers=[]), "", "manifest.schema1", "rebuild the image"),
+        (changed(schemaVersion=1), "", "manifest.schema1", "rebuild the image"),
+        (
+            IMAGE.content,
+            "application/vnd.docker.distribution.manifest.v1+prettyjws",
+            "manifest.schema1",
+            "rebuild the image",
+        ),
+        (changed(schemaVersion=3), "", "MANIFEST_INVALID", "schemaVersion is 3"),
+        (IMAGE.content, DOCKER_MANIFEST, "MANIFEST_INVALID", "the registry says"),
+        (changed(mediaType=OCI_INDEX), OCI_INDEX, "MANIFEST_INVALID", "its fields say otherwise"),
+        (changed(mediaType="image/png"), "", "MANIFEST_INVALID", "neither a manifest nor an index"),
+        (changed(mediaType=7), "", "MANIFEST_INVALID", "neither a manifest nor an index"),
+        (changed(layers=None), "", "MANIFEST_INVALID", "layers"),
+        (changed(config={"mediaType": "", "digest": "../../etc/passwd", "size": 1}), "", "DIGEST_INVALID", "no digest"),
+        (changed(config={"mediaType": "", "digest": digest_of(b""), "size": -1}), "", "MANIFEST_INVALID", "the size -1"),
+    ],
+)
+def test_documents_that_are_refused(content: bytes, content_type: str, code: str, why: str) -> None:
+    with pytest.raises(Permanent, match=why) as failed:
+        read_document(content, content_type, "x")
+    assert (failed.value.code, failed.value.concerns) == (code, "source")
+
+
+def layers_of(content: bytes, config: bytes) -> list[str]:
+    _, document = read_document(content, "", "x")
+    assert isinstance(document, Manifest)
+    return list(read_layers(document, config, "x")[1])
+
+
+def config_of(*diff_ids: str) -> bytes:
+    return json.dumps({"os": "linux", "rootfs": {"type": "layers", "diff_ids": diff_ids}}).encode()
+
+
+def with_config(media_type: str) -> bytes:
+    return changed(config={**IMAGE.document["config"], "mediaType": media_type})
+
+
+@pytest.mark.parametrize(
+    "content, config, diff_ids",
+    [
+        (IMAGE.content, config_of(LAYER.diff_id), [LAYER.diff_id]),
+        (DOCKER.content, config_of(LAYER.diff_id), [LAYER.diff_id]),
+        (with_config("application/octet-stream"), config_of(LAYER.diff_id), [LAYER.diff_id]),
+        (with_config("application/octet-stream"), b"\x7fELF", [""]),
+        (with_config("application/vnd.cncf.helm.config.v1+json"), b"{}", [""]),
+        (
+            changed(layers=[{**IMAGE.document["layers"][0], "mediaType": "application/vnd.in-toto+json"}]),
+            config_of(LAYER.diff_id),
+            [""],
+        ),
+        (changed(layers=[]), config_of(), []),
+        (changed(layers=IMAGE.document["layers"] * 2), config_of(LAYER.diff_id, LAYER.diff_id), [LAYER.diff_id] * 2),
+    ],
+)
+def test_read_layers(content: bytes, config: bytes, diff_ids: list[str]) -> None:
+    assert layers_of(content, config) == diff_ids
+
+
+@pytest.mark.parametrize(
+    "content, config, why",
+    [
+        (IMAGE.content, config_of(), "1 layers, and its config names 0"),
+        (IMAGE.content, b"nonsense", "its config cannot be read"),
+        (IMAGE.content, config_of("sha256:../x"), "no digest"),
+        (changed(layers=IMAGE.document["layers"] * 1001), config_of(), "1001 layers, more than 1000"),
+    ],
+)
+def test_layers_that_are_refused(content: bytes, config: bytes, why: str) -> None:
+    with pytest.raises(Permanent, match=why):
+        layers_of(content, config)
+
+
+def test_dockers_types_in_ocis() -> None:
+    assert in_oci_types(IMAGE.content) is None
+    translated = in_oci_types(DOCKER.content)
+    assert translated is not None and json.loads(translated) == IMAGE.document
