@@ -29,7 +29,7 @@ class NoDirectory(LayerError):
 class Directory:
     """One directory of the layer."""
 
-    __slots__ = ("attributes", "children", "fd", "fresh", "mtime", "name", "opaque", "parent")
+    __slots__ = ("attributes", "children", "fd", "fresh", "group", "mtime", "name", "opaque", "parent", "removed", "whiteouts")
 
     def __init__(self, name: bytes, parent: Directory | None) -> None:
         self.name = name
@@ -40,8 +40,14 @@ class Directory:
         """None until an entry names it: then they come from the layers below."""
         self.opaque = False
         """Hides what the layers below have in it."""
+        self.removed = False
+        """A whiteout of this layer names it."""
+        self.whiteouts: list[bytes] = []
+        """Names that were removed in it, if a layer below has them."""
         self.fresh = False
         """Whatever the layers below have under its name, this layer had removed before: there is nothing to inherit."""
+        self.group: int | None = None
+        """Group that it takes over from a set-gid parent, as mkdir does; -1: none, None: ask the layers below."""
         self.mtime = 0
         """Time in nanoseconds that it gets if nobody describes it."""
 
@@ -206,6 +212,9 @@ class Directories:
         if child is None:
             raise OSError(errno.EEXIST, "appeared while the layer was unpacked", os.fsdecode(part))
         child.mtime = mtime
+        child.group = node.group
+        if node.attributes is not None:
+            child.group = node.attributes.gid if node.attributes.mode & stat.S_ISGID else -1
         return child
 
     def make(self, parent: Directory, name: bytes) -> Directory | None:

@@ -77,9 +77,9 @@ class Finish:
             self._inherit(directory)
 
     def _is_wanted(self, directory: Unnamed) -> bool:
-        """Remove a directory in which the layer only removes things, and that no layer below has."""
+        """Remove a directory in which the layer only removes things, where no layer below has one, or it is itself removed."""
         found = None if directory.fresh else self._below.lookup(directory.path)
-        if not directory.path or (found is not None and found.is_directory):
+        if not directory.path or (found is not None and found.is_directory and not directory.removed):
             return True
         place = self._place(directory.path)
         with _times_kept([os.path.dirname(place)]):
@@ -87,6 +87,8 @@ class Finish:
                 os.rmdir(place)
             except OSError:
                 return True
+            if directory.removed and self._merged.is_below(directory.path):
+                os.mknod(place, stat.S_IFCHR, os.makedev(0, 0))
         return False
 
     def _inherit(self, directory: Unnamed) -> None:
@@ -98,16 +100,20 @@ class Finish:
             mode = stat.S_IMODE(status.st_mode)
             attributes = Attributes(mode, status.st_uid, status.st_gid, status.st_mtime_ns, _attributes_of(found.place))
         else:
-            attributes = Attributes(0o755, 0, 0, directory.mtime)
-            above = os.lstat(os.path.dirname(place))
-            if directory.path and above.st_mode & stat.S_ISGID:
-                # As mkdir does.
-                attributes = Attributes(0o2755, 0, above.st_gid, directory.mtime)
+            group = self._group(directory)
+            attributes = Attributes(0o755 if group < 0 else 0o2755, 0, max(group, 0), directory.mtime)
         fd = os.open(place, _DIRECTORY)
         try:
             self._rights.complete(fd, attributes)
         finally:
             os.close(fd)
+
+    def _group(self, directory: Unnamed) -> int:
+        """The group a new directory takes over, as mkdir does it in a set-gid directory; -1 where it takes none."""
+        if directory.group is not None or not directory.path:
+            return -1 if directory.group is None else directory.group
+        above = self._below.lookup(directory.path.rpartition(b"/")[0])
+        return above.status.st_gid if above is not None and above.status.st_mode & stat.S_ISGID else -1
 
     def _link(self, target: bytes, names: list[bytes]) -> list[Unnamed]:
         """Make hard links to a file of the layers below: copy it up, then link. Returns the directories made for it."""

@@ -38,7 +38,6 @@ class Layer:
         self._rights = rights
         self._size = 0
         self._links: dict[bytes, bytes] = {}
-        self._whiteouts: list[tuple[Directory, bytes]] = []
         self._last: tuple[bytes, Directory] = (b"", self._directories.root)
 
     def unpack(self, archive: Archive) -> Outcome:
@@ -223,13 +222,13 @@ class Layer:
         """What this very layer brought stays, even when it came first in the archive."""
         child = directory.children.get(name)
         if child is not None:
-            child.opaque = True
+            child.opaque = child.removed = True
             return
         try:
             os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=self._directories.fd(directory))
         except FileExistsError:
             return
-        self._whiteouts.append((directory, name))
+        directory.whiteouts.append(name)
 
     def _displace(self, directory: Directory, name: bytes) -> None:
         """Remove what the layer has put under a name. Trees go to the trash: to delete them is nobody's wait."""
@@ -268,15 +267,15 @@ class Layer:
             os.utime(directory.name, ns=(attributes.mtime, attributes.mtime), dir_fd=fd)
 
     def _outcome(self, archive: Archive) -> Outcome:
-        unnamed = [directory for directory in self._directories.root.walk() if directory.attributes is None]
+        tree = list(self._directories.root.walk())
         return Outcome(
             entries=archive.entries,
             size=self._size,
             left_out=dict(self._rights.left_out),
             assumed=list(self._directories.assumed),
-            unnamed=[Unnamed(directory.path(), directory.mtime, directory.fresh) for directory in unnamed],
+            unnamed=[Unnamed(d.path(), d.mtime, d.fresh, d.group, d.removed) for d in tree if d.attributes is None],
             links=list(self._links.items()),
-            whiteouts=[_join(directory, name) for directory, name in self._whiteouts],
+            whiteouts=[_join(directory, name) for directory in tree for name in directory.whiteouts],
             opaque_root=self._directories.root.opaque,
         )
 

@@ -13,6 +13,10 @@ class Unnamed(NamedTuple):
     """Nanoseconds: what it gets if no layer below has it."""
     fresh: bool = False
     """The layer removed what lower layers have under the name before it came there again."""
+    group: int | None = None
+    """Group that it takes over from a set-gid directory; -1: none, None: the layers below know."""
+    removed: bool = False
+    """The layer also removes it: if there is nothing in it, it goes."""
 
 
 class Outcome(msgspec.Struct, kw_only=True):

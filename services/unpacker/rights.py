@@ -3,6 +3,8 @@
 import errno
 import os
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _NOT_HERE = (errno.EPERM, errno.EACCES, errno.ENOTSUP)
 PRIVATE = (b"trusted.overlay.", b"user.overlay.")
@@ -43,10 +45,8 @@ class Rights:
         if self.user != 0:
             self.left_out["owners"] += 1
             return
-        try:
+        with self._owners_allowed():
             os.fchown(fd, uid, gid)
-        except PermissionError:
-            self.left_out["owners"] += 1
 
     def own_at(self, name: bytes, uid: int, gid: int, *, dir_fd: int) -> None:
         """Give a name in an open directory its owner, a link itself."""
@@ -55,9 +55,17 @@ class Rights:
         if self.user != 0:
             self.left_out["owners"] += 1
             return
-        try:
+        with self._owners_allowed():
             os.chown(name, uid, gid, dir_fd=dir_fd, follow_symlinks=False)
-        except PermissionError:
+
+    @contextmanager
+    def _owners_allowed(self) -> Iterator[None]:
+        """Root of a user namespace may not give a file to just anybody, and knows no user that is not mapped."""
+        try:
+            yield
+        except OSError as exc:
+            if exc.errno not in (errno.EPERM, errno.EINVAL):
+                raise
             self.left_out["owners"] += 1
 
     def complete(self, fd: int, attributes: Attributes) -> None:

@@ -67,9 +67,9 @@ class Staging:
                     self._withdraw(path)
 
     def close(self) -> None:
-        """Remove it. What it still holds, the next process removes."""
+        """Remove it, with all it still holds. What cannot be removed now, the next process removes."""
         try:
-            self._place.rmdir()
+            remove_tree(self._place)
         except OSError:
             pass
         os.close(self._lock)

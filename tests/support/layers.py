@@ -17,8 +17,9 @@ from pathlib import Path
 from pullonce.bus.memory import MemoryBus
 from pullonce.config import StoreSettings
 from pullonce.content import ContentStore
+from pullonce.errors import Permanent, Retryable
 from pullonce.oci.digest import chain_ids
-from schemas.events import LayerUnpacked
+from schemas.events import LayerFailed, LayerUnpacked
 from schemas.oci import ChainID, Descriptor, DiffID, Digest
 from schemas.orders import UnpackLayer
 from services.unpacker.handlers import Unpacker
@@ -148,3 +149,15 @@ async def unpack_all(running: Unpacker, orders: Sequence[UnpackLayer]) -> list[L
     found = [fact for each in facts for fact in each]
     assert all(isinstance(fact, LayerUnpacked) for fact in found)
     return [fact for fact in found if isinstance(fact, LayerUnpacked)]
+
+
+async def fails(running: Unpacker, image: Image, index: int = 0) -> LayerFailed:
+    """Carry out an order that must fail; the fact."""
+    order = image.orders()[index]
+    try:
+        await running.unpack_layer(order)
+    except (Permanent, Retryable) as exc:
+        fact = running.give_up(order, exc)
+        assert isinstance(fact, LayerFailed)
+        return fact
+    raise AssertionError("the layer was unpacked")
