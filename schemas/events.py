@@ -24,6 +24,10 @@ Flight = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}(?!\n)$")]
 Sequence = Annotated[int, Meta(ge=0)]
 """A position in the log: the stream sequence of an event. 0 lies before the first."""
 
+Seconds = dict[str, float]
+"""How long each step of some work took, in the order in which the steps came: step → seconds. They follow one another, so
+the sum is what the worker spent on it, and the work ended when its event was stored. Steps may be added at any time."""
+
 Policy = Literal["always", "if-not-present"]
 """`always` asks the registry once a flight what the tag is now; `if-not-present` is content with a complete local image."""
 
@@ -117,6 +121,8 @@ class PullResolved(Event, frozen=True, kw_only=True, tag="pull.resolved"):
     recorded: bool = False
     """The store's index already lists exactly this image under this reference."""
     revision: int = 0
+    seconds: Seconds = {}
+    """`token`, `head`, `manifest` (documents by GET), `config`, `store` (all that is no request)."""
 
 
 class PullUnresolved(Event, frozen=True, kw_only=True, tag="pull.unresolved"):
@@ -137,6 +143,8 @@ class PullRecorded(Event, frozen=True, kw_only=True, tag="pull.recorded"):
     flight: Flight
     opened: Sequence
     revision: int = 0
+    seconds: Seconds = {}
+    """`record`."""
 
 
 class PullUnrecorded(Event, frozen=True, kw_only=True, tag="pull.unrecorded"):
@@ -213,6 +221,9 @@ class BlobFetched(Event, frozen=True, kw_only=True, tag="blob.fetched"):
     revision: int
     reused: bool = False
     """It was there already: no byte was transferred for this order."""
+    seconds: Seconds = {}
+    """`look` (at the disk, and for whoever else writes it), `slot` (others fetch from this registry), `token`, `answer` (until
+    the first byte), `transfer`, `verify` (the last bytes, digest, sync, rename)."""
 
 
 class BlobFailed(Event, frozen=True, kw_only=True, tag="blob.failed"):
@@ -256,6 +267,9 @@ class LayerUnpacked(Event, frozen=True, kw_only=True, tag="layer.unpacked"):
     """Bytes of file content."""
     left_out: dict[str, int] = {}
     """What an unprivileged unpacker could not make, by kind: owners, devices, xattrs."""
+    seconds: Seconds = {}
+    """`bytes` (until there was something to unpack), `slot` (until a process was free), `unpack` (as fast as the bytes came),
+    `blob` (until the blob was verified), `parent` (until the layer below was there), `complete` (by what lies below), `commit`."""
 
 
 class LayerFailed(Event, frozen=True, kw_only=True, tag="layer.failed"):
