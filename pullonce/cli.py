@@ -72,7 +72,7 @@ def _pull(pull: argparse.ArgumentParser) -> None:
     pull.add_argument("reference", metavar="REF", help="image reference, such as redis:7 or ghcr.io/owner/app@sha256:…")
     pull.add_argument("--platform", metavar="OS/ARCH", default="", help="os/arch[/variant] (default: the store's machine)")
     _store(pull)
-    pull.add_argument("--credential", metavar="NAME", type=_name, default="", help="a credential that the fetcher knows")
+    pull.add_argument("--credential", metavar="NAME", type=_credential, default="", help="a credential that the fetcher knows")
     pull.add_argument(
         "--policy", choices=("always", "if-not-present"), default="always",
         help="ask the registry what the tag names now (always), or only where the image is not there (if-not-present)",
@@ -216,6 +216,10 @@ def _name(text: str) -> str:
     if text and not (len(text) <= 64 and text.isascii() and all(c.isalnum() or c in "-_" for c in text)):
         raise argparse.ArgumentTypeError(f"{text!r} is not 1 to 64 letters, digits, `-` or `_`")
     return text
+
+
+def _credential(text: str) -> str:
+    return _name(text) if text else ""
 
 
 def _count(text: str) -> int:

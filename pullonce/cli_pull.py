@@ -9,8 +9,9 @@ import sys
 from pullonce import discovery, environment
 from pullonce.errors import BusError, PullFailed
 from pullonce.identity import identify
-from pullonce.thin import Connection, ConnectionLost, Message, Unsupported
-from pullonce.thin_pull import Ending, Pull, Wanted
+from pullonce.request import Ending, Wanted
+from pullonce.thin import Connection, ConnectionLost, Message, Unsupported, Woken
+from pullonce.thin_pull import Pull
 from schemas.subjects import PING_SUBJECT
 
 TYPE_CHECKING = False
@@ -51,13 +52,42 @@ def _wait(url: str, wanted: Wanted, timeout: "float | None", view: "ProgressView
         from pullonce.full_pull import full_pull  # TLS, credentials, several servers: the full client's work
 
         return full_pull(url, wanted, timeout, view.take if view else None)
+    signals = Signals()
+    request.wake = signals.descriptor
     try:
         return request.wait()
-    except BaseException:
+    except BaseException as exc:
         request.leave()
+        if isinstance(exc, Woken):
+            raise SystemExit(128 + signals.number) from None
         raise
     finally:
         request.close()
+        signals.close()
+
+
+class Signals:
+    """SIGINT and SIGTERM as something to wait for, until `close`.
+
+    As exceptions they could strike between the arrival of the acknowledgement and its reading: the request's sequence would be
+    lost, and with it the way to withdraw it.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.descriptor, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(self._write)
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def _note(self, number: int, _: object) -> None:
+        self.number = number
+
+    def close(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(-1)
+        os.close(self.descriptor)
+        os.close(self._write)
 
 
 def _report(ending: Ending, *, as_json: bool) -> int:

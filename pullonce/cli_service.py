@@ -9,8 +9,8 @@ from pullonce.client import connect
 from pullonce.embedded import UpSettings
 from pullonce.embedded import up as serve
 from pullonce.errors import BusUnavailable, ServicesMissing
+from pullonce.parts import missing_parts
 from pullonce.runtime import run
-from pullonce.thin_pull import missing_parts
 from schemas.status import Pong
 
 

@@ -7,7 +7,7 @@ import msgspec
 
 from pullonce.client import connect
 from pullonce.errors import PullTimeout
-from pullonce.thin_pull import Ending, Wanted
+from pullonce.request import Ending, Wanted
 from pullonce.waits import Tidings
 from schemas import events
 

@@ -9,16 +9,22 @@ Source: the NATS client protocol, https://docs.nats.io/reference/reference-proto
 
 import json
 import os
+import select
 import socket
 import time
 
 from pullonce.errors import BusUnavailable, BusUnsuitable
 
 _RECEIVE = 65536
+_FOREVER = 1e6
 
 
 class Unsupported(Exception):
     """This server or address needs the full client (TLS, credentials, several addresses)."""
+
+
+class Woken(Exception):
+    """The wait was ended from outside, through `Connection.wake`."""
 
 
 class ConnectionLost(Exception):
@@ -64,6 +70,7 @@ class Connection:
 
     Raises (all methods that touch the socket):
         ConnectionLost: the server went away; make a new connection.
+        Woken: `wake` became readable.
     """
 
     def __init__(self, url: str, *, timeout: float = 2.0, name: str = "pullonce") -> None:
@@ -81,6 +88,8 @@ class Connection:
         self._sids = 0
         self._pongs = 0
         self._info: dict[str, object] = {}
+        self.wake: int | None = None
+        """Descriptor that ends a wait when it becomes readable, as signals do by `signal.set_wakeup_fd`."""
         self.inbox = f"_INBOX.{os.urandom(11).hex()}"
         """Prefix for the reply subjects of this connection."""
         try:
@@ -154,20 +163,29 @@ class Connection:
     def _send(self) -> None:
         if not self._out:
             return
-        self._socket.settimeout(10.0)
         try:
+            self._socket.settimeout(10.0)
             self._socket.sendall(self._out)
         except OSError as exc:
             raise ConnectionLost(str(exc)) from exc
         self._out.clear()
 
     def _fill(self, deadline: float) -> None:
-        """Read what is there; raises TimeoutError at the deadline."""
-        self._socket.settimeout(max(deadline - time.monotonic(), 0.0001))
+        """Read what is there; raises TimeoutError at the deadline.
+
+        Raises:
+            Woken: `wake` became readable. Nothing was read, so nothing is lost, which an exception out of a signal handler
+                could not promise.
+        """
+        files: list[socket.socket | int] = [self._socket] if self.wake is None else [self._socket, self.wake]
+        left = deadline - time.monotonic()
+        readable = select.select(files, [], [], max(left, 0.0) if left < _FOREVER else None)[0]
+        if self.wake in readable:
+            raise Woken
+        if not readable:
+            raise TimeoutError
         try:
             data = self._socket.recv(_RECEIVE)
-        except TimeoutError:
-            raise
         except OSError as exc:
             raise ConnectionLost(str(exc)) from exc
         if not data:

@@ -7,17 +7,18 @@ stored ending is read instead: level, not edge. Nothing here is a thread, a task
 
 import json
 import os
+import select
 import time
 
 from pullonce.errors import BusError, BusUnavailable, PullTimeout, ServicesMissing
-from pullonce.thin import Connection, ConnectionLost, Message
+from pullonce.parts import missing_parts
+from pullonce.request import Ending, Wanted
+from pullonce.thin import Connection, ConnectionLost, Message, Woken
 from schemas import subjects
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from pullonce.identity import Identity
 
 QUIET = 1.0
 """Seconds without an ending after which the client asks who is there at all."""
@@ -33,53 +34,8 @@ SETTLING = 5.0
 """Seconds that a server which was restarted may take to open its streams."""
 AWAY = 30.0
 """Seconds that the server may be away."""
-
-
-class Wanted:
-    """What is asked for: the request's fields beyond the reference, and the flight they make."""
-
-    __slots__ = ("credential", "identity", "policy", "requester", "store", "unpack")
-
-    def __init__(
-        self, identity: "Identity", *, store: str, credential: str = "", policy: str = "always", unpack: bool = True,
-        requester: str = "",
-    ) -> None:  # fmt: skip
-        self.identity = identity
-        self.store = store
-        self.credential = credential
-        self.policy = policy
-        self.unpack = unpack
-        self.requester = requester
-
-    def subject(self, verbed: str) -> str:
-        return subjects.pull_subject(verbed, self.store, self.identity.reference, self.identity.flight)
-
-    def body(self) -> bytes:
-        request = {
-            "type": "pull.requested", "store": self.store, "reference": self.identity.reference,
-            "platform": self.identity.platform, "credential": self.credential, "policy": self.policy,
-            "unpack": self.unpack, "requester": self.requester,
-        }  # fmt: skip
-        return json.dumps(request).encode()
-
-
-class Ending:
-    """The event that answered the request: its body as stored, and read."""
-
-    __slots__ = ("body", "fields")
-
-    def __init__(self, body: bytes) -> None:
-        self.body = body
-        self.fields: dict[str, object] = json.loads(body)
-
-    @property
-    def covers(self) -> int:
-        covers = self.fields.get("covers", 0)
-        return covers if isinstance(covers, int) else 0
-
-    @property
-    def completed(self) -> bool:
-        return self.fields.get("type") == "pull.completed"
+PAUSE = 0.1
+"""Seconds between two attempts to reach it."""
 
 
 class Pull:
@@ -89,6 +45,9 @@ class Pull:
         timeout: seconds until the requester gives up; None waits for as long as the services are there.
         watch: called with each message that tells of progress; None asks for none.
         say: called with a line for people when something holds the pull up.
+
+    Attributes:
+        wake: descriptor that ends the wait when it becomes readable.
     """
 
     def __init__(
@@ -107,6 +66,7 @@ class Pull:
         self._present: set[tuple[str, str]] = set()
         self._missing_since = 0.0
         self._reconnected = False
+        self.wake: int | None = None
         self._open(2.0)
 
     def wait(self) -> Ending:
@@ -116,7 +76,9 @@ class Pull:
             PullTimeout: the requester's deadline passed; the request is withdrawn.
             ServicesMissing: nobody does the work.
             BusUnavailable: the server went away and did not come back.
+            Woken: `wake` became readable.
         """
+        self._connection.wake = self.wake
         while True:
             try:
                 self._receive()
@@ -127,6 +89,7 @@ class Pull:
 
     def leave(self) -> None:
         """Withdraw the request: the work goes on only while somebody else waits. Never raises: the process is leaving."""
+        self._connection.wake = None
         try:
             end = time.monotonic() + 1.0
             while not self._sequence and time.monotonic() < end:
@@ -140,7 +103,7 @@ class Pull:
                     self._wanted.subject("cancelled"), json.dumps(event).encode(), message_id=f"pull.cancelled.{self._sequence}"
                 )
                 self._connection.flush()
-        except (ConnectionLost, BusError):
+        except (ConnectionLost, BusError, ValueError):
             pass
 
     def close(self) -> None:
@@ -151,6 +114,7 @@ class Pull:
     def _open(self, timeout: float) -> None:
         """Connect, subscribe, and only then ask (or, where the request is stored already, look)."""
         link = self._connection = Connection(self._url, timeout=timeout, name="pullonce pull")
+        link.wake = self.wake
         self._endings = {link.subscribe(self._wanted.subject(verbed)) for verbed in ("completed", "failed")}
         self._acks = link.subscribe(f"{link.inbox}.ack")
         self._looks = link.subscribe(f"{link.inbox}.last")
@@ -197,8 +161,10 @@ class Pull:
         message = self._connection.receive(max(due - now, 0.0)) if due > now else None
         if message is not None:
             self._handle(message)
-            return
-        now = time.monotonic()
+        else:
+            self._do_what_is_due(time.monotonic())
+
+    def _do_what_is_due(self, now: float) -> None:
         if now >= self._deadline:
             raise PullTimeout("the pull did not end in time; the work goes on only if somebody else waits for it")
         if now >= self._ask_at:
@@ -283,13 +249,7 @@ class Pull:
                 raise BusUnavailable(f"the bus at {self._url} went away and did not come back")
             try:
                 self._open(min(2.0, self._deadline - now))
-            except BusUnavailable:
-                time.sleep(0.1)
-            else:
                 return
-
-
-def missing_parts(present: "set[tuple[str, str]]", store: str, unpack: bool = True) -> "list[str]":
-    """Names of the parts without which no pull for this store can end; `present`: (service, store) of all who answered."""
-    needed = [("coordinator", "")] + [(each, store) for each in ("fetcher", "unpacker")[: 2 if unpack else 1]]
-    return [f"the {part}{' of store ' + of if of else ''}" for part, of in needed if (part, of) not in present]
+            except BusUnavailable:
+                if select.select([] if self.wake is None else [self.wake], [], [], PAUSE)[0]:
+                    raise Woken from None

@@ -48,7 +48,7 @@ class Script:
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Wait until something has happened."""
-        async with self.changed:
+        async with asyncio.timeout(20), self.changed:
             await self.changed.wait_for(holds)
 
     async def _notify(self) -> None:

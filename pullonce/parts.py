@@ -1,0 +1,7 @@
+"""Which parts of pullonce a pull needs. Light to import."""
+
+
+def missing_parts(present: "set[tuple[str, str]]", store: str, unpack: bool = True) -> "list[str]":
+    """Names of the parts without which no pull for this store can end; `present`: (service, store) of all who answered."""
+    needed = [("coordinator", "")] + [(each, store) for each in ("fetcher", "unpacker")[: 2 if unpack else 1]]
+    return [f"the {part}{' of store ' + of if of else ''}" for part, of in needed if (part, of) not in present]
