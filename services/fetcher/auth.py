@@ -17,6 +17,7 @@ import msgspec
 import yarl
 
 from pullonce.errors import Permanent, Retryable
+from pullonce.stopwatch import spent_on
 from schemas.events import Source
 from services.fetcher.challenge import Challenge, check_realm, parse_challenges, pick
 from services.fetcher.credentials import Credentials, Secret
@@ -110,11 +111,12 @@ class Authorizer:
 
     async def _token(self, door: _Door, challenge: Challenge, scope: frozenset[str], secret: Secret | None) -> str:
         key = (door, scope)
-        async with self._locks[key]:
-            token = self._tokens.get(key)
-            if token is None or token.fresh_until <= time.monotonic():
-                token = await self._request_token(door, challenge, scope, secret)
-                self._tokens[key] = token
+        with spent_on("token"):
+            async with self._locks[key]:
+                token = self._tokens.get(key)
+                if token is None or token.fresh_until <= time.monotonic():
+                    token = await self._request_token(door, challenge, scope, secret)
+                    self._tokens[key] = token
         if len(self._tokens) > 1000:
             self._forget_expired()
         return token.value

@@ -19,6 +19,7 @@ from pullonce.oci import platform as platforms
 from pullonce.oci.digest import chain_ids, digest_bytes
 from pullonce.oci.reference import Reference, parse
 from pullonce.snapshots import Snapshots
+from pullonce.stopwatch import timed, turn
 from schemas.events import (
     BlobFailed,
     BlobFetched,
@@ -61,6 +62,7 @@ class Handlers:
         self._slots: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(at_once))
         self._words: set[asyncio.Task[None]] = set()
 
+    @timed("store")
     async def resolve_reference(self, order: ResolveReference) -> list[Event]:
         """Find out what a reference names, and store its manifest and config."""
         opened = self._reopened()
@@ -75,6 +77,7 @@ class Handlers:
         log.info("resolved %s", reference, extra={"digest": image.digest, "flight": order.flight})
         return [*opened, self._resolved(order, source, image)]
 
+    @timed("look")
     async def fetch_blob(self, order: FetchBlob) -> list[Event]:
         """Bring a blob into the content store."""
         opened = self._reopened()
@@ -91,6 +94,7 @@ class Handlers:
         fetched = BlobFetched(store=order.store, digest=blob.digest, size=blob.size, revision=order.revision, reused=reused)
         return [*opened, fetched]
 
+    @timed("record")
     async def record_image(self, order: RecordImage) -> list[Event]:
         """List an image under its reference."""
         opened = self._reopened()
@@ -160,12 +164,16 @@ class Handlers:
     async def _transfer(self, source: Source, blob: Descriptor, ingest: Ingest, announcer: Announcer) -> None:
         """From the registry into the growing file, and into view once it is verified."""
         try:
+            turn("slot")
             async with self._slots[source.registry]:
+                turn("answer")
                 await announcer.advance(ingest.stored)
                 async with aclosing(self._registry.blob(source, blob, ingest.offset)) as body:
                     async for chunk in body:
+                        turn("transfer")
                         await ingest.write(chunk)
                         await announcer.advance(ingest.stored)
+            turn("verify")
             await ingest.commit()
         except BaseException as exc:
             with suppress(Permanent):

@@ -15,6 +15,7 @@ from pullonce.errors import Permanent
 from pullonce.oci import platform as platforms
 from pullonce.oci.digest import digest_bytes, matches
 from pullonce.oci.reference import Reference
+from pullonce.stopwatch import spent_on
 from schemas.events import Source
 from schemas.oci import Descriptor, DiffID, Digest, Index, Manifest
 from services.fetcher.manifest import CONFIG_LIMIT, MANIFEST_LIMIT, read_document, read_layers
@@ -79,11 +80,13 @@ class Resolver:
         """What the reference names. A digest that is not there needs no question about what it is: it is fetched at once."""
         locator = reference.locator
         if not reference.digest or self._content.has(Digest(reference.digest)):
-            descriptor = await self._registry.head(self._source, locator)
+            with spent_on("head"):
+                descriptor = await self._registry.head(self._source, locator)
             if descriptor is not None:
                 content = await self._document(descriptor)
                 return descriptor, descriptor.media_type, content
-        content_type, content = await self._registry.manifest(self._source, locator)
+        with spent_on("manifest"):
+            content_type, content = await self._registry.manifest(self._source, locator)
         digest = Digest(reference.digest) or digest_bytes(content)
         descriptor = Descriptor(media_type=content_type, digest=digest, size=len(content))
         await self._content.put(descriptor, content)
@@ -123,18 +126,20 @@ class Resolver:
         """A manifest or index by digest."""
 
         async def ask() -> bytes:
-            return (await self._registry.manifest(self._source, descriptor.digest))[1]
+            with spent_on("manifest"):
+                return (await self._registry.manifest(self._source, descriptor.digest))[1]
 
         return await self._small(descriptor, MANIFEST_LIMIT, ask)
 
     async def _config(self, descriptor: Descriptor) -> bytes:
         async def ask() -> bytes:
             content = b""
-            async with aclosing(self._registry.blob(self._source, descriptor)) as body:
-                async for chunk in body:
-                    content += chunk
-                    if len(content) > descriptor.size:
-                        break
+            with spent_on("config"):
+                async with aclosing(self._registry.blob(self._source, descriptor)) as body:
+                    async for chunk in body:
+                        content += chunk
+                        if len(content) > descriptor.size:
+                            break
             return content
 
         return await self._small(descriptor, CONFIG_LIMIT, ask)

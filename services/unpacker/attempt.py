@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pullonce.content import ContentStore
 from pullonce.snapshots import Snapshot, Snapshots
+from pullonce.stopwatch import turn
 from schemas.orders import UnpackLayer
 from services.unpacker.durability import Durability
 from services.unpacker.failures import disk, failure, nobody
@@ -65,10 +66,14 @@ class Attempt:
         """
         await self._waiting.bytes(self._order, self._watch)
         draft, outcome = await self._unpack()
+        turn("blob")
         await self._waiting.blob(self._order, self._watch)
         if needs_layers_below(outcome):
+            turn("parent")
             await self._waiting.parent(self._order)
+            turn("complete")
             draft, outcome = await self._complete(draft, outcome)
+        turn("commit")
         snapshot = self._describe(outcome)
         made = await asyncio.to_thread(self._parts.staging.commit, draft, snapshot)
         if made:
@@ -113,7 +118,9 @@ class Attempt:
             links_below=self._links_below,
             limits=parts.limits,
         )
+        turn("slot")
         async with parts.pool.worker() as worker:
+            turn("unpack")
             worker.on_progress = lambda done: parts.announcer.say(order, "unpacking", done=done)
             carrying = asyncio.ensure_future(worker.carry_out(job))
             feeding = asyncio.ensure_future(self._feed(worker))

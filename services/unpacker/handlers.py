@@ -8,6 +8,7 @@ import logging
 
 from pullonce.errors import Permanent, Retryable
 from pullonce.snapshots import Snapshot
+from pullonce.stopwatch import timed
 from schemas.events import Event, LayerFailed, LayerUnpacked
 from schemas.orders import UnpackLayer
 from services.unpacker.attempt import Attempt, Parts
@@ -23,6 +24,7 @@ class Unpacker:
         self.content = parts.content
         self.pool = parts.pool
 
+    @timed("bytes")
     async def unpack_layer(self, order: UnpackLayer) -> list[Event]:
         """Make the snapshot of a layer. Repetition finds it made.
 
