@@ -155,6 +155,22 @@ def order_durable(kind: str, store: str) -> str:
     return f"{kind.replace('.', '-')}-{store}"
 
 
+def failure_subject(order: Order) -> str | None:
+    """Subject of the fact that an order has failed; None for orders of a flight, whose failures end it."""
+    match str(order.__struct_config__.tag):
+        case "fetch.blob":
+            return f"blob.failed.{order.store}.{digest_token(order.blob.digest)}"  # type: ignore[attr-defined]
+        case "unpack.layer":
+            return f"layer.failed.{order.store}.{digest_token(order.chain_id)}"  # type: ignore[attr-defined]
+        case _:
+            return None
+
+
+def failure_filters(store: str) -> tuple[str, str]:
+    """All facts of one store that an order for a blob or a layer has failed."""
+    return f"blob.failed.{store}.*", f"layer.failed.{store}.*"
+
+
 def claim_key(order: Order) -> str:
     """Key of the claim that justifies an order. All coordinators derive the same one from the same want."""
     kind = str(order.__struct_config__.tag)

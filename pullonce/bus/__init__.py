@@ -140,6 +140,10 @@ class Orders(Protocol):
         """
         ...
 
+    async def withdraw(self, order: Order) -> None:
+        """Take an order out of the queue if it is still there. A worker that runs it already is not disturbed by this."""
+        ...
+
     async def receive(self, kind: str, store: str, deliver: Callable[[Delivery], Awaitable[None]], *, limit: int) -> None:
         """Hand orders of one kind for one store to `deliver`, at most `limit` unfinished at a time. For ever.
 

@@ -95,6 +95,10 @@ class MemoryOrders:
     async def send(self, order: Order) -> None:
         self.put(subjects.order_subject(order), msgspec.json.encode(order))
 
+    async def withdraw(self, order: Order) -> None:
+        if (queued := self._stored.get(subjects.order_subject(order))) is not None:
+            self.remove(queued)
+
     async def receive(self, kind: str, store: str, deliver: Callable[[Delivery], Awaitable[None]], *, limit: int) -> None:
         queue = self._queue(subjects.order_filter(kind, store)[:-1])
         receiver = _Receiver(limit, deliver, asyncio.get_running_loop().create_future())

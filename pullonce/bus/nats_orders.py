@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from pullonce.bus import Delivery
-from pullonce.bus.nats_jetstream import SUBJECT_FULL, Refused, store
+from pullonce.bus.nats_jetstream import SUBJECT_FULL, Refused, api, store
 from pullonce.bus.nats_link import Link
 from pullonce.bus.nats_receive import Receiver
 from pullonce.config import BusSettings
@@ -38,6 +38,9 @@ class NatsOrders:
                 raise
             if not exc.unclear:  # else it may well be our own earlier attempt that lies there
                 raise Duplicate(f"{subject} is queued or running") from exc
+
+    async def withdraw(self, order: Order) -> None:
+        await api(self._link, f"STREAM.PURGE.{subjects.ORDERS_STREAM}", {"filter": subjects.order_subject(order)})
 
     async def receive(self, kind: str, store: str, deliver: Callable[[Delivery], Awaitable[None]], *, limit: int) -> None:
         await Receiver(self._link, kind, store, deliver, limit=limit, ack_wait=self._ack_wait).run()

@@ -15,7 +15,8 @@ from typing import Any
 
 from pullonce.bus import Bus, Delivery
 from pullonce.errors import BusError, Permanent, Retryable
-from schemas.events import Event
+from schemas import events, subjects
+from schemas.events import Event, Malformed
 from schemas.orders import Order
 
 log = logging.getLogger(__name__)
@@ -72,18 +73,31 @@ class Worker:
         self._make_failure = give_up
         self._attempts = attempts
         self._retrying = retrying
-        self._running: set[Delivery] = set()
+        self._running: dict[Delivery, asyncio.Task[Any]] = {}
+        self._withdrawn: set[Delivery] = set()
 
     async def run(self) -> None:
         """Serve until cancelled; then every running order is given back at once. Raises BusClosed."""
         serving = [asyncio.ensure_future(self._serve(kind, *entry)) for kind, entry in self._table.items()]
         serving.append(asyncio.ensure_future(self._beat()))
+        watching = [await self._bus.signals.subscribe(each, self._hear) for each in subjects.failure_filters(self._store)]
         try:
             await asyncio.gather(*serving)
         finally:
             for task in serving:
                 task.cancel()
-            await asyncio.gather(*serving, return_exceptions=True)
+            await asyncio.gather(*serving, *(watch.stop() for watch in watching), return_exceptions=True)
+
+    def _hear(self, subject: str, body: bytes) -> None:
+        """An order that runs here was withdrawn, since nobody waits for it: the log holds its failure already. Stop it."""
+        try:
+            revision = getattr(events.decode(subject, body), "revision", 0)
+        except Malformed:
+            return  # the fold parks it
+        for delivery, task in self._running.items():
+            if subjects.failure_subject(delivery.order) == subject and delivery.order.revision == revision:
+                self._withdrawn.add(delivery)
+                task.cancel()
 
     async def _serve(self, kind: type[Order], handler: Handler, limit: int) -> None:
         async def deliver(delivery: Delivery) -> None:
@@ -99,14 +113,21 @@ class Worker:
                 await delivery.in_progress()
 
     async def _deliver(self, handler: Handler, delivery: Delivery) -> None:
-        self._running.add(delivery)
+        task = asyncio.current_task()
+        assert task is not None
+        self._running[delivery] = task
         try:
             await self._carry_out(handler, delivery)
         except asyncio.CancelledError:
-            await delivery.nak()
-            raise
+            if delivery not in self._withdrawn:
+                await delivery.nak()
+                raise
+            task.uncancel()
+            log.info("withdrawn", extra={"order": subjects.order_subject(delivery.order)})
+            await delivery.ack()
         finally:
-            self._running.discard(delivery)
+            self._withdrawn.discard(delivery)
+            self._running.pop(delivery, None)
 
     async def _carry_out(self, handler: Handler, delivery: Delivery) -> None:
         order = delivery.order
@@ -135,7 +156,7 @@ class Worker:
         else:
             delay = min(max(failure.after, 0.0), _LONGEST_WISH)
         log.info("an attempt failed: %s", failure, extra={"code": failure.code, "attempt": delivery.attempt, "delay": delay})
-        self._running.discard(delivery)  # a heartbeat after this would take the delay back
+        self._running.pop(delivery, None)  # a heartbeat after this would take the delay back
         await delivery.nak(delay)
         if self._retrying is not None:
             self._retrying(delivery.order, failure, delay)
@@ -143,8 +164,9 @@ class Worker:
 
     async def _give_up(self, delivery: Delivery, failure: Failure) -> None:
         log.warning("gave up: %s", failure, extra={"code": failure.code, "attempt": delivery.attempt})
+        self._running.pop(delivery, None)  # what passes by is our own fact
         await self._bus.log.append_all([self._make_failure(delivery.order, failure)])
 
     async def _end(self, delivery: Delivery) -> None:
-        self._running.discard(delivery)
+        self._running.pop(delivery, None)
         await delivery.ack()

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import msgspec
+
 from pullonce.errors import PlatformInvalid, ReferenceInvalid
 from pullonce.identity import identify_request
 from schemas import subjects
@@ -37,7 +39,7 @@ from schemas.events import (
     StoreOpened,
 )
 from services.coordinator.flight import Ending, Flight, State
-from services.coordinator.intents import End, Intent, Settle, Want
+from services.coordinator.intents import End, Intent, Settle, Want, Withdraw
 from services.coordinator.key import Key, concerned
 
 _REFUSALS = ("reference.invalid", "platform.invalid")
@@ -95,6 +97,8 @@ class Board:
         for key, state in self.keys.items():
             if state.waiters and not state.settled:
                 yield self._want(key, state)
+            elif (withdraw := self._withdrawal(key, state)) is not None:
+                yield withdraw
 
     def want(self, key: str) -> Want | None:
         """The present want of a key; None when it is settled or nobody waits for it any more."""
@@ -107,6 +111,11 @@ class Board:
         """An order for the key is known to be queued or running, and not by hearsay."""
         state = self.keys.get(key)
         return state is not None and self._in_hand(state)
+
+    def unwanted(self, withdraw: Withdraw) -> bool:
+        """Still nobody waits for the key, and that same order is still out."""
+        state = self.keys.get(withdraw.key)
+        return state is not None and self._withdrawal(withdraw.key, state) == withdraw
 
     def flight_in_air(self, ending: Ending) -> bool:
         """The flight of an ending is still here: its ending has not been folded."""
@@ -205,8 +214,14 @@ class Board:
 
     def _cancelled(self, event: PullCancelled, q: int) -> None:
         flight = self.flights.get(event.flight)
-        if flight is not None and flight.ending is None and flight.opened <= event.request < q and flight.requests > 0:
-            flight.requests -= 1
+        if flight is None or flight.ending is not None or not flight.opened <= event.request <= flight.last_request:
+            return
+        if event.request in flight.cancelled:
+            return
+        flight.cancelled.add(event.request)
+        flight.requests -= 1
+        if flight.requests <= 0:
+            self._fail(flight, q, "", "pull.cancelled", "everybody who asked for it has left")
 
     def _ended(self, event: Ending, q: int) -> None:
         flight = self._current(event)
@@ -230,6 +245,7 @@ class Board:
         if event.revision > state.claimed:
             state.claimed, state.claimed_at = event.revision, q
             state.holder = event.holder
+            self._drop_if_unwanted(key, state)
 
     def _settled(self, key: str, event: BlobFetched | LayerUnpacked, q: int) -> None:
         state = self.keys.get(key) or self.keys.setdefault(key, Key())
@@ -278,13 +294,14 @@ class Board:
         state = self.keys.get(key) or self.keys.setdefault(key, Key())
         first = not state.waiters
         state.waiters[flight.name] = flight
+        state.order = flight.order_for(key)
         flight.missing.add(key)
         if first and not self._in_hand(state):
             self._intents.append(self._want(key, state))
 
     def _settle(self, key: str, state: Key, q: int) -> None:
         """A key needs no more work: every flight that waits for it moves on, in this same step."""
-        state.settled = q
+        state.settled, state.order = q, None
         waiters, state.waiters = state.waiters, {}
         self._intents.append(Settle(key, q))
         for flight in waiters.values():
@@ -315,10 +332,11 @@ class Board:
             self._intents.append(Settle(key, q))
 
     def _forget(self, flight: Flight, q: int) -> None:
-        """Let a flight wait for nothing any more. Work that was ordered for it goes on."""
+        """Let a flight wait for nothing any more. Work that was ordered goes on while anybody else waits for it."""
         for key in flight.missing:
             if (state := self.keys.get(key)) is not None:
                 state.waiters.pop(flight.name, None)
+                self._drop_if_unwanted(key, state)
         flight.missing.clear()
         for key in (flight.resolve_key, flight.record_key):
             self._leave(flight, key, q)
@@ -327,6 +345,15 @@ class Board:
         """The flight an event speaks of, if it is this one's and not an earlier one's of the same key."""
         flight = self.flights.get(event.flight)
         return flight if flight is not None and flight.opened == event.opened else None
+
+    def _drop_if_unwanted(self, key: str, state: Key) -> None:
+        if (withdraw := self._withdrawal(key, state)) is not None:
+            self._intents.append(withdraw)
+
+    def _withdrawal(self, key: str, state: Key) -> Withdraw | None:
+        if state.waiters or state.settled or state.order is None or not state.ordered:
+            return None
+        return Withdraw(key, msgspec.structs.replace(state.order, revision=state.claimed))
 
     def _in_hand(self, state: Key) -> bool:
         return state.ordered and state.claimed_at > self.trusted

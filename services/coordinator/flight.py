@@ -23,6 +23,7 @@ class Flight:
     """Everything asked for under one flight key while it is in the air."""
 
     __slots__ = (
+        "cancelled",
         "credential",
         "ended_by",
         "ending",
@@ -58,6 +59,8 @@ class Flight:
         self.opened = opened
         self.state = State.RESOLVING
         self.requests = 0
+        self.cancelled: set[int] = set()
+        """Sequences of requests that were withdrawn."""
         self.last_request = opened
         self.late = 0
         """Requests that came after the end and before the ending was folded: they open the next flight."""

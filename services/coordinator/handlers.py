@@ -13,7 +13,7 @@ from schemas import subjects
 from services.coordinator import claim
 from services.coordinator.board import Board
 from services.coordinator.flight import Ending
-from services.coordinator.intents import End, Intent, Settle, Want
+from services.coordinator.intents import End, Intent, Settle, Want, Withdraw, withdrawn
 from services.coordinator.pursuit import Announce, Get, Outcome, Pause, Pursuer, Pursuit, Put, Send, Step
 
 log = logging.getLogger(__name__)
@@ -96,6 +96,8 @@ class Coordinator:
                 case End(ending=ending, by=by):
                     ours = not by or self._pursuer.holds(by)
                     self._start(self._end(ending, 0.0 if ours else GRACE))
+                case Withdraw(key=key):
+                    self._start(self._withdraw(intent, 0.0 if self._pursuer.holds(key) else GRACE))
         for intent in intents:  # claims are tidied last: an ending asks who holds one
             if isinstance(intent, Settle):
                 self._settle(intent)
@@ -123,6 +125,13 @@ class Coordinator:
             str(ending.__struct_config__.tag),
             extra={"flight": ending.flight, "reference": ending.reference, "covers": ending.covers},
         )
+
+    async def _withdraw(self, withdraw: Withdraw, grace: float) -> None:
+        """Say that an order came to nothing: a worker that runs it hears that and stops. Then clear it from the queue."""
+        await asyncio.sleep(grace)
+        if self.board.unwanted(withdraw):
+            await self._bus.log.append(withdrawn(withdraw.order))
+            await self._bus.orders.withdraw(withdraw.order)
 
     async def _pursue(self, key: str, ensure: bool) -> None:
         """Pursue a key until it has an order; once more if it was wanted anew meanwhile (it failed at once, say)."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from schemas.orders import Order
+from schemas.events import BlobFailed, Event, LayerFailed
+from schemas.orders import FetchBlob, Order, UnpackLayer
 from services.coordinator.flight import Ending
 
 
@@ -40,4 +41,30 @@ class Settle:
     at: int
 
 
-Intent = Want | End | Settle
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Nobody waits for a key any more, and an order for it is queued or running: have that stopped."""
+
+    key: str
+    order: Order
+    """As it was given: with the claim's revision."""
+
+
+Intent = Want | End | Settle | Withdraw
+
+
+def withdrawn(order: Order) -> Event:
+    """The fact that an order was withdrawn: an attempt that concerns nobody and may be made again."""
+    code, message = "order.withdrawn", "nobody waits for it any more"
+    match order:
+        case FetchBlob():
+            return BlobFailed(
+                store=order.store, digest=order.blob.digest, revision=order.revision, source=order.source,
+                concerns="nobody", code=code, message=message,
+            )  # fmt: skip
+        case UnpackLayer():
+            return LayerFailed(
+                store=order.store, chain_id=order.chain_id, blob=order.blob.digest, revision=order.revision,
+                concerns="nobody", code=code, message=message,
+            )  # fmt: skip
+    raise AssertionError(f"only the orders of blobs and layers are withdrawn, not {order!r}")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from schemas.events import BlobFailed, LayerFailed
-from schemas.orders import FetchBlob, UnpackLayer
+from schemas.orders import FetchBlob, Order, UnpackLayer
 from services.coordinator.flight import Flight
 
 
 class Key:
     """What is known of one claim key, and which flights wait for it."""
 
-    __slots__ = ("claimed", "claimed_at", "done", "holder", "settled", "since", "waiters")
+    __slots__ = ("claimed", "claimed_at", "done", "holder", "order", "settled", "since", "waiters")
 
     def __init__(self) -> None:
         self.settled = 0
@@ -21,6 +21,8 @@ class Key:
         self.claimed_at = 0
         self.done = 0
         self.holder = ""
+        self.order: Order | None = None
+        """What was last wanted for it, while it is unsettled."""
         self.waiters: dict[str, Flight] = {}
 
     @property

@@ -62,6 +62,22 @@ async def test_orders_sent_before_anybody_listens_wait(place: Place) -> None:
             assert (await hands.next()).order == fetch(1)
 
 
+async def test_a_withdrawn_order_is_not_delivered_any_more(place: Place) -> None:
+    hands = Hands()
+    async with place.connect() as bus:
+        for number in (1, 2):
+            await bus.orders.send(fetch(number))
+        await bus.orders.withdraw(fetch(1))
+        await bus.orders.withdraw(fetch(3))
+        async with serve(bus, hands):
+            assert (await hands.next()).order == fetch(2)
+            await bus.orders.send(fetch(1))
+            assert (await hands.next()).order == fetch(1)
+            await bus.orders.withdraw(fetch(2))
+            await bus.orders.send(fetch(2))
+            assert (await hands.next()).attempt == 1
+
+
 async def test_the_same_order_is_refused_until_it_is_acknowledged(place: Place) -> None:
     hands = Hands()
     async with place.connect() as bus:

@@ -182,3 +182,39 @@ async def test_an_order_that_kills_its_workers_is_given_up(place: Place) -> None
 )
 def test_backoff_doubles_up_to_a_cap(attempt: int, luck: float, delay: float) -> None:
     assert backoff(attempt, luck) == delay
+
+
+async def test_an_order_that_is_withdrawn_stops_at_once_and_leaves_the_queue(place: Place) -> None:
+    """The log says that the attempt came to nothing: who runs it hears that, stops, and stores no fact of its own."""
+    begun, stopped = asyncio.Event(), asyncio.Event()
+
+    async def handle(order: FetchBlob) -> list[Event]:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+        return done(order)
+
+    async with place.connect() as bus, Reader(bus) as reader:
+        async with running(worker(bus, handle).run()):
+            order = fetch(1, revision=7)
+            await bus.orders.send(order)
+            await asyncio.wait_for(begun.wait(), 20)
+            other = give_up(fetch(1, revision=6), Permanent("older", code="x"))
+            mine = give_up(order, Permanent("nobody waits", code="order.withdrawn", concerns="nobody"))
+            await bus.log.append(other)
+            assert not stopped.is_set(), "another revision is another order"
+            await bus.log.append(mine)
+            await asyncio.wait_for(stopped.wait(), 20)
+            await reader.until(lambda r: len(r.read) == 2)
+
+            async def gone() -> bool:
+                try:
+                    await bus.orders.send(order)
+                except Exception:
+                    return False
+                return True
+
+            await eventually(gone)
+        assert len(reader.read) == 2

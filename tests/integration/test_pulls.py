@@ -14,14 +14,15 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import nats
 import pytest
 
 from pullonce.bus import Recorded
 from pullonce.client import Client, connect
-from pullonce.errors import PullFailed
-from schemas.events import BlobFetched, Event, LayerUnpacked, PullCompleted, PullRequested
+from pullonce.errors import PullFailed as PullFailedError
+from schemas.events import BlobFetched, Event, LayerUnpacked, PullCancelled, PullCompleted, PullFailed, PullRequested
 from tests.support.deployment import Deployment, kinds
 from tests.support.gate import Gate
 from tests.support.images import Image, image, index, layer, tar_of
@@ -82,21 +83,31 @@ def worked(events: list[Event]) -> Counter[str]:
     return Counter(blobs + [e.chain_id for e in events if isinstance(e, LayerUnpacked) and not e.reused])
 
 
-async def requested(client: Client, reference: str, times: int) -> None:
-    """Return when the log holds this many requests for an image."""
-    seen = 0
+E = TypeVar("E", bound=Event)
+
+
+async def happened(client: Client, kind: type[E], times: int, after: int = 0, reference: str = "") -> E:
+    """Return when the log holds this many events of a kind behind a position; the last of them."""
+    found: list[E] = []
     enough = asyncio.Event()
 
     def count(recorded: Recorded) -> None:
-        nonlocal seen
-        seen += isinstance(recorded.event, PullRequested) and recorded.event.reference == reference
-        if seen >= times:
+        event = recorded.event
+        if isinstance(event, kind) and reference in ("", getattr(event, "reference", "")):
+            found.append(event)
+        if len(found) >= times:
             enough.set()
 
     async with asyncio.timeout(TIMEOUT), asyncio.TaskGroup() as tasks:
-        watch = tasks.create_task(client.watch(count))
+        watch = tasks.create_task(client.watch(count, start=after + 1))
         await enough.wait()
         watch.cancel()
+    return found[-1]
+
+
+async def requested(client: Client, reference: str, times: int) -> None:
+    """Return when the log holds this many requests for an image."""
+    await happened(client, PullRequested, times, reference=reference)
 
 
 async def test_twenty_pulls_from_twenty_processes_cost_one(place: Place) -> None:
@@ -149,6 +160,28 @@ async def test_images_that_share_layers_share_the_work(place: Place) -> None:
     assert one.sharing.fetched + two.sharing.fetched == 4
     assert one.sharing.waited + two.sharing.waited + one.sharing.reused + two.sharing.reused == 2
     assert one.chain_id != two.chain_id
+
+
+async def test_who_leaves_leaves_alone_and_the_last_one_stops_the_work(lone: Place) -> None:
+    behind = lone.registry.push("last/leaves", "latest", picture(30, 31))
+    with Gate(lone.registry.host) as gate:
+        reference = gate.reference(behind)
+        async with connect(lone.pullonce.url) as client:
+            before = await client.last_sequence()
+            pulls = [asyncio.create_task(client.pull(reference)) for _ in range(3)]
+            await requested(client, reference, 3)
+            for pull in pulls[:2]:
+                pull.cancel()
+            await happened(client, PullCancelled, 2, before)
+            assert not pulls[2].done()
+            pulls[2].cancel()
+            failed = await happened(client, PullFailed, 1, before)
+            assert failed.code == "pull.cancelled"
+            gate.open()
+            await asyncio.gather(*pulls, return_exceptions=True)
+            again = await client.pull(reference, timeout=TIMEOUT)
+    assert again.sharing.unpacked == 2
+    assert lone.registry.counts()["GET manifests"] == 1, "what was there before they left is used"
 
 
 async def test_one_after_the_end_asks_only_what_the_tag_is(lone: Place) -> None:
@@ -219,14 +252,14 @@ async def test_a_failure_is_typed_and_told_to_all_who_asked(lone: Place) -> None
     lone.registry.forget()
     async with connect(lone.pullonce.url) as client:
         answers = await asyncio.gather(*(client.pull(reference, timeout=TIMEOUT) for _ in range(20)), return_exceptions=True)
-    assert {type(answer) for answer in answers} == {PullFailed}
-    assert {answer.code for answer in answers if isinstance(answer, PullFailed)} == {"MANIFEST_UNKNOWN"}
+    assert {type(answer) for answer in answers} == {PullFailedError}
+    assert {answer.code for answer in answers if isinstance(answer, PullFailedError)} == {"MANIFEST_UNKNOWN"}
     assert lone.registry.counts()["HEAD manifests"] == 1, "twenty waiters on a permanent failure cost one attempt"
 
 
 async def test_a_failed_pull_leaves_the_services_working(lone: Place) -> None:
     async with connect(lone.pullonce.url) as client:
-        with pytest.raises(PullFailed) as refused:
+        with pytest.raises(PullFailedError) as refused:
             await client.pull("127.0.0.1:1/nobody/here", timeout=TIMEOUT)
         assert refused.value.code == "registry.unavailable"
         reference = lone.registry.push("still/working", "latest", picture(17))

@@ -19,6 +19,7 @@ from schemas.events import (
     Event,
     LayerFailed,
     LayerUnpacked,
+    PullCancelled,
     PullCompleted,
     PullFailed,
     PullRecorded,
@@ -32,7 +33,7 @@ from schemas.oci import ChainID, Descriptor, DiffID, Digest
 from schemas.orders import FetchBlob, Order, RecordImage, ResolveReference, UnpackLayer
 from services.coordinator import claim
 from services.coordinator.board import Board
-from services.coordinator.intents import End, Intent, Settle, Want
+from services.coordinator.intents import End, Intent, Settle, Want, Withdraw, withdrawn
 from services.coordinator.pursuit import Announce, Get, Outcome, Pause, Pursuer, Pursuit, Put, Send, Step
 
 STORE = "default"
@@ -92,12 +93,14 @@ class Faults:
     coordinator_dies: float = 0.02
     blob_lost: float = 0.01
     resolve_fails: float = 0.03
+    leaves: float = 0.01
+    """A requester withdraws its request."""
     power_cut: float = 0.002
     """The bus forgets half of the orders it had accepted and everybody starts again."""
 
     @classmethod
     def none(cls) -> "Faults":
-        return cls(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+        return cls(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass
@@ -295,6 +298,9 @@ class World:
             self.disk.discard(name)
             self.append(BlobLost(store=STORE, digest=Digest(name)))
 
+    def withdraw(self, order: Order) -> None:
+        self.orders.pop(subjects.order_subject(order), None)
+
     def forget_orders(self) -> None:
         for subject in sorted(self.orders):
             if self._chance(0.5):
@@ -317,6 +323,7 @@ class Coordinator:
         self.again: set[str] = set()
         self.asleep: dict[str, float] = {}
         self.endings: list[End] = []
+        self.withdrawals: list[Withdraw] = []
         self.puts: list[Put] = []
 
     def step(self) -> bool:
@@ -337,7 +344,7 @@ class Coordinator:
 
     def _carry_on(self) -> bool:
         awake = [key for key in self.pursuits if self.world.now >= self.asleep.get(key, 0.0)]
-        options = [*awake, *(["END"] if self.endings else []), *(["PUT"] if self.puts else [])]
+        options = [*awake, *["END"] * bool(self.endings), *["PUT"] * bool(self.puts), *["STOP"] * bool(self.withdrawals)]
         if not options:
             return False
         match self.world.random.choice(options):
@@ -345,6 +352,11 @@ class Coordinator:
                 end = self.endings.pop(self.world.random.randrange(len(self.endings)))
                 if self.board.flight_in_air(end.ending):
                     self.world.append(end.ending)
+            case "STOP":
+                withdraw = self.withdrawals.pop()
+                if self.board.unwanted(withdraw):
+                    self.world.append(withdrawn(withdraw.order))
+                    self.world.withdraw(withdraw.order)
             case "PUT":
                 self.world.put(self.puts.pop(self.world.random.randrange(len(self.puts))))
             case key:
@@ -370,6 +382,8 @@ class Coordinator:
                     self.pursuits[key] = (self.pursuer.pursue(key, ensure=ensure), None)
                 case End():
                     self.endings.append(intent)
+                case Withdraw():
+                    self.withdrawals.append(intent)
                 case Settle(key=key, at=at):
                     if (put := self.pursuer.settle(key, at)) is not None:
                         self.puts.append(put)
@@ -425,6 +439,10 @@ class Report:
         return bool(self.unanswered or self.ended_twice or self.stuck)
 
 
+Asked = list[tuple[int, PullRequested]]
+"""Requests with their sequences."""
+
+
 def run(
     seed: int,
     *,
@@ -438,7 +456,7 @@ def run(
     images = pictures(random.Random(seed ^ 0x5EED))
     world = World(seed, images, faults or Faults(), protocol or Protocol())
     crew = [Coordinator(world, f"c{n}") for n in range(coordinators)]
-    asked: list[tuple[int, PullRequested]] = []
+    asked: Asked = []
     quiet, moved = 0, True
     for steps in range(most_steps):
         world.now += 0.05 if world.hostile and not moved else 0.002
@@ -451,25 +469,32 @@ def run(
         elif draw < 0.95:
             moved = world.work()
         elif busy:
-            crew = trouble(world, crew, f"{steps}")
+            crew = trouble(world, crew, asked, f"{steps}")
         quiet = quiet + 1 if not busy and not world.orders and all(c.idle for c in crew) else 0
         if quiet > 300:
             break
     return judge(world, asked, stuck=quiet <= 300)
 
 
-def trouble(world: World, crew: list[Coordinator], mark: str) -> list[Coordinator]:
-    """Perhaps a coordinator dies and another starts, perhaps a blob is lost, perhaps the power fails."""
+def trouble(world: World, crew: list[Coordinator], asked: Asked, mark: str) -> list[Coordinator]:
+    """Perhaps a coordinator dies and another starts, a blob is lost, a requester leaves, the power fails."""
     faults, draw = world.faults, world.random.random() * 0.05
     if draw < faults.coordinator_dies:
         number = world.random.randrange(len(crew))
         return [Coordinator(world, f"c{n}.{mark}") if n == number else c for n, c in enumerate(crew)]
     if draw < faults.coordinator_dies + faults.blob_lost:
         world.lose()
-    elif draw < faults.coordinator_dies + faults.blob_lost + faults.power_cut:
+    elif draw < faults.coordinator_dies + faults.blob_lost + faults.leaves and asked:
+        leave(world, *world.random.choice(asked))
+    elif draw < faults.coordinator_dies + faults.blob_lost + faults.leaves + faults.power_cut:
         world.forget_orders()
         return [Coordinator(world, f"c{n}.{mark}") for n in range(len(crew))]
     return crew
+
+
+def leave(world: World, sequence: int, request: PullRequested) -> None:
+    identity = identify_request(request)
+    world.append(PullCancelled(store=request.store, reference=identity.reference, flight=identity.flight, request=sequence))
 
 
 def pictures(source: random.Random) -> list[Image]:
@@ -492,7 +517,7 @@ def ask(world: World) -> tuple[int, PullRequested]:
     return world.append(request), request
 
 
-def judge(world: World, asked: list[tuple[int, PullRequested]], *, stuck: bool) -> Report:
+def judge(world: World, asked: Asked, *, stuck: bool) -> Report:
     """Match every request with the endings of its flight key: the first that covers it is its answer."""
     endings = [event for event in world.log if isinstance(event, PullCompleted | PullFailed)]
     covers: dict[str, int] = {}

@@ -28,7 +28,7 @@ from schemas.oci import ChainID, Descriptor, DiffID, Digest
 from schemas.orders import FetchBlob, RecordImage, ResolveReference, UnpackLayer
 from services.coordinator.board import Board
 from services.coordinator.flight import Flight
-from services.coordinator.intents import End, Intent, Want
+from services.coordinator.intents import End, Intent, Want, Withdraw, withdrawn
 
 MANIFEST = Descriptor(media_type="m", digest=Digest("sha256:" + "a" * 64), size=3)
 CONFIG = Descriptor(media_type="c", digest=Digest("sha256:" + "c" * 64), size=2)
@@ -305,6 +305,65 @@ def test_what_cannot_be_asked_for_is_answered_at_once_and_every_time(given: dict
     assert again.covers > 2
     log.say(again)
     assert not log.board.flights
+
+
+def leave(log: Log, flight: Flight, request: int) -> list[Intent]:
+    return log.say(PullCancelled(reference=flight.reference, flight=flight.name, request=request))
+
+
+def test_when_the_last_requester_leaves_the_flight_ends_and_its_orders_are_withdrawn() -> None:
+    log = Log()
+    flight = log.request("redis")
+    log.request("redis")
+    log.resolve(flight, 1)
+    log.say(BlobClaimed(digest=blob(1).digest, revision=9, holder="c1"))
+    assert not leave(log, flight, 1)
+    assert not leave(log, flight, 1), "the same requester leaves once"
+    intents = leave(log, flight, 2)
+    (stop,) = [intent for intent in intents if isinstance(intent, Withdraw)]
+    assert isinstance(stop.order, FetchBlob)
+    assert (stop.order.revision, stop.key) == (9, subjects.blob_key("default", blob(1).digest))
+    assert log.board.unwanted(stop)
+    end = ending(intents)
+    assert isinstance(end, PullFailed) and end.code == "pull.cancelled"
+    fact = withdrawn(stop.order)
+    log.say(end)
+    assert not wanted(log.say(fact))
+    assert not log.board.unwanted(stop)
+    again = log.request("redis")
+    assert FetchBlob in wanted(log.resolve(again, 1))
+
+
+def test_an_order_that_others_wait_for_is_not_withdrawn() -> None:
+    log = Log()
+    first, second = log.request("redis"), log.request("redis", credential="other")
+    log.resolve(first, 1)
+    log.resolve(second, 1)
+    log.say(BlobClaimed(digest=blob(1).digest, revision=9, holder="c1"))
+    assert not [intent for intent in leave(log, first, 1) if isinstance(intent, Withdraw)]
+
+
+def test_an_order_that_is_accepted_after_everybody_left_is_withdrawn_then() -> None:
+    log = Log()
+    flight = log.request("redis")
+    log.resolve(flight, 1)
+    assert not [intent for intent in leave(log, flight, 1) if isinstance(intent, Withdraw)]
+    (stop,) = log.say(BlobClaimed(digest=blob(1).digest, revision=9, holder="c1"))
+    assert isinstance(stop, Withdraw)
+    assert list(log.board.intents())[-1] == stop, "and again by whoever starts then"
+
+
+def test_who_asks_while_an_order_is_being_withdrawn_has_it_ordered_again() -> None:
+    log = Log()
+    flight = log.request("redis")
+    log.resolve(flight, 1)
+    log.say(BlobClaimed(digest=blob(1).digest, revision=9, holder="c1"))
+    intents = leave(log, flight, 1)
+    (stop,) = [intent for intent in intents if isinstance(intent, Withdraw)]
+    log.say(ending(intents))
+    again = log.request("redis")
+    assert FetchBlob not in wanted(log.resolve(again, 1)), "it is in hand still"
+    assert wanted(log.say(withdrawn(stop.order))) == [FetchBlob]
 
 
 def test_a_requester_who_leaves_is_not_counted() -> None:
