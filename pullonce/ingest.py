@@ -8,7 +8,7 @@ import asyncio
 import fcntl
 import os
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -59,7 +59,7 @@ class Ingest:
                 break
             os.close(self._fd)
             self._fd = -1
-        await asyncio.to_thread(self._continue)
+        await self._in_thread(self._continue)
         missing = self._blob.size - self.offset
         if missing > free_bytes(self._growing):
             raise disk_full(self._growing, missing)
@@ -104,8 +104,7 @@ class Ingest:
             raise self._wrong_size(f"{self.offset} bytes instead of {self._blob.size}")
         if not self._verifier.verified():
             await self._refuse()
-        with disk_errors(self._final, self._blob.size):
-            await asyncio.to_thread(self._publish)
+        await self._in_thread(self._publish)
         self.present = True
 
     async def close(self) -> None:
@@ -121,7 +120,7 @@ class Ingest:
             elif self._fd >= 0:
                 os.close(self._fd)
 
-    # -- below: what happens in a thread, and the one batch in flight --
+    # -- below: what happens in a thread, one thing at a time --
 
     async def _write_pending(self) -> None:
         await self._written()
@@ -131,8 +130,12 @@ class Ingest:
             self._running = loop.run_in_executor(None, self._write_batch, batch)
             self._started = loop.time()
 
+    async def _in_thread(self, work: Callable[[], None]) -> None:
+        self._running = asyncio.get_running_loop().run_in_executor(None, work)
+        await self._written()
+
     async def _written(self) -> None:
-        """Wait for the batch in flight; a cancelled waiter leaves it running, since a thread cannot be stopped."""
+        """Wait for the work in flight; a cancelled waiter leaves it running, since a thread cannot be stopped."""
         if self._running is not None:
             await asyncio.shield(self._running)
             self._running = None
@@ -162,15 +165,13 @@ class Ingest:
         self.offset = self.stored = self._inherited = position
 
     def _publish(self) -> None:
-        if self._sync:
-            os.fsync(self._fd)
-        try:
+        with disk_errors(self._final, self._blob.size):
+            if self._sync:
+                os.fsync(self._fd)
+            self._final.parent.mkdir(exist_ok=True)  # the first blob of its digest algorithm
             self._growing.rename(self._final)
-        except FileNotFoundError:
-            self._final.parent.mkdir(exist_ok=True)
-            self._growing.rename(self._final)
-        if self._sync:
-            sync_directory(self._final.parent)
+            if self._sync:
+                sync_directory(self._final.parent)
 
     async def _refuse(self) -> None:
         actual, inherited = self._verifier.actual(), self._inherited

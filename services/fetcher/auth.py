@@ -146,7 +146,10 @@ class Authorizer:
 
     async def _ask(self, challenge: Challenge, scope: list[str], secret: Secret | None) -> tuple[int, bytes, float | None]:
         """GET with the password, as docker does; POST to trade an identity token."""
-        url = yarl.URL(challenge.realm)
+        try:
+            url = yarl.URL(challenge.realm)
+        except ValueError:
+            raise Permanent("the registry names a malformed token server", code="realm.refused") from None
         proxy = self._settings.proxy(url.scheme, url.host or "")
         about = {"service": challenge.service} if challenge.service else {}
         with registry_errors(f"the token server {redacted(challenge.realm)}"):

@@ -80,7 +80,10 @@ def check_realm(realm: str, registry: str, *, plain: bool) -> None:
     """
     if plain:
         return
-    parts = urlsplit(realm)
+    try:
+        parts = urlsplit(realm)
+    except ValueError:
+        raise _refused("", registry, "has a malformed address") from None
     if parts.scheme != "https":
         raise _refused(realm, registry, "is not reached by https")
     host = parts.hostname or ""

@@ -20,7 +20,7 @@ def bytes_to_skip(status: int, headers: Mapping[str, str], position: int, blob: 
         position: first byte that is wanted.
 
     Raises:
-        Permanent: `size.mismatch`; the source's blob has another size than the descriptor says.
+        Permanent: `size.mismatch`, where the source's blob has another size than the descriptor says; `registry.encoding`.
     """
     if status == 206:
         given = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
@@ -30,8 +30,13 @@ def bytes_to_skip(status: int, headers: Mapping[str, str], position: int, blob: 
             _check_size(int(given[3]), blob)
         return position - int(given[1])
     if status == 200:
-        # The server knows no ranges, or was asked for the whole. Only an encoded body may be shorter than the blob.
+        # The server knows no ranges, or was asked for the whole.
         length = headers.get("Content-Length", "")
+        encoding = headers.get("Content-Encoding", "identity")
+        if encoding != "identity" and length != str(blob.size):
+            # Storage may label a gzip layer so, which is then the blob itself; a body that was compressed on the way is not.
+            why = f"something before the source compresses {blob.digest} ({encoding[:40]!r}), though it was asked not to"
+            raise Permanent(why, code="registry.encoding")
         if length.isdigit():
             _check_size(int(length), blob)
         return position

@@ -159,7 +159,7 @@ class Registry:
                     yield response
                     return
                 await _drain(response)
-                target = url.join(yarl.URL(location, encoded=True))
+                target = _target(url, location)
             finally:
                 response.release()
             if not _same_place(url, target):
@@ -234,6 +234,16 @@ async def _drain(response: aiohttp.ClientResponse) -> None:
     """Read the rest of a short answer, so that its connection can be used again."""
     with suppress(aiohttp.ClientError, TimeoutError, OSError):
         await read_limited(response, _ERROR_LIMIT)
+
+
+def _target(url: yarl.URL, location: str) -> yarl.URL:
+    """Where a redirect leads. A signed address is taken letter by letter."""
+    try:
+        target = url.join(yarl.URL(location, encoded=True))
+        target.origin()
+    except ValueError:
+        raise Permanent(f"{redacted(str(url))} redirects to nowhere", code="registry.redirects") from None
+    return target
 
 
 def _same_place(one: yarl.URL, other: yarl.URL) -> bool:

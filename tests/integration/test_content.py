@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import subprocess
@@ -54,6 +55,13 @@ async def test_a_blob_is_visible_when_it_is_committed_and_not_before(content: Co
     assert content.size(BLOB.digest) == len(CONTENT)
     assert not content.ingest_path(BLOB.digest).exists()
     assert await store(content) == "present"
+
+
+async def test_another_digest_algorithm(content: ContentStore) -> None:
+    digest = Digest(f"sha512:{hashlib.sha512(CONTENT).hexdigest()}")
+    await content.put(Descriptor(media_type="", digest=digest, size=len(CONTENT)), CONTENT)
+    assert content.blob_path(digest).parent.name == "sha512"
+    assert content.read(digest, 10_000_000) == CONTENT
 
 
 @pytest.mark.parametrize("size", [0, 1, 1_000_000, 1_700_001, 2_499_999])
@@ -118,6 +126,20 @@ async def test_a_waiting_writer_may_leave(content: ContentStore) -> None:
     assert await waiting[4] == "present"
     async with content.ingest(BLOB) as ingest:  # nobody who left still holds the lock
         assert ingest.present
+
+
+async def test_a_writer_may_be_cancelled_at_any_moment(content: ContentStore) -> None:
+    for turns in range(60):
+        attempt = asyncio.ensure_future(store(content, step=300_000))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        attempt.cancel()
+        await asyncio.gather(attempt, return_exceptions=True)
+        if content.has(BLOB.digest):
+            assert content.read(BLOB.digest, 10_000_000) == CONTENT
+            content.discard(BLOB.digest)
+    await store(content)
+    assert content.read(BLOB.digest, 10_000_000) == CONTENT
 
 
 _WRITER = """

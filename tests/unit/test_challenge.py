@@ -99,6 +99,7 @@ def test_realms_that_are_asked(realm: str, registry: str, plain: bool) -> None:
         "https://[::1]/",
         "https://[fe80::1]/",
         "ftp://example.com/",
+        "https://[",
         "/token",
         "",
     ],

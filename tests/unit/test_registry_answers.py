@@ -117,6 +117,13 @@ def test_a_blob_of_another_size(status: int, headers: dict[str, str]) -> None:
     assert failed.value.code == "size.mismatch"
 
 
+def test_a_label_of_encoding_is_no_harm_but_encoding_is() -> None:
+    assert bytes_to_skip(200, {"Content-Encoding": "gzip", "Content-Length": "100"}, 0, BLOB) == 0
+    with pytest.raises(Permanent, match="asked not to") as failed:
+        bytes_to_skip(200, {"Content-Encoding": "gzip", "Content-Length": "60"}, 0, BLOB)
+    assert failed.value.code == "registry.encoding"
+
+
 LAYER = layer(tar_of({"a": b"b"}))
 IMAGE, DOCKER = image([LAYER]), image([LAYER], docker=True)
 

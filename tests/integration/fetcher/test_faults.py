@@ -228,6 +228,15 @@ async def test_redirects_without_end_and_refusals_of_storage(fetcher: Opened) ->
         assert failed.value.code == "registry.storage" and "secret" not in str(failed.value)
 
 
+@pytest.mark.parametrize("location", ["mailto:someone", "http://[", "ftp://127.0.0.1/x"])
+async def test_redirects_to_nowhere(fetcher: Opened, location: str) -> None:
+    async with FaultyRegistry(IMAGE) as registry, fetcher() as f:
+        registry.plan("HEAD", answers(307, headers={"Location": location}))
+        with pytest.raises(Permanent) as failed:
+            await f.resolve(registry.reference)
+        assert failed.value.code == "registry.redirects"
+
+
 async def test_a_cancelled_fetch_keeps_what_came(fetcher: Opened) -> None:
     sent, never = asyncio.Event(), asyncio.Event()
 
