@@ -7,19 +7,15 @@ import socket
 import sys
 
 from pullonce import discovery, environment
-from pullonce.errors import BusError, PullFailed
+from pullonce.errors import PullFailed
 from pullonce.identity import identify
 from pullonce.request import Ending, Wanted
-from pullonce.thin import Connection, ConnectionLost, Message, Unsupported, Woken
+from pullonce.thin import Message, Unsupported, Woken
 from pullonce.thin_pull import Pull
-from schemas.subjects import PING_SUBJECT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pullonce.progress_view import ProgressView
-
-HERE = 0.3
-"""Seconds that somebody at the default address has to say that it is pullonce."""
 
 
 def pull(args: argparse.Namespace) -> int:
@@ -95,7 +91,8 @@ def _report(ending: Ending, *, as_json: bool) -> int:
     if as_json:
         print(ending.body.decode())
     if not ending.completed:
-        raise PullFailed(f"{fields.get('reference')}: {fields.get('message')}", code=str(fields.get("code")))
+        reference, message = str(fields.get("reference")), str(fields.get("message"))
+        raise PullFailed(message if reference in message else f"{reference}: {message}", code=str(fields.get("code")))
     if not as_json:
         print("\n".join(summary(fields)))
     return 0
@@ -158,31 +155,17 @@ def _watcher(view: "ProgressView") -> "Callable[[Message], None]":
 def _bus(home: str, store: str) -> "tuple[str, discovery.Lock | None]":
     """The bus to ask, and the lock that keeps a temporary one alive.
 
-    The configured address if there is one; else what serves this home; else whoever answers as pullonce at the default
-    address; else the embedded default, started for as long as somebody uses it.
+    The configured address if there is one; else what serves this home; else the embedded default, started for as long as
+    somebody uses it.
     """
     if url := environment.nats_url():
         return url, None
     if found := discovery.use(home):
         return found[0].url, found[1]
-    if _answers(environment.DEFAULT_URL):
-        return environment.DEFAULT_URL, None
     from pullonce.temporary import start
 
     served, users = start(home, store, say)
     return served.url, users
-
-
-def _answers(url: str) -> bool:
-    try:
-        link = Connection(url, timeout=HERE)
-        pongs = link.subscribe(f"{link.inbox}.pong")
-        link.publish(PING_SUBJECT, b"", reply=f"{link.inbox}.pong")
-        message = link.receive(HERE)
-        link.close()
-    except (BusError, ConnectionLost, Unsupported):
-        return False
-    return message is not None and message.sid == pongs and not message.status
 
 
 def _let_go(home: str, users: discovery.Lock) -> None:

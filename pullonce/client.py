@@ -49,15 +49,15 @@ async def connect(url: str = "", *, name: str = "pullonce client", patience: flo
     """Connect to the bus for as long as the block lasts.
 
     Args:
-        url: `nats://…` or `tls://…`, credentials included; empty: `PULLONCE_NATS_URL`, else the `pullonce up` of this home,
-            else `nats://127.0.0.1:4222`.
+        url: `nats://…` or `tls://…`, credentials included; empty: `PULLONCE_NATS_URL`, else the `pullonce up` of this home.
         name: what the server's monitoring calls the connection.
 
     Raises:
+        ServicesMissing: no address is given or configured, and nothing serves this home.
         BusUnavailable: nobody answers within `patience` seconds.
         BusUnsuitable: the server is too old or lacks JetStream.
     """
-    address = url or next(discovery.addresses(str(configured_home())))
+    address = url or discovery.bus_address(str(configured_home()))
     settings = BusSettings.from_env(name, {**os.environ, "PULLONCE_NATS_URL": address})
     async with connect_bus(settings, patience=patience) as bus:
         flights = Flights(bus)

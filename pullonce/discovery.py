@@ -15,10 +15,7 @@ import os
 import time
 
 from pullonce import environment
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from pullonce.errors import ServicesMissing
 
 
 class Served:
@@ -129,13 +126,19 @@ def use(home: str) -> tuple[Served, Lock | None] | None:
     return found, users
 
 
-def addresses(home: str) -> "Iterator[str]":
-    """Addresses at which pullonce may answer, most binding first: the configured one alone, or else the usual places."""
+def bus_address(home: str) -> str:
+    """Where the bus is: the configured address, else that of whatever serves this home.
+
+    Never a usual port for luck: what answers there may serve another home, and would pull into that.
+
+    Raises:
+        ServicesMissing: none is configured, and nothing serves this home.
+    """
     if url := environment.nats_url():
-        yield url
-        return
-    found = served(home)
-    yield found.url if found else environment.DEFAULT_URL
+        return url
+    if found := served(home):
+        return found.url
+    raise ServicesMissing(f"nothing serves {home}: start it with `pullonce up`, or set PULLONCE_NATS_URL")
 
 
 def wait_until_gone(pid: int, started: str, seconds: float) -> bool:
