@@ -1,7 +1,6 @@
-"""The growing file of one blob: one writer at a time, continued after a crash, visible to others only when verified.
+"""A blob on its way into the store: one writer at a time, continued after a crash, visible to others only when verified.
 
-Bytes are collected to batches of 1 MB; a thread writes and hashes a batch while the event loop receives the next one. The
-size of the file is the number of bytes that a follower may read.
+Bytes are collected to batches of 1 MB; a thread writes and hashes a batch while the event loop receives the next one.
 """
 
 import asyncio
@@ -12,9 +11,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from pullonce.disk import disk_errors, disk_full, free_bytes, sync_directory
+from pullonce.disk import disk_errors, disk_full, free_bytes
 from pullonce.errors import Permanent, Retryable
-from pullonce.oci.digest import Verifier
+from pullonce.growing import GrowingFile
 from schemas.oci import Descriptor
 
 _BATCH = 1 << 20
@@ -23,46 +22,29 @@ _INTERVAL = 0.1
 
 
 class Ingest:
-    """A blob on its way in. Made by `ContentStore.ingest`; valid inside its context only.
+    """One attempt at a blob. Made by `ContentStore.ingest`; valid inside its context only.
 
     Attributes:
         present: the blob is complete and visible: there before, or committed.
         offset: bytes that were accepted; the next one to fetch.
-        stored: bytes in the growing file, readable by others.
     """
 
-    def __init__(self, growing: Path, final: Path, blob: Descriptor, *, sync: bool) -> None:
-        self.present = False
+    def __init__(self, file: GrowingFile, final: Path, blob: Descriptor) -> None:
+        self.present = final.exists()
         self.offset = 0
-        self.stored = 0
-        self._growing = growing
+        self._file = file
         self._final = final
         self._blob = blob
-        self._sync = sync
-        self._fd = -1
-        self._verifier = Verifier(blob.digest)
         self._inherited = 0
         self._pending: list[bytes] = []
         self._pending_size = 0
         self._running: asyncio.Future[None] | None = None
         self._started = 0.0
 
-    async def open(self) -> None:
-        """Take the lock, then look: the blob may have been completed by whoever held it."""
-        while True:
-            self._fd = await _open_locked(self._growing)
-            if self._final.exists():
-                self.present = True
-                self._growing.unlink(missing_ok=True)
-                return
-            if _still_named(self._fd, self._growing):
-                break
-            os.close(self._fd)
-            self._fd = -1
-        await self._in_thread(self._continue)
-        missing = self._blob.size - self.offset
-        if missing > free_bytes(self._growing):
-            raise disk_full(self._growing, missing)
+    @property
+    def stored(self) -> int:
+        """Bytes in the growing file, readable by others."""
+        return self._file.stored
 
     async def write(self, chunk: bytes) -> None:
         """Append bytes. Returns as soon as they are accepted; a batch of an earlier call may still be on its way to the disk.
@@ -82,15 +64,14 @@ class Ingest:
     async def flush(self) -> None:
         """Wait until every accepted byte is in the growing file."""
         await self._write_pending()
-        await self._written()
+        await self._settled()
 
     async def restart(self) -> None:
         """Drop everything that was written and begin again at offset 0."""
         self._pending, self._pending_size = [], 0
-        await self._written()
-        os.ftruncate(self._fd, 0)
-        self._verifier = Verifier(self._blob.digest)
-        self.offset = self.stored = self._inherited = 0
+        await self._settled()
+        self._file.empty()
+        self.offset = self._inherited = 0
 
     async def commit(self) -> None:
         """Verify size and digest, sync, and make the blob visible.
@@ -102,10 +83,18 @@ class Ingest:
         await self.flush()
         if self.offset != self._blob.size:
             raise self._wrong_size(f"{self.offset} bytes instead of {self._blob.size}")
-        if not self._verifier.verified():
+        if not self._file.verifier.verified():
             await self._refuse()
-        await self._in_thread(self._publish)
+        await self._in_thread(lambda: self._file.publish(self._final))
         self.present = True
+
+    async def take_over(self) -> None:
+        """Go on behind what an earlier attempt left. Raises Permanent (`disk.full`) where the rest visibly has no room."""
+        await self._in_thread(self._file.take_over)
+        self.offset = self._inherited = self._file.stored
+        missing = self._blob.size - self.offset
+        if missing > free_bytes(self._final):
+            raise disk_full(self._final, missing)
 
     async def close(self) -> None:
         """Give up the lock. What was accepted stays in the growing file for the next attempt."""
@@ -114,67 +103,35 @@ class Ingest:
                 with suppress(Permanent):
                     await self.flush()
         finally:
-            # The thread must be done with the descriptor before its number may be used for another file.
+            # A thread must be done with the file before its descriptor may stand for another one.
             if self._running is not None and not self._running.done():
-                self._running.add_done_callback(lambda _, fd=self._fd: os.close(fd))  # type: ignore[misc]
-            elif self._fd >= 0:
-                os.close(self._fd)
-
-    # -- below: what happens in a thread, one thing at a time --
+                self._running.add_done_callback(lambda _: self._file.close())
+            else:
+                self._file.close()
 
     async def _write_pending(self) -> None:
-        await self._written()
+        await self._settled()
         if self._pending:
             batch, self._pending, self._pending_size = self._pending, [], 0
-            loop = asyncio.get_running_loop()
-            self._running = loop.run_in_executor(None, self._write_batch, batch)
-            self._started = loop.time()
+            self._start(lambda: self._file.append(batch))
 
     async def _in_thread(self, work: Callable[[], None]) -> None:
-        self._running = asyncio.get_running_loop().run_in_executor(None, work)
-        await self._written()
+        self._start(work)
+        await self._settled()
 
-    async def _written(self) -> None:
+    def _start(self, work: Callable[[], None]) -> None:
+        loop = asyncio.get_running_loop()
+        self._running = loop.run_in_executor(None, work)
+        self._started = loop.time()
+
+    async def _settled(self) -> None:
         """Wait for the work in flight; a cancelled waiter leaves it running, since a thread cannot be stopped."""
         if self._running is not None:
             await asyncio.shield(self._running)
             self._running = None
 
-    def _write_batch(self, batch: list[bytes]) -> None:
-        data = b"".join(batch) if len(batch) > 1 else batch[0]
-        with disk_errors(self._growing, self._blob.size - self.stored):
-            view = memoryview(data)
-            position = self.stored
-            while view:
-                written = os.pwrite(self._fd, view, position)
-                position += written
-                view = view[written:]
-        self._verifier.update(data)
-        self.stored = position
-
-    def _continue(self) -> None:
-        """Take over what an earlier attempt left. Longer than the blob can only be rubbish."""
-        size = os.fstat(self._fd).st_size
-        if size > self._blob.size:
-            os.ftruncate(self._fd, 0)
-            return
-        position = 0
-        while position < size and (chunk := os.pread(self._fd, _BATCH, position)):
-            self._verifier.update(chunk)
-            position += len(chunk)
-        self.offset = self.stored = self._inherited = position
-
-    def _publish(self) -> None:
-        with disk_errors(self._final, self._blob.size):
-            if self._sync:
-                os.fsync(self._fd)
-            self._final.parent.mkdir(exist_ok=True)  # the first blob of its digest algorithm
-            self._growing.rename(self._final)
-            if self._sync:
-                sync_directory(self._final.parent)
-
     async def _refuse(self) -> None:
-        actual, inherited = self._verifier.actual(), self._inherited
+        actual, inherited = self._file.verifier.actual(), self._inherited
         await self.restart()
         message = f"what the source sends as {self._blob.digest} has the digest {actual}"
         if inherited:
@@ -189,21 +146,27 @@ class Ingest:
 @asynccontextmanager
 async def ingesting(growing: Path, final: Path, blob: Descriptor, *, sync: bool) -> AsyncIterator[Ingest]:
     """See `ContentStore.ingest`."""
-    ingest = Ingest(growing, final, blob, sync=sync)
+    with disk_errors(growing, blob.size):
+        file = await _open(growing, final, blob, sync=sync)
+    ingest = Ingest(file, final, blob)
     try:
-        with disk_errors(growing, blob.size):
-            await ingest.open()
+        if not ingest.present:
+            await ingest.take_over()
         yield ingest
     finally:
         await ingest.close()
 
 
-def _still_named(fd: int, path: Path) -> bool:
-    """Whether the open file is the one that bears the name: whoever held the lock before may have renamed or removed it."""
-    try:
-        return os.path.samestat(os.fstat(fd), path.stat())
-    except FileNotFoundError:
-        return False
+async def _open(growing: Path, final: Path, blob: Descriptor, *, sync: bool) -> GrowingFile:
+    """Take the lock, then look: whoever held it may have completed the blob, or removed the file."""
+    while True:
+        file = GrowingFile(await _open_locked(growing), growing, blob, sync=sync)
+        if final.exists():
+            growing.unlink(missing_ok=True)
+            return file
+        if file.still_named():
+            return file
+        file.close()
 
 
 async def _open_locked(path: Path) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 
 from pullonce.bus import Bus, Delivery
 from pullonce.errors import BusError, Permanent, Retryable
+from pullonce.failpoints import reach
 from schemas import events, subjects
 from schemas.events import Event, Malformed
 from schemas.orders import Order
@@ -134,7 +135,11 @@ class Worker:
         try:
             if delivery.attempt > _POISONOUS * self._attempts:
                 raise Permanent(f"delivered {delivery.attempt} times", code="order.poisonous", concerns="key")
-            await self._bus.log.append_all(await handler(order))
+            reach("order.received")
+            facts = await handler(order)
+            reach("fact.ready")
+            await self._bus.log.append_all(facts)
+            reach("fact.stored")
         except Retryable as exc:
             return await self._try_again(delivery, exc)
         except Permanent as exc:

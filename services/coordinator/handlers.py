@@ -9,6 +9,7 @@ from typing import Any
 
 from pullonce.bus import Bus, Recorded
 from pullonce.errors import Duplicate, WrongRevision
+from pullonce.failpoints import reach
 from schemas import subjects
 from services.coordinator import claim
 from services.coordinator.board import Board
@@ -21,6 +22,10 @@ log = logging.getLogger(__name__)
 GRACE = 0.25
 """Seconds that a coordinator leaves to the one whose claim ended a flight before it stores the ending itself. All of them
 would store the same; waiting spares those who listen on core NATS the copies. Only a death makes anyone wait for it."""
+
+LAST_STEPS = 2.0
+"""Seconds that a coordinator which is told to stop takes to finish what it has begun. A claim that it left *held* would keep
+others waiting for a lease."""
 
 
 class Coordinator:
@@ -39,6 +44,10 @@ class Coordinator:
         self._parked = 0
         self._ready: Callable[[], Coroutine[Any, Any, None]] | None = None
         self._tasks: asyncio.TaskGroup | None = None
+        self._begun: set[asyncio.Task[Any]] = set()
+        self._asleep: set[asyncio.Task[Any]] = set()
+        """Those of the begun that wait for somebody else, and need not be waited for."""
+        self._stopping = False
 
     async def run(self, ready: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
         """Coordinate until cancelled or until the bus is closed for good.
@@ -50,7 +59,19 @@ class Coordinator:
         self._parked = await self._bus.log.last_parked()
         self._bus.signals.on_reconnect(self._look_again)
         async with asyncio.TaskGroup() as self._tasks:
-            await self._bus.log.follow(self._fold, idle=self._caught_up)
+            try:
+                await self._bus.log.follow(self._fold, idle=self._caught_up)
+            except asyncio.CancelledError:
+                await self._finish()
+                raise
+
+    async def _finish(self) -> None:
+        """Take the last steps of what was begun: give the orders of the claims that were won, say the endings that are ours."""
+        self._stopping = True
+        for task in self._asleep:
+            task.cancel()
+        if self._begun:
+            await asyncio.wait(self._begun, timeout=LAST_STEPS)
 
     # -- fold ----------------------------------------------------------------------------------------------------------
 
@@ -117,10 +138,12 @@ class Coordinator:
 
     async def _end(self, ending: Ending, grace: float) -> None:
         if grace:
-            await asyncio.sleep(grace)
+            await self._sleep(asyncio.sleep(grace))
             if not self.board.flight_in_air(ending):
                 return
+        reach("ending.ready")
         await self._bus.log.append(ending, cause=ending.covers - 1)
+        reach("ending.stored")
         log.info(
             str(ending.__struct_config__.tag),
             extra={"flight": ending.flight, "reference": ending.reference, "covers": ending.covers},
@@ -128,7 +151,7 @@ class Coordinator:
 
     async def _withdraw(self, withdraw: Withdraw, grace: float) -> None:
         """Say that an order came to nothing: a worker that runs it hears that and stops. Then clear it from the queue."""
-        await asyncio.sleep(grace)
+        await self._sleep(asyncio.sleep(grace))
         if self.board.unwanted(withdraw):
             await self._bus.log.append(withdrawn(withdraw.order))
             await self._bus.orders.withdraw(withdraw.order)
@@ -139,7 +162,7 @@ class Coordinator:
             await self._drive(key, self._pursuer.pursue(key, ensure=ensure))
         finally:
             again = self._pursued.pop(key)
-        if again:
+        if again and not self._stopping:
             self._want(key, ensure=False)
 
     async def _drive(self, key: str, pursuit: Pursuit) -> None:
@@ -164,21 +187,26 @@ class Coordinator:
                 if event is None:
                     return await self._put(put)
                 kept, _ = await asyncio.gather(self._put(put), self._bus.log.append(event))
+                reach("claim.ordered")
                 return kept
             case Pause(seconds=seconds):
                 return 1 if await self._slept(key, seconds) else None
 
     async def _put(self, put: Put) -> int | None:
         try:
-            return await self._bus.claims.put(put.key, claim.encode(put.value), expected=put.expected, ttl=put.ttl)
+            revision = await self._bus.claims.put(put.key, claim.encode(put.value), expected=put.expected, ttl=put.ttl)
         except WrongRevision:
             return None
+        if isinstance(put.value, claim.Held):
+            reach("claim.held")
+        return revision
 
     async def _send(self, order: Any) -> None:
         try:
             await self._bus.orders.send(order)
         except Duplicate:
             log.debug("order is queued already", extra={"subject": subjects.order_subject(order)})
+        reach("order.sent")
 
     async def _slept(self, key: str, seconds: float) -> bool:
         """Sleep out somebody's lease, or wake when the key settles. Only a claim that stays without an order makes anyone
@@ -186,7 +214,7 @@ class Coordinator:
         news = self._news.setdefault(key, asyncio.Event())
         try:
             async with asyncio.timeout(seconds):
-                await news.wait()
+                await self._sleep(news.wait())
             return False
         except TimeoutError:
             return True
@@ -195,4 +223,19 @@ class Coordinator:
 
     def _start(self, work: Coroutine[Any, Any, Any]) -> None:
         assert self._tasks is not None, "acted before run()"
-        self._tasks.create_task(work)
+        task = self._tasks.create_task(work)
+        self._begun.add(task)
+        task.add_done_callback(self._begun.discard)
+
+    async def _sleep(self, waiting: Coroutine[Any, Any, Any]) -> None:
+        """Wait for what others may do; a coordinator that is told to stop does not."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._asleep.add(task)
+        try:
+            if self._stopping:
+                waiting.close()
+                raise asyncio.CancelledError
+            await waiting
+        finally:
+            self._asleep.discard(task)

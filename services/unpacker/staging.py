@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from pullonce.disk import disk_errors
+from pullonce.failpoints import reach
 from pullonce.snapshots import Snapshot, Snapshots, boot_id
 from services.unpacker.rights import opaque_attribute
 
@@ -96,9 +97,11 @@ class Staging:
                     link.symlink_to(Path("..", "snapshots", target.name, "fs"))
                 except FileExistsError:
                     pass
+            reach("snapshot.made")
             while True:
                 try:
                     draft.snapshot.rename(target)
+                    reach("snapshot.renamed")
                     return True
                 except OSError as exc:
                     if exc.errno not in (errno.EEXIST, errno.ENOTEMPTY):
