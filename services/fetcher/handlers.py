@@ -16,9 +16,8 @@ from pullonce.errors import Permanent, PlatformInvalid, ReferenceInvalid, Retrya
 from pullonce.images import ImageRecord
 from pullonce.ingest import Ingest
 from pullonce.oci import platform as platforms
-from pullonce.oci.digest import chain_ids, digest_bytes
+from pullonce.oci.digest import digest_bytes
 from pullonce.oci.reference import Reference, parse
-from pullonce.snapshots import Snapshots
 from pullonce.stopwatch import timed, turn
 from schemas.events import (
     BlobFailed,
@@ -28,13 +27,13 @@ from schemas.events import (
     PullResolved,
     PullUnrecorded,
     PullUnresolved,
-    ResolvedLayer,
     Source,
     StoreOpened,
 )
-from schemas.oci import ChainID, Descriptor, DiffID, Manifest
+from schemas.oci import Descriptor
 from schemas.orders import FetchBlob, Order, RecordImage, ResolveReference
-from services.fetcher.manifest import DOCKER_MANIFEST, MANIFEST_LIMIT, OCI_MANIFEST, in_oci_types, read_document
+from services.fetcher.inventory import Inventory
+from services.fetcher.manifest import DOCKER_MANIFEST, MANIFEST_LIMIT, OCI_MANIFEST, in_oci_types
 from services.fetcher.progress import Announcer
 from services.fetcher.registry import Registry
 from services.fetcher.resolve import Image, Resolver
@@ -55,7 +54,7 @@ class Handlers:
     def __init__(self, registry: Registry, content: ContentStore, signals: Signals, *, store: str, at_once: int = 3) -> None:
         self._registry = registry
         self._content = content
-        self._snapshots = Snapshots(content.root)
+        self._inventory = Inventory(content)
         self._signals = signals
         self._store = store
         self._incarnation = content.incarnation
@@ -69,7 +68,7 @@ class Handlers:
         reference, wanted = _read(order)
         source = Source(registry=reference.registry, repository=reference.repository, credential=order.credential)
         resolver = Resolver(self._registry, self._content, source, wanted)
-        image = self._listed(resolver, str(reference), wanted) if order.policy == "if-not-present" else None
+        image = self._inventory.listed(resolver, str(reference), wanted) if order.policy == "if-not-present" else None
         if image is None:
             image = await resolver.resolve(reference)
         if not platforms.serves(image.platform, wanted):
@@ -98,7 +97,7 @@ class Handlers:
     async def record_image(self, order: RecordImage) -> list[Event]:
         """List an image under its reference."""
         opened = self._reopened()
-        self._check_complete(order)
+        self._inventory.check_complete(order)
         record = ImageRecord(
             reference=order.reference,
             platform=order.platform,
@@ -181,22 +180,8 @@ class Handlers:
             await announcer.aborted(ingest.stored, str(exc) or type(exc).__name__)
             raise
 
-    def _listed(self, resolver: Resolver, reference: str, wanted: str) -> Image | None:
-        """The image that the store lists, if all of it is there: whoever is content with it costs no request."""
-        record = self._content.images.find(reference, wanted)
-        if record is None:
-            return None
-        try:
-            image = resolver.stored(record.digest, record.manifest)
-        except Permanent:
-            return None
-        return image if all(self._content.has(layer.digest) for layer in image.layers) else None
-
     def _resolved(self, order: ResolveReference, source: Source, image: Image) -> PullResolved:
-        chain: list[ChainID] = [ChainID("")] * len(image.layers)
-        if all(image.diff_ids):
-            chain = chain_ids(image.diff_ids)
-        layers = tuple(map(self._layer, image.layers, image.diff_ids, chain))
+        layers = self._inventory.layers(image)
         return PullResolved(
             store=order.store,
             reference=order.reference,
@@ -208,39 +193,9 @@ class Handlers:
             manifest=image.manifest,
             config=image.config,
             layers=layers,
-            recorded=self._recorded(order.reference, image, tuple(filter(None, chain))),
+            recorded=self._inventory.recorded(order.reference, image, layers),
             revision=order.revision,
         )
-
-    def _layer(self, blob: Descriptor, diff_id: DiffID, chain_id: ChainID) -> ResolvedLayer:
-        return ResolvedLayer(
-            blob=Descriptor(media_type=blob.media_type, digest=blob.digest, size=blob.size, urls=blob.urls),
-            diff_id=diff_id,
-            chain_id=chain_id,
-            fetched=self._content.has(blob.digest),
-            unpacked=bool(chain_id) and self._snapshots.has(chain_id),
-        )
-
-    def _recorded(self, reference: str, image: Image, chain: tuple[ChainID, ...]) -> bool:
-        return any(
-            record.platform == image.platform
-            and (record.digest, record.manifest.digest, record.chain_ids) == (image.digest, image.manifest.digest, chain)
-            for record in self._content.images.named(reference)
-        )
-
-    def _check_complete(self, order: RecordImage) -> None:
-        """The list names nothing that is not there: a blob may have been lost since the flight saw it settle."""
-        _, document = read_document(
-            self._content.read(order.manifest.digest, MANIFEST_LIMIT), order.manifest.media_type, order.reference
-        )
-        layers = document.layers if isinstance(document, Manifest) and not self._unpacked(order) else ()
-        for blob in (order.config, *layers):
-            if not self._content.has(blob.digest):
-                why = f"{blob.digest} is not in the store any more, so {order.reference} cannot be listed"
-                raise Permanent(why, code="blob.missing", concerns="key")
-
-    def _unpacked(self, order: RecordImage) -> bool:
-        return bool(order.chain_ids) and all(map(self._snapshots.has, order.chain_ids))
 
     async def _translated(self, manifest: Descriptor) -> Descriptor | None:
         """Store a manifest of docker's once more, in OCI's types; None where it is in these already."""

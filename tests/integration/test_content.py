@@ -296,7 +296,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 async def test_a_disk_with_too_little_room_says_so_before_the_transfer(small_disk: Path) -> None:
     content = open_store(small_disk, sync=False)
-    with pytest.raises(Permanent, match=rf"no space left for .*ingest.*{len(CONTENT)} bytes were needed") as failed:
+    with pytest.raises(Permanent, match=rf"no space left for .*; {len(CONTENT)} bytes were needed") as failed:
         await store(content)
     assert (failed.value.code, failed.value.concerns) == ("disk.full", "key")
 
