@@ -149,7 +149,7 @@ FLIGHTS = Table(
     ENDED.columns,
     """SELECT * FROM ended_flights UNION ALL BY NAME
     SELECT flight, opened, min(opened_at) AS opened_at, min(store) AS store, min(reference) AS reference,
-        split_part(min(reference), '/', 1) AS registry, min(platform) AS platform, min(credential) AS credential,
+        min(split_part(reference, '/', 1)) AS registry, min(platform) AS platform, min(credential) AS credential,
         min(policy) AS policy, bool_or(snapshots) AS snapshots, count(*) AS requests, count(cancelled_at) AS cancelled,
         list_slice(list_sort(list_distinct(list(requester) FILTER (requester <> ''))), 1, 10) AS requesters
     FROM waiting GROUP BY flight, opened""",
