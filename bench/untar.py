@@ -25,7 +25,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pullonce.bus.memory import MemoryBus
-from pullonce.config import StoreSettings
 from pullonce.content import open_store
 from pullonce.oci.digest import chain_ids
 from schemas.oci import ChainID, Descriptor, DiffID, Digest
@@ -117,8 +116,7 @@ async def unpack_image(layout: Path, root: Path, workers: int) -> tuple[float, f
         if not blob.is_symlink():
             blob.symlink_to(layout.absolute() / "blobs" / order.blob.digest.replace(":", "/"))
             blob.read_bytes()
-    store = StoreSettings("default", root)
-    async with unpacking(store, MemoryBus().signals, workers=workers, limits=Limits()) as unpacker:
+    async with unpacking("default", root, MemoryBus().signals, workers=workers, limits=Limits()) as unpacker:
         pids = [os.getpid(), *unpacker.pool.processes()]
         before = sum(map(cpu_seconds, pids))
         start = time.perf_counter()

@@ -56,13 +56,13 @@ def _facts(kinds: str, fields: str) -> str:
 
 def _append(table: str, columns: str, kinds: str, fields: str) -> Step:
     """Append one row a fact."""
-    statement = f"INSERT INTO {table} SELECT {columns} FROM ({_facts(kinds, fields)}) ORDER BY sequence"
+    statement = f"INSERT INTO {table} SELECT {columns} FROM ({_facts(kinds, fields)})"
     return Step(frozenset(kinds.split()), (statement,))
 
 
 _EVENTS = Step(
     frozenset(),
-    ("INSERT INTO events SELECT sequence, make_timestamp(micros), kind FROM stage ORDER BY sequence",),
+    ("INSERT INTO events SELECT sequence, make_timestamp(micros), kind FROM stage",),
 )
 
 _RESOLVED = "flight VARCHAR, opened BIGINT, layers LAYERS"

@@ -15,7 +15,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from pullonce.bus.memory import MemoryBus
-from pullonce.config import StoreSettings
 from pullonce.content import ContentStore
 from pullonce.errors import Permanent, Retryable
 from pullonce.oci.digest import chain_ids
@@ -139,7 +138,7 @@ async def unpacker(
 ) -> AsyncIterator[Unpacker]:
     """A running unpacker of the store `default` in a directory."""
     signals = (bus or MemoryBus()).signals
-    async with unpacking(StoreSettings("default", root), signals, workers=workers, limits=limits or Limits()) as running:
+    async with unpacking("default", root, signals, workers=workers, limits=limits or Limits()) as running:
         yield running
 
 
