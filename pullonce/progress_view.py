@@ -24,13 +24,18 @@ class _Layer:
         self.note = ""
 
     def line(self) -> str:
-        amount = f"{self.size / 1e6:8.1f} MB"
+        head = f"{self.digest[7:19]}  {self.state:<10}"
+        if self.note:
+            return f"{head} {self.note}"
         if self.state in ("fetching", "unpacking") and self.size:
             bar = "=" * int(20 * min(self.done / self.size, 1.0))
-            return f"{self.digest[7:19]}  {self.state:<10} [{bar:<20}] {self.done / 1e6:8.1f} /{amount}"
-        if self.note:
-            return f"{self.digest[7:19]}  {self.state:<10} {self.note}"
-        return f"{self.digest[7:19]}  {self.state:<10} {'':22} {'':8}  {amount}"
+            return f"{head} [{bar:<20}] {_amount(self.done)} / {_amount(self.size)}"
+        return f"{head} {'':22} {'':10}   {_amount(self.size)}"
+
+
+def _amount(count: int) -> str:
+    """Bytes for people, always ten characters."""
+    return f"{count / 1e6:7.1f} MB" if count >= 100_000 else f"{count / 1e3:7.1f} kB"
 
 
 class ProgressView:

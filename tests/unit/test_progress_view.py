@@ -39,7 +39,7 @@ def test_each_layer_has_a_line_with_what_the_store_holds() -> None:
 
 def test_a_fetch_shows_how_far_it_is() -> None:
     lines = shown(RESOLVED, {"type": "blob.progress", "digest": TWO, "done": 5_000_000, "size": 20_000_000})
-    assert lines[1] == "222222222222 fetching [===== ] 5.0 / 20.0 MB"
+    assert lines[1] == "222222222222 fetching [===== ] 5.0 MB / 20.0 MB"
 
 
 def test_an_unpack_that_follows_its_fetch_is_what_is_shown() -> None:
