@@ -48,13 +48,14 @@ class UnpackerSettings:
 
 async def main() -> None:
     settings = UnpackerSettings.from_env()
+    store, root = settings.store.name, settings.store.root
     async with (
         connect(settings.bus) as bus,
-        unpacking(settings.store, bus.signals, workers=settings.workers, limits=settings.limits) as unpacker,
+        unpacking(store, root, bus.signals, workers=settings.workers, limits=settings.limits) as unpacker,
     ):
-        await answer_pings(bus.signals, "unpacker", settings.store.name, lambda: {"workers": settings.workers})
+        await answer_pings(bus.signals, "unpacker", store, lambda: {"workers": settings.workers})
         table: dict[type[Order], tuple[Handler, int]] = {UnpackLayer: (unpacker.unpack_layer, _ORDERS)}
-        await Worker(bus, settings.store.name, table, give_up=unpacker.give_up, retrying=unpacker.retrying).run()
+        await Worker(bus, store, table, give_up=unpacker.give_up, retrying=unpacker.retrying).run()
 
 
 if __name__ == "__main__":

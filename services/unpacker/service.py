@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from pullonce.bus import Signals
-from pullonce.config import StoreSettings
 from pullonce.content import open_store
 from pullonce.snapshots import Snapshots
 from services.unpacker.attempt import Parts
@@ -19,18 +19,18 @@ from services.unpacker.workers import Pool
 
 
 @asynccontextmanager
-async def unpacking(store: StoreSettings, signals: Signals, *, workers: int, limits: Limits) -> AsyncIterator[Unpacker]:
+async def unpacking(store: str, root: Path, signals: Signals, *, workers: int, limits: Limits) -> AsyncIterator[Unpacker]:
     """An unpacker of one store, with its processes and background tasks, for as long as the context lasts.
 
     Raises:
         Permanent: the disk refuses.
     """
-    content = open_store(store.root)
-    snapshots = Snapshots(store.root)
-    staging = Staging(store.root)
+    content = open_store(root)
+    snapshots = Snapshots(root)
+    staging = Staging(root)
     staging.open()
     pool = Pool(workers)
-    news = News(store.name)
+    news = News(store)
     announcer = Announcer(signals)
     durability = Durability(snapshots, pool.idle)
     try:
