@@ -9,14 +9,17 @@ property tests and embedding programs use).
     Signals  core messages that nobody stores: progress, requests and replies
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from msgspec import Struct
 
 from schemas.events import Event
 from schemas.orders import Order
+
+Reply = Callable[[bytes], bytes | Coroutine[Any, Any, bytes]]
+"""Answers a request: at once, or by a coroutine."""
 
 
 class Recorded(Struct, frozen=True, gc=False):
@@ -207,8 +210,8 @@ class Signals(Protocol):
         """Ask everybody, and return what was answered within `timeout` seconds."""
         ...
 
-    async def answer(self, subject: str, reply: Callable[[bytes], bytes], *, queue: str = "") -> Subscription:
-        """Answer requests on a subject with `reply(body)`."""
+    async def answer(self, subject: str, reply: Reply, *, queue: str = "") -> Subscription:
+        """Answer requests on a subject with `reply(body)`. A reply that takes its time is a coroutine; several may run."""
         ...
 
     def on_reconnect(self, notify: Callable[[], None]) -> None:

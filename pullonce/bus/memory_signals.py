@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from typing import Any
 
-from pullonce.bus import Subscription
+from pullonce.bus import Reply, Subscription
 from pullonce.bus.clock import Clock
 from pullonce.errors import Duplicate
 
@@ -54,6 +55,7 @@ class MemorySignals:
         self._store = store
         self._subscriptions: list[MemorySubscription] = []
         self._reconnected: list[Callable[[], None]] = []
+        self._answering: set[asyncio.Task[None]] = set()
         self._turn = 0
 
     async def publish(self, subject: str, body: bytes) -> None:
@@ -95,10 +97,17 @@ class MemorySignals:
             timer.cancel()
         return answers
 
-    async def answer(self, subject: str, reply: Callable[[bytes], bytes], *, queue: str = "") -> Subscription:
+    async def answer(self, subject: str, reply: Reply, *, queue: str = "") -> Subscription:
         def hear(subject: str, body: bytes, answer: Callable[[bytes], None]) -> None:
-            if answer is not _nowhere:
-                answer(reply(body))
+            if answer is _nowhere:
+                return
+            said = reply(body)
+            if isinstance(said, bytes):
+                answer(said)
+                return
+            task = asyncio.ensure_future(_answer_later(subject, answer, said))
+            self._answering.add(task)
+            task.add_done_callback(self._answering.discard)
 
         return self._listen(subject, queue, hear)
 
@@ -154,6 +163,13 @@ class MemorySignals:
             to.hear(subject, body, answer)
         except Exception:
             log.exception("a listener on %s failed", to.pattern)
+
+
+async def _answer_later(subject: str, answer: Callable[[bytes], None], body: Coroutine[Any, Any, bytes]) -> None:
+    try:
+        answer(await body)
+    except Exception:
+        log.exception("no answer could be given on %s", subject)
 
 
 def _nowhere(_: bytes) -> None:

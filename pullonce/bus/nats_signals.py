@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from nats.aio import subscription as nats_subscription
 from nats.aio.msg import Msg
 
-from pullonce.bus import Subscription
+from pullonce.bus import Reply, Subscription
 from pullonce.bus.nats_link import Link, Unclear, Unheard
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ class NatsSignals:
 
     def __init__(self, link: Link) -> None:
         self._link = link
+        self._answering: set[asyncio.Task[None]] = set()
 
     async def publish(self, subject: str, body: bytes) -> None:
         if self._link.connected:
@@ -70,7 +72,7 @@ class NatsSignals:
             await self._link.drop(subscription)
         return answers
 
-    async def answer(self, subject: str, reply: Callable[[bytes], bytes], *, queue: str = "") -> Subscription:
+    async def answer(self, subject: str, reply: Reply, *, queue: str = "") -> Subscription:
         async def on_message(msg: Msg) -> None:
             if not msg.reply:
                 return
@@ -78,13 +80,25 @@ class NatsSignals:
                 body = reply(msg.data)
             except Exception:
                 log.exception("no answer could be given on %s", subject)
-            else:
+                return
+            if isinstance(body, bytes):
                 await self._link.send(msg.reply, body)
+                return
+            # Callbacks of one subscription run one after another: what takes its time must not hold up the others.
+            task = asyncio.ensure_future(self._answer_later(subject, msg.reply, body))
+            self._answering.add(task)
+            task.add_done_callback(self._answering.discard)
 
         return await self._listen(subject, on_message, queue)
 
     def on_reconnect(self, notify: Callable[[], None]) -> None:
         self._link.on_reconnect.append(notify)
+
+    async def _answer_later(self, subject: str, inbox: str, body: Coroutine[Any, Any, bytes]) -> None:
+        try:
+            await self._link.send(inbox, await body)
+        except Exception:
+            log.exception("no answer could be given on %s", subject)
 
     async def _listen(self, subject: str, on_message: Callable[[Msg], object], queue: str) -> NatsSubscription:
         subscription = await self._link.subscribe(subject, on_message, queue=queue)  # type: ignore[arg-type]

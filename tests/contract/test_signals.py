@@ -67,6 +67,26 @@ async def test_a_request_gets_the_first_answer(place: Place) -> None:
             await soon(other.signals.request("ask", b"hello", timeout=1))
 
 
+async def test_an_answer_that_takes_its_time_holds_up_no_other(place: Place) -> None:
+    gate = asyncio.Event()
+
+    async def reply(body: bytes) -> bytes:
+        if body == b"slow":
+            await gate.wait()
+        if body == b"bad":
+            raise ZeroDivisionError
+        return body
+
+    async with place.connect() as one, place.connect() as other:
+        await one.signals.answer("ask", reply)
+        slow = asyncio.ensure_future(other.signals.request("ask", b"slow", timeout=30))
+        with pytest.raises(TimeoutError):
+            await soon(other.signals.request("ask", b"bad", timeout=0.1))
+        assert await soon(other.signals.request("ask", b"quick", timeout=30)) == b"quick"
+        gate.set()
+        assert await soon(slow) == b"slow"
+
+
 async def test_nobody_there_is_known_at_once(place: Place) -> None:
     async with place.connect() as bus:
         with pytest.raises(TimeoutError):
