@@ -35,6 +35,7 @@ PARKED_SUBJECTS = ("parked.>",)
 PING_SUBJECT = "pullonce.ping"
 HERE_SUBJECT = "pullonce.here"
 STATUS_SUBJECT = "coordinator.status"
+LEDGER_SUBJECT = "ledger.query"
 
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789:/_@-")
 

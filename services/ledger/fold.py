@@ -16,7 +16,10 @@ _STRUCTURES["LAYERS"] = (
     '[{"blob":{"digest":"VARCHAR","size":"BIGINT"},"diff_id":"VARCHAR","chain_id":"VARCHAR",'
     '"fetched":"BOOLEAN","unpacked":"BOOLEAN"}]'
 )
-_SHARED = ("requests fetched fetched_bytes reused reused_bytes waited waited_bytes unpacked unpack_reused unpack_waited").split()
+_SHARED = (
+    *("requests", "fetched", "fetched_bytes", "reused", "reused_bytes", "waited", "waited_bytes"),
+    *("unpacked", "unpack_reused", "unpack_waited"),
+)
 _STRUCTURES["SHARING"] = "{" + ",".join(f'"{name}":"BIGINT"' for name in _SHARED) + "}"
 _DEFAULTS = {"VARCHAR": "''", "BIGINT": "0", "BOOLEAN": "false", "SECONDS": "MAP {}", "COUNTS": "MAP {}"}
 
@@ -40,7 +43,9 @@ def _facts(kinds: str, fields: str) -> str:
         kinds: with spaces between.
         fields: `name TYPE, …`; left out of a body, a field takes the default of its type.
     """
-    named = [("store", "VARCHAR")] + [(name, kind) for name, _, kind in (each.strip().partition(" ") for each in fields.split(","))]
+    named = [("store", "VARCHAR")] + [
+        (name, kind) for name, _, kind in (each.strip().partition(" ") for each in fields.split(","))
+    ]
     structure = "{" + ",".join(f'"{name}":' + _STRUCTURES.get(kind, f'"{kind}"') for name, kind in named) + "}"
     defaults = {**{name: _DEFAULTS.get(kind, "NULL") for name, kind in named}, "store": "'default'"}
     columns = ", ".join(
@@ -132,7 +137,8 @@ _APPENDS = (
 _REQUEST = "sequence, time, store, reference, platform, credential, policy, snapshots, requester, flight"
 
 _ASKED = (
-    "reference VARCHAR, platform VARCHAR, credential VARCHAR, policy VARCHAR, snapshots BOOLEAN, requester VARCHAR, flight VARCHAR"
+    "reference VARCHAR, platform VARCHAR, credential VARCHAR, policy VARCHAR, snapshots BOOLEAN, requester VARCHAR, "
+    "flight VARCHAR"
 )
 
 _ENDING = (

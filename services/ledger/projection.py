@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 MEMORY = "512MB"
 """What DuckDB may take; beyond it, big queries spill to the disk."""
 
+_LONGEST_LINE = 4 << 20
+"""Bytes of one staged row: a message of the bus is shorter."""
+
 
 class LedgerTaken(PullonceError):
     """Another process has the file open."""
@@ -46,7 +49,10 @@ class Ledger:
         self.exports = path.parent / "export"
         self.exports.mkdir(parents=True, exist_ok=True)
         new = not path.exists()
-        settings = {"memory_limit": memory, "temp_directory": str(path.with_suffix(".tmp")), "preserve_insertion_order": "true"}
+        settings: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": memory,
+            "temp_directory": str(path.with_suffix(".tmp")),
+        }
         try:
             self._writer = duckdb.connect(str(path), config=settings)
         except duckdb.IOException as exc:
@@ -100,8 +106,8 @@ class Ledger:
         with self._transaction():
             self._writer.execute(
                 "INSERT INTO stage SELECT sequence, micros, kind, body FROM read_json(?, format = 'newline_delimited', "
-                "columns = {sequence: 'BIGINT', micros: 'BIGINT', kind: 'VARCHAR', body: 'JSON'}, maximum_object_size = 4194304) "
-                f"WHERE sequence > {self.position}",
+                "columns = {sequence: 'BIGINT', micros: 'BIGINT', kind: 'VARCHAR', body: 'JSON'}, "
+                f"maximum_object_size = {_LONGEST_LINE}) WHERE sequence > {self.position}",
                 [str(lines)],
             )
             self._fold({kind for (kind,) in self._writer.execute("SELECT DISTINCT kind FROM stage").fetchall()})

@@ -1,0 +1,57 @@
+"""What was last heard of work under way: progress passes by on core NATS and is never stored. Bounded."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from schemas.progress import BlobProgress, decode
+
+_MOST = 10_000
+"""Pieces of work that are remembered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """The last word on one blob or layer."""
+
+    done: int = 0
+    size: int = 0
+    state: str = ""
+    attempts: int = 0
+    """Attempts that came to nothing, as far as they were heard."""
+    error: str = ""
+
+
+class Live:
+    """The last words by store and digest or ChainID."""
+
+    def __init__(self) -> None:
+        self._heard: OrderedDict[tuple[str, str], Heard] = OrderedDict()
+
+    def hear(self, _: str, body: bytes) -> None:
+        """Take one progress message; what is none is passed over."""
+        try:
+            said = decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return
+        key = (said.store, said.digest if isinstance(said, BlobProgress) else said.chain_id)
+        before = self._heard.pop(key, Heard())
+        heard = replace(before, done=said.done, size=said.size, state=said.state)
+        if said.state == "retrying":
+            heard = replace(heard, attempts=before.attempts + 1)
+        if said.error:
+            heard = replace(heard, error=said.error)
+        self._heard[key] = heard
+        if len(self._heard) > _MOST:
+            self._heard.popitem(last=False)
+
+    def of(self, store: str, name: str) -> Heard:
+        """The last word on a digest or ChainID; an empty one where nothing was heard."""
+        return self._heard.get((store, name), Heard())
+
+    def all(self) -> dict[tuple[str, str], Heard]:
+        """Everything that is remembered, by store and name."""
+        return dict(self._heard)

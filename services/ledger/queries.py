@@ -1,0 +1,175 @@
+"""SQL → structs: the questions that have an answer of their own, over one reading connection.
+
+Everything given by people is bound as a parameter.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import duckdb
+
+from pullonce.errors import PullonceError, ReferenceInvalid
+from pullonce.oci.reference import parse
+from schemas.ledger import AskHistory, AskStats, Figures, History, Pull, Stats
+
+Row = dict[str, Any]
+
+_PULL = (
+    *("flight", "opened", "opened_at", "store", "reference", "platform", "requests", "cancelled", "requesters", "ended"),
+    *("ended_at", "outcome", "code", "message", "seconds", "release", "digest", "layers", "size", "fetched"),
+    *("fetched_bytes", "reused", "reused_bytes", "waited", "waited_bytes", "unpacked"),
+)
+
+
+class NoAnswer(PullonceError):
+    """The ledger cannot say.
+
+    Attributes:
+        code: `pull.unknown`, `reference.invalid`, `sql.refused`…
+    """
+
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def rows(reader: duckdb.DuckDBPyConnection, query: str, *values: object) -> list[Row]:
+    """The rows of one of our own queries, by column."""
+    found = reader.execute(query, list(values))
+    names = [column[0] for column in found.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+
+def utc(moment: datetime) -> datetime:
+    """A time as it lies in the tables: UTC, without saying so."""
+    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+
+
+def history(reader: duckdb.DuckDBPyConnection, asked: AskHistory) -> History:
+    """Pulls, the newest first.
+
+    Raises:
+        NoAnswer: `reference.invalid`.
+    """
+    conditions, values = _conditions(asked.reference, asked.store)
+    if asked.since is not None:
+        conditions.append("opened_at >= ?")
+        values.append(utc(asked.since))
+    if asked.before:
+        conditions.append("opened < ?")
+        values.append(asked.before)
+    if asked.failed:
+        conditions.append("outcome = 'failed'")
+    where = " AND ".join(conditions) or "true"
+    # The newest are found by their positions alone, so that only as many whole rows are read as are shown.
+    query = (
+        f"WITH newest AS (SELECT flight, opened FROM flights WHERE {where} ORDER BY opened DESC LIMIT ?) "
+        f"SELECT {', '.join(_PULL)} FROM flights SEMI JOIN newest USING (flight, opened) ORDER BY opened DESC"
+    )
+    return History(pulls=tuple(pull(row) for row in rows(reader, query, *values, asked.limit)))
+
+
+def pull(row: Row) -> Pull:
+    """A row of `flights` as a struct."""
+    given = {name: row[name] for name in _PULL if row[name] is not None}
+    for name in ("opened_at", "ended_at"):
+        if name in given:
+            given[name] = given[name].replace(tzinfo=UTC)
+    return Pull(**given | {"requesters": tuple(given.get("requesters", ()))})
+
+
+def _conditions(reference: str, store: str) -> tuple[list[str], list[object]]:
+    conditions: list[str] = []
+    values: list[object] = []
+    if reference:
+        conditions.append("reference = ?")
+        values.append(normal(reference))
+    if store:
+        conditions.append("store = ?")
+        values.append(store)
+    return conditions, values
+
+
+def normal(reference: str) -> str:
+    """The normalised form of a reference; raises NoAnswer."""
+    try:
+        return str(parse(reference))
+    except ReferenceInvalid as exc:
+        raise NoAnswer(str(exc), code="reference.invalid") from exc
+
+
+_GROUPS = {
+    "all": "''",
+    "image": "reference",
+    "registry": "registry",
+    "store": "store",
+    "day": "strftime(ended_at, '%Y-%m-%d')",
+}
+
+_PERCENTILES = "[0.5, 0.95, 0.99]"
+
+
+def stats(reader: duckdb.DuckDBPyConnection, asked: AskStats) -> Stats:
+    """Figures of ended pulls by group; what was rolled up counts, but knows no percentiles beyond its days'.
+
+    Raises:
+        NoAnswer: `reference.invalid`.
+    """
+    conditions, values = _conditions(asked.reference, asked.store)
+    rolled, rolled_values = list(conditions), list(values)
+    if asked.since is not None:
+        conditions.append("ended_at >= ?")
+        rolled.append("day >= ?::DATE")
+        values.append(utc(asked.since))
+        rolled_values.append(utc(asked.since))
+    group = _GROUPS[asked.by]
+    # Three quantiles cost as much as one, if they are asked for together.
+    query = f"""
+    WITH live AS (
+        SELECT {group} AS name, count(*) AS flights, count_if(outcome = 'failed') AS failed, sum(requests) AS requests,
+            sum(cancelled) AS cancelled, sum(requests * size) AS asked_bytes, sum(fetched_bytes) AS fetched_bytes,
+            sum(reused_bytes) AS reused_bytes, sum(waited_bytes) AS waited_bytes,
+            approx_quantile(seconds, {_PERCENTILES}) AS took, approx_quantile(release, {_PERCENTILES}) AS released
+        FROM ended_flights WHERE {" AND ".join(conditions) or "true"} GROUP BY ALL
+    ), past AS (
+        SELECT {group.replace("ended_at", "day")} AS name, sum(flights) AS flights, sum(failed) AS failed,
+            sum(requests) AS requests, sum(cancelled) AS cancelled, sum(size) AS asked_bytes,
+            sum(fetched_bytes) AS fetched_bytes, sum(reused_bytes) AS reused_bytes, sum(waited_bytes) AS waited_bytes,
+            [max(p50), max(p95), max(p99)] AS took, NULL AS released
+        FROM days WHERE {" AND ".join(rolled) or "true"} GROUP BY ALL
+    )
+    SELECT name, sum(flights)::BIGINT AS flights, sum(failed)::BIGINT AS failed, sum(requests)::BIGINT AS requests,
+        sum(cancelled)::BIGINT AS cancelled, sum(asked_bytes)::DOUBLE AS asked_bytes,
+        sum(fetched_bytes)::DOUBLE AS fetched_bytes, sum(reused_bytes)::DOUBLE AS reused_bytes,
+        sum(waited_bytes)::DOUBLE AS waited_bytes, first(took) AS took, first(released) AS released
+    FROM (FROM live UNION ALL BY NAME FROM past) GROUP BY name
+    ORDER BY {"name DESC" if asked.by == "day" else "requests DESC, name"} LIMIT ?
+    """
+    found = rows(reader, query, *values, *rolled_values, asked.limit)
+    return Stats(by=asked.by, figures=tuple(_figures(row) for row in found if row["flights"]))
+
+
+def _figures(row: Row) -> Figures:
+    took, released = row["took"] or [None] * 3, row["released"] or [None] * 3
+    asked, fetched = int(row["asked_bytes"] or 0), int(row["fetched_bytes"] or 0)
+    return Figures(
+        name=row["name"],
+        flights=row["flights"],
+        failed=row["failed"],
+        requests=row["requests"],
+        cancelled=row["cancelled"],
+        sharing=row["requests"] / row["flights"],
+        asked_bytes=asked,
+        fetched_bytes=fetched,
+        reused_bytes=int(row["reused_bytes"] or 0),
+        waited_bytes=int(row["waited_bytes"] or 0),
+        saved_bytes=max(0, asked - fetched),
+        p50=took[0],
+        p95=took[1],
+        p99=took[2],
+        release_p50=released[0],
+        release_p95=released[1],
+        release_p99=released[2],
+    )
