@@ -248,10 +248,14 @@ async def test_without_unpacking_nothing_is_unpacked(lone: Place) -> None:
 
 
 async def test_a_failure_is_typed_and_told_to_all_who_asked(lone: Place) -> None:
-    reference = f"{lone.registry.host}/no/such:image"
     lone.registry.forget()
-    async with connect(lone.pullonce.url) as client:
-        answers = await asyncio.gather(*(client.pull(reference, timeout=TIMEOUT) for _ in range(20)), return_exceptions=True)
+    with Gate(lone.registry.host, holds=b"/manifests/") as gate:
+        reference = f"{gate.host}/no/such:image"
+        async with connect(lone.pullonce.url) as client:
+            pulls = [asyncio.create_task(client.pull(reference, timeout=TIMEOUT)) for _ in range(20)]
+            await requested(client, reference, 20)
+            gate.open()
+            answers = await asyncio.gather(*pulls, return_exceptions=True)
     assert {type(answer) for answer in answers} == {PullFailedError}
     assert {answer.code for answer in answers if isinstance(answer, PullFailedError)} == {"MANIFEST_UNKNOWN"}
     assert lone.registry.counts()["HEAD manifests"] == 1, "twenty waiters on a permanent failure cost one attempt"

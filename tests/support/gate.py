@@ -1,4 +1,4 @@
-"""A gate before a registry: requests for blobs wait until it is opened, so that a test knows what is in the air."""
+"""A gate before a registry: some requests wait until it is opened, so that a test knows what is in the air."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from types import TracebackType
 
 
 class Gate:
-    """Forwards connections to a registry, and holds back every request for a blob while it is closed.
+    """Forwards connections to a registry, and holds back requests of one kind while it is closed.
 
     The address of the gate stands for the registry's in references: `gate.reference("127.0.0.1:5000/x:y")`.
+
+    Args:
+        host: the registry's.
+        holds: what the path of a request must contain to be held back.
     """
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, holds: bytes = b"/blobs/") -> None:
+        self._holds = holds
         self._upstream = host
         name, _, port = host.rpartition(":")
         self._target = (name, int(port))
@@ -66,7 +71,7 @@ class Gate:
                     return
                 pending = head + more
                 continue
-            if b"/blobs/" in head.partition(b"\r\n")[0]:
+            if self._holds in head.partition(b"\r\n")[0]:
                 self._open.wait()
             try:
                 registry.sendall(head + blank)
