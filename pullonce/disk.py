@@ -1,5 +1,6 @@
 """What the store's writers need of a file system: locks, durable replacement, and errors that say what to do."""
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -12,6 +13,9 @@ from pullonce.errors import Permanent
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DENIED = (errno.EACCES, errno.EPERM)
+
+_FALLOC_FL_KEEP_SIZE = 1
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @contextmanager
@@ -58,6 +62,30 @@ def free_bytes(path: Path) -> int:
         path = path.parent
     stats = os.statvfs(path)
     return stats.f_frsize * (stats.f_bfree if os.geteuid() == 0 else stats.f_bavail)
+
+
+def reserve(fd: int, offset: int, length: int) -> bool:
+    """Have the file system keep room for bytes to come, without changing the file's size. Source: fallocate(2).
+
+    Returns:
+        False where the file system knows no such thing.
+
+    Raises:
+        OSError: there is no room (then some may have been reserved: `release`), or the file may not be written.
+    """
+    if length <= 0:
+        return True
+    if _libc.fallocate(fd, _FALLOC_FL_KEEP_SIZE, ctypes.c_int64(offset), ctypes.c_int64(length)) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINTR):
+        return False
+    raise OSError(number, os.strerror(number))
+
+
+def release(fd: int) -> None:
+    """Give reserved room back. Of an open file only what lies behind its end is touched."""
+    os.ftruncate(fd, os.fstat(fd).st_size)
 
 
 def sync_directory(path: Path) -> None:

@@ -1,12 +1,16 @@
 """The growing file of one blob on the disk: blocking work, for one thread at a time, by whoever holds its lock.
 
-The file's size is the number of bytes that a follower may read. The digest of what lies in it is kept beside it.
+The file's size is the number of bytes that a follower may read. The digest of what lies in it is kept beside it. Room for the
+rest of the blob is reserved on the disk before the first byte is asked for: what two writers were promised, they both get.
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
-from pullonce.disk import disk_errors, sync_directory
+from pullonce.disk import disk_errors, disk_full, free_bytes, release, reserve, sync_directory
+from pullonce.errors import Permanent
+from pullonce.failpoints import reach
 from pullonce.oci.digest import Verifier
 from schemas.oci import Descriptor
 
@@ -32,6 +36,7 @@ class GrowingFile:
         self._path = path
         self._blob = blob
         self._sync = sync
+        self._published = False
 
     def still_named(self) -> bool:
         """Whether this is the file that bears the name: whoever held the lock before may have renamed or removed it."""
@@ -51,6 +56,22 @@ class GrowingFile:
                 self.verifier.update(piece)
                 self.stored += len(piece)
 
+    def reserve(self) -> None:
+        """Have the disk keep room for what is missing, until the file is published or closed.
+
+        Raises:
+            Permanent: `disk.full`, naming the missing bytes; nothing is held back then. Or the disk refuses otherwise.
+        """
+        missing = self._blob.size - self.stored
+        try:
+            with disk_errors(self._path, missing):
+                kept = reserve(self._fd, self.stored, missing)
+        except Permanent:
+            self._give_back()
+            raise
+        if not kept and missing > free_bytes(self._path):
+            raise disk_full(self._path, missing)
+
     def append(self, chunks: list[bytes]) -> None:
         """Write and hash some bytes. Raises Permanent where the disk refuses; `stored` then says what is whole."""
         data = b"".join(chunks) if len(chunks) > 1 else chunks[0]
@@ -62,6 +83,7 @@ class GrowingFile:
                 view = view[written:]
         self.verifier.update(data)
         self.stored = position
+        reach("body.middle")
 
     def empty(self) -> None:
         """Drop everything."""
@@ -71,14 +93,25 @@ class GrowingFile:
 
     def publish(self, final: Path) -> None:
         """Make the file visible as what it has proved to be. Raises Permanent where the disk refuses."""
+        reach("blob.verified")
         with disk_errors(final, self._blob.size):
             if self._sync:
                 os.fsync(self._fd)
             final.parent.mkdir(exist_ok=True)  # the first blob of its digest algorithm
             self._path.rename(final)
+            self._published = True
+            reach("blob.renamed")
             if self._sync:
                 sync_directory(final.parent)
 
     def close(self) -> None:
-        """Give up the lock."""
-        os.close(self._fd)
+        """Give up the lock, and the room that was reserved."""
+        try:
+            if not self._published:
+                self._give_back()
+        finally:
+            os.close(self._fd)
+
+    def _give_back(self) -> None:
+        with suppress(OSError):
+            release(self._fd)

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from pullonce.disk import disk_errors, disk_full, free_bytes
+from pullonce.disk import disk_errors
 from pullonce.errors import Permanent, Retryable
 from pullonce.growing import GrowingFile
 from schemas.oci import Descriptor
@@ -89,12 +89,10 @@ class Ingest:
         self.present = True
 
     async def take_over(self) -> None:
-        """Go on behind what an earlier attempt left. Raises Permanent (`disk.full`) where the rest visibly has no room."""
+        """Go on behind what an earlier attempt left. Raises Permanent (`disk.full`) where the rest has no room."""
         await self._in_thread(self._file.take_over)
         self.offset = self._inherited = self._file.stored
-        missing = self._blob.size - self.offset
-        if missing > free_bytes(self._final):
-            raise disk_full(self._final, missing)
+        await self._in_thread(self._file.reserve)
 
     async def close(self) -> None:
         """Give up the lock. What was accepted stays in the growing file for the next attempt."""

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -301,21 +302,29 @@ async def test_a_disk_with_too_little_room_says_so_before_the_transfer(small_dis
     assert (failed.value.code, failed.value.concerns) == ("disk.full", "key")
 
 
-async def test_a_disk_that_fills_up_meanwhile_keeps_what_it_took(small_disk: Path) -> None:
+async def test_room_that_was_promised_is_kept(small_disk: Path) -> None:
+    """Each of two blobs fits, both do not: the second one is refused before it begins, and nobody else takes the room."""
     content = open_store(small_disk, sync=False)
-    blob = Descriptor(media_type="", digest=digest_bytes(CONTENT[:1_900_000]), size=1_900_000)
-    with pytest.raises(Permanent, match="no space left") as failed:
-        async with content.ingest(blob) as ingest:
+    first, second = CONTENT[:1_200_000], CONTENT[1:1_200_001]
+    blobs = [Descriptor(media_type="", digest=digest_bytes(each), size=len(each)) for each in (first, second)]
+    async with content.ingest(blobs[0]) as ingest:
+        with pytest.raises(Permanent, match=r"no space left for .*; 1200000 bytes were needed") as failed:
+            async with content.ingest(blobs[1]):
+                pass
+        assert failed.value.code == "disk.full"
+        with pytest.raises(OSError, match="No space left"):
             (small_disk / "hog").write_bytes(bytes(1_000_000))
-            await ingest.write(CONTENT[:1_900_000])
-            await ingest.commit()
-    assert failed.value.code == "disk.full"
-    (small_disk / "hog").unlink()
-    async with content.ingest(blob) as ingest:
-        assert 0 < ingest.offset < 1_900_000
-        await ingest.write(CONTENT[ingest.offset : 1_900_000])
+        (small_disk / "hog").unlink()
+        await ingest.write(first[:500_000])
+        await ingest.flush()
+        assert content.ingest_path(blobs[0].digest).stat().st_size == 500_000, "a follower sees what is there, and no more"
+    assert shutil.disk_usage(small_disk).used < 700_000, "what was not used is given back"
+    async with content.ingest(blobs[0]) as ingest:
+        assert ingest.offset == 500_000
+        await ingest.write(first[500_000:])
         await ingest.commit()
-    assert content.has(blob.digest)
+    assert content.blob_path(blobs[0].digest).read_bytes() == first
+    assert shutil.disk_usage(small_disk).used < 1_300_000
 
 
 async def test_a_read_only_disk(small_disk: Path) -> None:
