@@ -43,7 +43,9 @@ def pull(args: argparse.Namespace) -> int:
 
 def _wait(url: str, wanted: Wanted, timeout: "float | None", view: "ProgressView | None") -> Ending:
     try:
-        request = Pull(url, wanted, timeout=timeout, watch=_watcher(view) if view else None, say=say)
+        # What serves this home restarts a server that dies; of a configured one we know nothing.
+        patience = 1.0 if environment.nats_url() else 10.0
+        request = Pull(url, wanted, timeout=timeout, watch=_watcher(view) if view else None, say=say, patience=patience)
     except Unsupported:
         from pullonce.full_pull import full_pull  # TLS, credentials, several servers: the full client's work
 

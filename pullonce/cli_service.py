@@ -27,7 +27,7 @@ def up(args: argparse.Namespace) -> int:
     )
 
     def ready(url: str) -> None:
-        print(f"pullonce is ready at {redacted(url)} (store {settings.store}, home {settings.home})", flush=True)
+        print(f"pullonce is ready at {environment.redacted(url)} (store {settings.store}, home {settings.home})", flush=True)
 
     async def main() -> None:
         await serve(settings, ready=ready)
@@ -55,11 +55,3 @@ async def _ping(store: str) -> list[Pong]:
 
 def _present(pongs: list[Pong]) -> set[tuple[str, str]]:
     return {(pong.service, pong.store) for pong in pongs}
-
-
-def redacted(url: str) -> str:
-    """An address without the secrets that it may hold."""
-    return ",".join(
-        f"{scheme}{separator}{rest.rpartition('@')[2]}"
-        for scheme, separator, rest in (each.strip().rpartition("://") for each in url.split(","))
-    )

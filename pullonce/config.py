@@ -39,6 +39,11 @@ class BusSettings:
     """An order whose worker has been silent this long is given to another. Above 10 s for a cluster of three."""
     replicas: int = 1
 
+    @property
+    def shown(self) -> str:
+        """The address without secrets, for logs and messages."""
+        return environment.redacted(self.url)
+
     @staticmethod
     def from_env(name: str, environ: Mapping[str, str] = os.environ) -> BusSettings:
         """`PULLONCE_NATS_URL`, `PULLONCE_ACK_WAIT`, `PULLONCE_REPLICAS`."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from pullonce import discovery
+from pullonce import discovery, environment
 from pullonce.config import BusSettings, store_root
 from pullonce.errors import PullonceError
 from pullonce.nats_server import choose_port, configuration, find_nats_server, log_taker
@@ -25,6 +25,7 @@ from schemas.status import decode_pong
 from schemas.subjects import HERE_SUBJECT, PING_SUBJECT
 
 log = logging.getLogger(__name__)
+log_of_server = logging.getLogger("nats-server")
 
 READY_WITHIN = 60.0
 LOCK_WITHIN = 15.0
@@ -86,7 +87,7 @@ async def _take(lock: discovery.Lock, home: str) -> None:
         if lock.take(wait=False):
             return
         if other := discovery.served(home):
-            raise HomeTaken(f"{home} is served already, by process {other.pid} at {other.url}")
+            raise HomeTaken(f"{home} is served already, by process {other.pid} at {environment.redacted(other.url)}")
         await asyncio.sleep(0.1)
     raise HomeTaken(f"{home} is in use by another `pullonce up` that neither becomes ready nor ends")
 
@@ -97,20 +98,40 @@ async def _bus(settings: UpSettings, lock: discovery.Lock) -> AsyncIterator[str]
     if settings.url:
         yield settings.url
         return
-    binary, port, ready = find_nats_server(), choose_port(), asyncio.Event()
-    path = Path(discovery.run_path(str(settings.home), "nats.conf"))
-    path.write_text(configuration(port, settings.home / "nats"))
+    server = _OwnServer(settings.home)
     part = Part(
-        "nats-server",
-        [str(binary), "--config", str(path)],
-        environ=os.environ,
-        keep=[lock.fileno()],
-        line=log_taker(logging.getLogger("nats-server"), ready.set),
+        "nats-server", server.command, environ=os.environ, keep=[lock.fileno()], line=log_taker(log_of_server, server.heard)
     )
     async with running([part]):
-        await ready.wait()
+        await server.ready.wait()
         part.ready = True
-        yield f"nats://127.0.0.1:{port}"
+        yield server.url
+
+
+class _OwnServer:
+    """The nats-server of this home: its configuration, and its port, which it keeps once it has been ready."""
+
+    def __init__(self, home: Path) -> None:
+        self.ready = asyncio.Event()
+        self._home = home
+        self._path = Path(discovery.run_path(str(home), "nats.conf"))
+        self.command = [str(find_nats_server()), "--config", str(self._path)]
+        self._choose()
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self._port}"
+
+    def heard(self, said: str) -> None:
+        """Take in a line of its log."""
+        if said.startswith("Server is ready"):
+            self.ready.set()
+        elif "address already in use" in said and not self.ready.is_set():
+            self._choose()  # somebody was faster; it is about to end, and is started again
+
+    def _choose(self) -> None:
+        self._port = choose_port()
+        self._path.write_text(configuration(self._port, self._home / "nats"))
 
 
 def services(settings: UpSettings, url: str, *, keep: int) -> list[Part]:

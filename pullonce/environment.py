@@ -30,3 +30,9 @@ def nats_url(environ: "Mapping[str, str]" = os.environ) -> str:
 def store(environ: "Mapping[str, str]" = os.environ) -> str:
     """`PULLONCE_STORE`, or `default`."""
     return environ.get("PULLONCE_STORE") or "default"
+
+
+def redacted(url: str) -> str:
+    """Addresses of the bus without the secrets that they may hold, for logs and messages."""
+    parts = (each.strip().rpartition("://") for each in url.split(","))
+    return ",".join(f"{scheme}{separator}{rest.rpartition('@')[2]}" for scheme, separator, rest in parts)

@@ -86,8 +86,8 @@ def _quoted(path: Path) -> str:
     return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def log_taker(logger: logging.Logger, ready: Callable[[], None]) -> Callable[[str], None]:
-    """Take over nats-server's log: its warnings and errors into ours, its `Server is ready` as an event."""
+def log_taker(logger: logging.Logger, heard: Callable[[str], None]) -> Callable[[str], None]:
+    """Take over a server's log: its warnings and errors into ours, and the text of each line to `heard`."""
     levels = {"WRN": logging.WARNING, "ERR": logging.ERROR, "FTL": logging.ERROR}
     pattern = re.compile(r"^\[\d+\] \S+ \S+ \[([A-Z]{3})\] ?(.*)$")
 
@@ -95,7 +95,6 @@ def log_taker(logger: logging.Logger, ready: Callable[[], None]) -> Callable[[st
         match = pattern.match(line)
         level, said = (levels.get(match[1], logging.DEBUG), match[2]) if match else (logging.INFO, line)
         logger.log(level, "%s", said)
-        if said.startswith("Server is ready"):
-            ready()
+        heard(said)
 
     return take

@@ -45,6 +45,10 @@ class Pull:
         timeout: seconds until the requester gives up; None waits for as long as the services are there.
         watch: called with each message that tells of progress; None asks for none.
         say: called with a line for people when something holds the pull up.
+        patience: seconds that the server may take to come up at the start.
+
+    Raises:
+        BusUnavailable, BusUnsuitable, Unsupported: as `Connection`.
 
     Attributes:
         wake: descriptor that ends the wait when it becomes readable.
@@ -52,7 +56,7 @@ class Pull:
 
     def __init__(
         self, url: str, wanted: Wanted, *, timeout: "float | None" = None, watch: "Callable[[Message], None] | None" = None,
-        say: "Callable[[str], None]" = lambda line: None,
+        say: "Callable[[str], None]" = lambda line: None, patience: float = 1.0,
     ) -> None:  # fmt: skip
         self._url = url
         self._wanted = wanted
@@ -67,7 +71,7 @@ class Pull:
         self._missing_since = 0.0
         self._reconnected = False
         self.wake: int | None = None
-        self._open(2.0)
+        self._begin(time.monotonic() + patience)
 
     def wait(self) -> Ending:
         """Wait for the ending.
@@ -110,6 +114,15 @@ class Pull:
         self._connection.close()
 
     # -- the conversation ----------------------------------------------------------------------------------------------
+
+    def _begin(self, until: float) -> None:
+        while True:
+            try:
+                return self._open(2.0)
+            except BusUnavailable:
+                if time.monotonic() + PAUSE > min(until, self._deadline):
+                    raise
+                time.sleep(PAUSE)
 
     def _open(self, timeout: float) -> None:
         """Connect, subscribe, and only then ask (or, where the request is stored already, look)."""

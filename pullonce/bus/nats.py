@@ -45,7 +45,7 @@ async def connect(settings: BusSettings, *, patience: float | None = None) -> As
                 await check_server(link)
                 await prepare(link, settings)
         except TimeoutError:
-            raise BusUnavailable(f"the NATS server at {settings.url} answers, but its JetStream is not ready") from None
+            raise BusUnavailable(f"the NATS server at {settings.shown} answers, but its JetStream is not ready") from None
         yield NatsBus(NatsLog(link), NatsOrders(link, settings), NatsClaims(link), NatsSignals(link))
     finally:
         await link.close()

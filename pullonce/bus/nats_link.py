@@ -279,10 +279,10 @@ async def open_link(settings: BusSettings, *, patience: float | None) -> Link:
     try:
         done, _ = await asyncio.wait({opening}, timeout=patience if patience is not None else 2.0)
         if not done and patience is None:
-            log.warning("no bus answers at %s yet: still trying", settings.url)
+            log.warning("no bus answers at %s yet: still trying", settings.shown)
             await asyncio.wait({opening})
         elif not done:
-            raise BusUnavailable(f"no NATS server answers at {settings.url}: start one, or set PULLONCE_NATS_URL")
+            raise BusUnavailable(f"no NATS server answers at {settings.shown}: start one, or set PULLONCE_NATS_URL")
         await opening
     except BaseException:
         opening.cancel()

@@ -149,8 +149,11 @@ async def test_a_bus_without_services_is_said_at_once(nats_url: str) -> None:
 
 
 async def test_no_server_at_the_configured_address() -> None:
-    code, _, err = await run("pull", "redis", url=f"nats://127.0.0.1:{free_port()}")
+    port = free_port()
+    code, _, err = await run("pull", "redis", url=f"nats://127.0.0.1:{port}")
     assert code == 3 and "no NATS server answers" in err
+    code, _, err = await run("pull", "redis", url=f"nats://me:secret@127.0.0.1:{port}")
+    assert code == 3 and f"no NATS server answers at nats://127.0.0.1:{port}" in err
 
 
 async def test_a_missing_part_is_named_and_waited_for(nats_url: str) -> None:
