@@ -23,10 +23,10 @@ from pullonce.bus import Bus, Recorded
 from pullonce.bus.nats import connect as connect_bus
 from pullonce.config import BusSettings
 from pullonce.config import home as configured_home
-from pullonce.errors import PullFailed, PullTimeout, ServicesMissing
+from pullonce.errors import LedgerRefused, PullFailed, PullTimeout, ServicesMissing
 from pullonce.identity import identify_request
 from pullonce.waits import Ending, Flights, Tidings
-from schemas import events, subjects
+from schemas import events, ledger, subjects
 from schemas.status import Pong, Status, decode_pong, decode_status
 
 PATIENCE = 5.0
@@ -138,6 +138,22 @@ class Client:
             return decode_status(await self._bus.signals.request(subjects.STATUS_SUBJECT, b"", timeout=timeout))
         except TimeoutError:
             raise ServicesMissing("no coordinator answers") from None
+
+    async def ask(self, question: ledger.Question, timeout: float = 60.0) -> ledger.Answer:
+        """Ask the ledger: what happened, why it took so long, what sharing saved (`schemas.ledger`).
+
+        Raises:
+            ServicesMissing: no ledger answers within `timeout` seconds.
+            LedgerRefused: the question has no answer; `code` says why.
+        """
+        try:
+            body = await self._bus.signals.request(subjects.LEDGER_SUBJECT, ledger.encode(question), timeout=timeout)
+        except TimeoutError as exc:
+            raise ServicesMissing(f"no ledger answers ({exc}); `pullonce up` runs one unless told not to") from None
+        answer = ledger.decode_answer(body)
+        if isinstance(answer, ledger.Error):
+            raise LedgerRefused(answer.message, code=answer.code)
+        return answer
 
     async def ping(self, timeout: float = 1.0, *, enough: Callable[[list[Pong]], bool] | None = None) -> list[Pong]:
         """Every process that says within `timeout` seconds that it is there; sooner where `enough` is content with some."""

@@ -15,6 +15,7 @@
     ├── ReferenceInvalid          what the user gave is no image reference
     ├── PlatformInvalid           what the user gave is no platform
     ├── PullFailed                a pull ended badly; carries the code and message of `pull.failed`
+    ├── LedgerRefused             the ledger has no answer to a question; carries its code
     └── PullTimeout               the requester's own deadline passed; the work goes on while anyone else waits
 
 `str(error)` is one line: what happened, what was expected and, where the user can act, what to do.
@@ -112,6 +113,18 @@ class PullFailed(PullonceError):
 
     Attributes:
         code: machine-readable reason, as in `pull.failed`.
+    """
+
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class LedgerRefused(PullonceError):
+    """The ledger has no answer.
+
+    Attributes:
+        code: machine-readable reason: `pull.unknown`, `sql.refused`…
     """
 
     def __init__(self, message: str, *, code: str) -> None:

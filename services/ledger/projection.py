@@ -66,7 +66,7 @@ class Ledger:
     def _prepare(self, new: bool, sealed: bool) -> None:
         tables = self._writer.execute("SELECT count(*) FROM duckdb_tables() WHERE table_name = 'position'").fetchall()
         if new or not tables[0][0]:
-            with self._transaction():
+            with self.transaction():
                 self._writer.execute(create_all())
         found = self._writer.execute("SELECT version FROM position").fetchall()
         if found != [(VERSION,)]:
@@ -95,7 +95,7 @@ class Ledger:
         fresh = [row for row in rows if row[0] > position]
         if not fresh:
             return
-        with self._transaction():
+        with self.transaction():
             appender = self._writer.appender("stage")
             appender.append_rows(fresh)
             appender.flush()
@@ -103,7 +103,7 @@ class Ledger:
 
     def load(self, lines: Path) -> None:
         """Fold a file of NDJSON (`staging.line`) and commit: the way to fold millions. Not for a sealed ledger."""
-        with self._transaction():
+        with self.transaction():
             self._writer.execute(
                 "INSERT INTO stage SELECT sequence, micros, kind, body FROM read_json(?, format = 'newline_delimited', "
                 "columns = {sequence: 'BIGINT', micros: 'BIGINT', kind: 'VARCHAR', body: 'JSON'}, "
@@ -120,10 +120,11 @@ class Ledger:
         self._writer.execute("DELETE FROM stage")
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Everything in the body of the `with`, on the writing connection, or nothing."""
         self._writer.execute("BEGIN TRANSACTION")
         try:
-            yield
+            yield self._writer
         except BaseException:
             self._writer.execute("ROLLBACK")
             raise

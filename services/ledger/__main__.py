@@ -1,0 +1,113 @@
+"""`python -m services.ledger`: its settings and its wiring. `python -m services.ledger rebuild FILE` makes a file anew from
+the log, for the service that then takes it over.
+
+Environment: see `services.ledger.settings`.
+"""
+
+import asyncio
+import fcntl
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+
+from pullonce.bus.nats import connect
+from pullonce.errors import PullonceError
+from pullonce.runtime import answer_pings, run
+from schemas.ledger import Done
+from schemas.subjects import LEDGER_SUBJECT
+from services.ledger import rebuild
+from services.ledger.keeper import Keeper
+from services.ledger.live import Live
+from services.ledger.projection import LedgerTaken
+from services.ledger.queries import NoAnswer
+from services.ledger.questions import Questions
+from services.ledger.settings import LedgerSettings
+from services.ledger.shelf import Shelf
+from services.ledger.web import Pages, serving
+
+log = logging.getLogger(__name__)
+
+
+async def main() -> None:
+    settings = LedgerSettings.from_env()
+    settings.path.parent.mkdir(parents=True, exist_ok=True)
+    lock = _lock(settings.path)
+    try:
+        async with connect(settings.bus) as bus:
+            shelf = await asyncio.to_thread(Shelf, settings.path, memory=settings.memory)
+            try:
+                keeper, live = Keeper(bus.log, shelf), Live()
+                questions = Questions(shelf, live, _Rebuilding(settings, keeper).run)
+                await bus.signals.subscribe("progress.>", live.hear)
+                async with serving(Pages(questions), settings.host, settings.port) as address:
+                    await bus.signals.answer(LEDGER_SUBJECT, questions.answer_encoded, queue="ledger")
+                    await answer_pings(
+                        bus.signals,
+                        "ledger",
+                        details=lambda: {"position": keeper.position, "behind": keeper.behind, "http": address},
+                    )
+                    log.info("the ledger is open", extra={"position": keeper.position, "http": address})
+                    await keeper.run()
+            finally:
+                await asyncio.to_thread(shelf.close)
+    finally:
+        os.close(lock)
+
+
+def _lock(path: Path) -> int:
+    """One ledger a file."""
+    fd = os.open(path.with_name("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise LedgerTaken(f"{path} is kept by another process") from None
+    return fd
+
+
+class _Rebuilding:
+    """Has the ledger made anew, by a process of its own so that questions are answered meanwhile."""
+
+    def __init__(self, settings: LedgerSettings, keeper: Keeper) -> None:
+        self._settings = settings
+        self._keeper = keeper
+        self._running = False
+
+    async def run(self) -> Done:
+        if self._running:
+            raise NoAnswer("the ledger is being made anew already", code="ledger.busy")
+        self._running = True
+        try:
+            return await self._run()
+        finally:
+            self._running = False
+
+    async def _run(self) -> Done:
+        began = time.monotonic()
+        made = self._settings.path.with_name("rebuilt.duckdb")
+        process = await asyncio.create_subprocess_exec(sys.executable, "-m", "services.ledger", "rebuild", str(made))
+        try:
+            if await process.wait():
+                raise NoAnswer("the ledger could not be made anew; its log says why", code="ledger.rebuild")
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        await self._keeper.exchange(lambda path: rebuild.replace(path, made))
+        seconds = time.monotonic() - began
+        return Done(message=f"made anew up to position {self._keeper.position}", events=self._keeper.position, seconds=seconds)
+
+
+async def make_anew() -> None:
+    """The process that makes a file anew."""
+    settings = LedgerSettings.from_env()
+    if len(sys.argv) != 3 or sys.argv[1] != "rebuild":
+        raise PullonceError("usage: python -m services.ledger [rebuild FILE]")
+    async with connect(settings.bus) as bus:
+        await rebuild.Rebuild(bus.log, Path(sys.argv[2]), memory=settings.memory).run()
+
+
+if __name__ == "__main__":
+    run(main if len(sys.argv) == 1 else make_anew, "ledger")

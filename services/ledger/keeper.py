@@ -1,0 +1,167 @@
+"""Keeps the ledger at the end of the log: what arrives is staged and folded in batches, in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+
+from pullonce.bus import Log, Recorded
+from pullonce.errors import LogShortened
+from services.ledger.projection import Ledger
+from services.ledger.shelf import Shelf
+from services.ledger.staging import Staged, stage
+
+log = logging.getLogger(__name__)
+
+FULL = 50_000
+"""Staged rows that may wait: some 50 MB. Then reading stops until they are folded."""
+
+PAUSE = 0.1
+"""Seconds between the beginnings of two folds: a batch has a cost of its own, and the ledger may be that far behind."""
+
+_AGAIN = 1.0
+
+
+class _Full(Exception):
+    """Enough is waiting to be folded."""
+
+
+class Keeper:
+    """Follows the log into the ledger of a shelf.
+
+    Args:
+        log: the port to the stream.
+    """
+
+    def __init__(self, log: Log, shelf: Shelf) -> None:
+        self.position = shelf.ledger.position
+        """Sequence of the last folded event."""
+        self.heard = self.position
+        """Sequence of the last event that arrived."""
+        self.folds = 0
+        """Batches since the start."""
+        self._log = log
+        self._shelf = shelf
+        self._rows: list[Staged] = []
+        self._taken = self.position
+        """Sequence of the last row that was handed to a fold."""
+        self._news = asyncio.Event()
+        self._drained = asyncio.Event()
+        self._listeners: list[Callable[[], None]] = []
+        self._reading: asyncio.Task[None] | None = None
+
+    @property
+    def behind(self) -> int:
+        """Positions of the log that were heard of and are not folded yet."""
+        return max(0, self.heard - self.position)
+
+    def on_fold(self, notify: Callable[[], None]) -> None:
+        """Call `notify` after each fold, in the event loop."""
+        self._listeners.append(notify)
+
+    async def run(self) -> None:
+        """Keep the ledger until cancelled. What was staged and not folded then is read again at the next start."""
+        folding = asyncio.ensure_future(self._fold_for_ever())
+        try:
+            while True:
+                self._reading = asyncio.ensure_future(self._read())
+                await asyncio.wait((self._reading, folding), return_when=asyncio.FIRST_COMPLETED)
+                if folding.done():
+                    folding.result()
+                await self._read_on(self._reading)
+        finally:
+            tasks = [task for task in (folding, self._reading) if task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def exchange(self, change: Callable[[Path], None]) -> None:
+        """Exchange the ledger's file (see `Shelf.exchange`) and go on from where the new one stands."""
+        await self._shelf.exchange(change)
+        self._restart()
+
+    def _restart(self) -> None:
+        """Read again from where the ledger stands."""
+        self._rows = []
+        self.position = self.heard = self._taken = self._shelf.ledger.position
+        if self._reading is not None:
+            self._reading.cancel()
+
+    async def _read(self) -> None:
+        await self._log.follow(self._take, start=self.heard + 1)
+
+    async def _read_on(self, reading: asyncio.Task[None]) -> None:
+        """See why reading ended, and return when it may begin again."""
+        try:
+            await reading
+        except _Full:
+            self._drained.clear()
+            if self._rows:
+                await self._drained.wait()
+        except LogShortened as exc:
+            log.error("another log is served; the ledger of the old one is put aside: %s", exc)
+            await self._shelf.exchange(lambda _: self._put_aside())
+            self._restart()
+        except asyncio.CancelledError:
+            if not reading.cancelled() or (task := asyncio.current_task()) is None or task.cancelling():
+                raise
+
+    def _put_aside(self) -> None:
+        self._shelf.put_aside()
+
+    def _take(self, recorded: Recorded) -> None:
+        self._rows.append(
+            stage(
+                recorded.sequence,
+                recorded.time,
+                recorded.event,
+                subject=recorded.subject,
+                reason=recorded.malformed,
+            )
+        )
+        self.heard = recorded.sequence
+        self._news.set()
+        if len(self._rows) >= FULL:
+            raise _Full
+
+    async def _fold_for_ever(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            began = loop.time()
+            rows, self._rows = self._rows, []
+            if rows:
+                after, self._taken = self._taken, rows[-1][0]
+                await self._fold(rows, after)
+            self._drained.set()
+            # Pacing, not waiting for anything: what arrives meanwhile makes the next batch.
+            await asyncio.sleep(max(0.0, began + PAUSE - loop.time()))
+
+    async def _fold(self, rows: list[Staged], after: int) -> None:
+        while True:
+            try:
+                position = await self._shelf.write(lambda ledger: _fold(ledger, rows, after))
+                break
+            except duckdb.OutOfMemoryException as exc:
+                # A large query of somebody's has it; nothing of the batch is lost.
+                log.warning("no memory for a fold; trying again: %s", exc, extra={"rows": len(rows)})
+                await asyncio.sleep(_AGAIN)
+        if position is None:
+            return
+        self.position = max(self.position, position)
+        self.folds += 1
+        for notify in self._listeners:
+            notify()
+
+
+def _fold(ledger: Ledger, rows: list[Staged], after: int) -> int | None:
+    """Fold rows that follow position `after`; None where the ledger does not reach so far: it was exchanged meanwhile."""
+    if ledger.position < after:
+        return None
+    ledger.fold(rows)
+    return ledger.position

@@ -1,0 +1,102 @@
+"""Question → answer, whichever way it came: over the bus or over HTTP."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+import duckdb
+import msgspec
+
+from schemas.ledger import (
+    Answer,
+    AskExplain,
+    AskExport,
+    AskHistory,
+    AskRebuild,
+    AskSql,
+    AskStats,
+    Done,
+    Error,
+    Question,
+    decode_question,
+    encode,
+)
+from services.ledger import archive, explaining, queries, sandbox
+from services.ledger.live import Live
+from services.ledger.queries import NoAnswer
+from services.ledger.shelf import Shelf
+
+log = logging.getLogger(__name__)
+
+_LONGEST = 500 << 10
+"""Bytes of an answer over the bus, which takes no message above 512 KiB."""
+
+Rebuild = Callable[[], Awaitable[Done]]
+
+
+class Questions:
+    """Answers questions about one shelf.
+
+    Args:
+        live: what was heard of work under way.
+        rebuild: makes the ledger anew.
+    """
+
+    def __init__(self, shelf: Shelf, live: Live, rebuild: Rebuild) -> None:
+        self._shelf = shelf
+        self._live = live
+        self._rebuild = rebuild
+
+    async def answer_encoded(self, body: bytes) -> bytes:
+        """A question as it came over the bus → what goes back. Never raises on account of the question."""
+        try:
+            question = decode_question(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+            return encode(Error(code="question.invalid", message=str(exc)))
+        said = encode(await self.answer(question))
+        if len(said) > _LONGEST:
+            return encode(
+                Error(code="answer.too-large", message="the answer does not fit into one message; ask for fewer rows")
+            )
+        return said
+
+    async def answer(self, question: Question) -> Answer:
+        """Answer, if need be by an Error."""
+        try:
+            return await self._answer(question)
+        except NoAnswer as exc:
+            return Error(code=exc.code, message=str(exc))
+        except duckdb.OutOfMemoryException as exc:
+            return Error(code="ledger.memory", message=" ".join(str(exc).split()))
+
+    async def _answer(self, question: Question) -> Answer:
+        match question:
+            case AskHistory():
+                return await self._shelf.read(lambda reader: queries.history(reader, question))
+            case AskStats():
+                return await self._shelf.read(lambda reader: queries.stats(reader, question))
+            case AskExplain(pull=pull):
+                now = time.time()
+                return await self._shelf.read(lambda reader: explaining.explain(reader, pull, self._live, now))
+            case AskSql():
+                return await self._shelf.read(lambda reader: sandbox.run(reader, question))
+            case AskExport():
+                return await self._export(question)
+            case AskRebuild():
+                return await self._rebuild()
+            case _:
+                return Error(code="question.invalid", message=f"nobody answers a {type(question).__name__}")
+
+    async def _export(self, question: AskExport) -> Done:
+        if question.roll_up and question.before is None:
+            raise NoAnswer("what is to be rolled up? Say before which day", code="question.invalid")
+        began, now = time.monotonic(), datetime.now(UTC)
+        directory, count = await self._shelf.write(
+            lambda ledger: archive.export(ledger, question.before, roll_up=question.roll_up, now=now)
+        )
+        log.info("exported", extra={"directory": str(directory), "rows": count, "rolled_up": question.roll_up})
+        told = f"{count} rows in {directory}" + (", and rolled up to days" if question.roll_up else "")
+        return Done(message=told, events=count, seconds=time.monotonic() - began)
