@@ -23,6 +23,8 @@ def up(args: argparse.Namespace) -> int:
         coordinators=args.coordinators,
         fetchers=args.fetchers,
         unpackers=args.unpackers,
+        # One that was started for a single pull should be there at once; the log keeps what a ledger will want to know.
+        ledger=args.ledger and not args.temporary,
         temporary=args.temporary,
     )
 

@@ -27,6 +27,8 @@ from schemas.subjects import HERE_SUBJECT, PING_SUBJECT
 log = logging.getLogger(__name__)
 log_of_server = logging.getLogger("nats-server")
 
+LEDGER = "ledger"
+
 READY_WITHIN = 60.0
 LOCK_WITHIN = 15.0
 
@@ -50,6 +52,8 @@ class UpSettings:
     coordinators: int = 1
     fetchers: int = 1
     unpackers: int = 1
+    ledger: bool = True
+    """Keep a history. No pull needs it, so nothing waits for it, here either."""
     temporary: bool = False
     """End when nobody holds `run/users` any more."""
 
@@ -71,7 +75,7 @@ async def up(settings: UpSettings, *, ready: Callable[[str], None]) -> None:
         async with _bus(settings, lock) as url:
             parts = services(settings, url, keep=lock.fileno())
             async with running(parts):
-                await until_ready(url, parts)
+                await until_ready(url, [part for part in parts if part.name != LEDGER])
                 discovery.announce(home, url, temporary=settings.temporary)
                 try:
                     ready(url)
@@ -143,11 +147,16 @@ def services(settings: UpSettings, url: str, *, keep: int) -> list[Part]:
         "PULLONCE_NATS_URL": url,
     }
     counts = {"coordinator": settings.coordinators, "fetcher": settings.fetchers, "unpacker": settings.unpackers}
-    return [
+    parts = [
         Part(name, [sys.executable, "-m", f"services.{name}"], environ=environ, keep=[keep])
         for name, count in counts.items()
         for _ in range(count)
     ]
+    if settings.ledger:
+        ledger = Part(LEDGER, [sys.executable, "-m", f"services.{LEDGER}"], environ=environ, keep=[keep])
+        ledger.ready = True  # however often it dies, that is no reason for the others to end
+        parts.append(ledger)
+    return parts
 
 
 async def until_ready(url: str, parts: list[Part], within: float = READY_WITHIN) -> None:

@@ -269,7 +269,8 @@ class LayerUnpacked(Event, frozen=True, kw_only=True, tag="layer.unpacked"):
     """What an unprivileged unpacker could not make, by kind: owners, devices, xattrs."""
     seconds: Seconds = {}
     """`bytes` (until there was something to unpack), `slot` (until a process was free), `unpack` (as fast as the bytes came),
-    `blob` (until the blob was verified), `parent` (until the layer below was there), `complete` (by what lies below), `commit`."""
+    `blob` (until the blob was verified), `parent` (until the layer below was there), `complete` (by what lies below),
+    `commit`."""
 
 
 class LayerFailed(Event, frozen=True, kw_only=True, tag="layer.failed"):
