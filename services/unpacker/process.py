@@ -1,6 +1,6 @@
 """A worker process: unpacks one layer after another, as told over the socket it was started with.
 
-Two threads share a job, both mostly outside the interpreter's lock: one reads, inflates and hashes, the other makes files. The
+Three threads share a job, all mostly outside the interpreter's lock: one reads and inflates, one hashes, one makes files. The
 process dies with the service that started it.
 """
 
@@ -26,8 +26,8 @@ from services.unpacker.outcome import Outcome
 from services.unpacker.rights import Rights
 from services.unpacker.tar import Archive
 
-_AHEAD = 16
-"""Chunks of at most 1 MB that may wait for the other thread."""
+_AHEAD = 8
+"""Chunks of at most 1 MB that may wait for the next thread."""
 _REPORT_EVERY = 0.2
 """Seconds between two reports of progress."""
 _PR_SET_PDEATHSIG = 1
@@ -80,7 +80,7 @@ class Line:
 class Ahead:
     """An iterator that is run in a thread, a bounded number of chunks ahead. What it raises comes out here.
 
-    The thread ends with the iterator: whoever stops early must `finish`.
+    The thread ends with the iterator: whoever stops early must `stop` and `join`.
     """
 
     def __init__(self, source: Iterator[bytes]) -> None:
@@ -88,7 +88,7 @@ class Ahead:
         self._queue: queue.SimpleQueue[bytes | BaseException | None] = queue.SimpleQueue()
         self._room = threading.Semaphore(_AHEAD)
         self._stopped = False
-        self._thread = threading.Thread(target=self._run, name="inflate")
+        self._thread = threading.Thread(target=self._run, name="ahead")
         self._thread.start()
 
     def _run(self) -> None:
@@ -96,11 +96,11 @@ class Ahead:
             for chunk in self._source:
                 self._room.acquire()
                 if self._stopped:
-                    return
+                    break
                 self._queue.put(chunk)
-            self._queue.put(None)
         except BaseException as exc:
             self._queue.put(exc)
+        self._queue.put(None)
 
     def __iter__(self) -> Iterator[bytes]:
         while (chunk := self._queue.get()) is not None:
@@ -109,10 +109,13 @@ class Ahead:
             yield chunk
             self._room.release()
 
-    def finish(self) -> None:
-        """Wait for the thread; one that still runs stops at its next chunk."""
+    def stop(self) -> None:
+        """Let the thread end at its next chunk."""
         self._stopped = True
         self._room.release(_AHEAD)
+
+    def join(self) -> None:
+        """Wait for its end."""
         self._thread.join()
 
 
@@ -128,12 +131,16 @@ def unpack(job: Job, line: Line) -> Outcome:
     source = Follow(job, line.more, line.seen)
     root = os.open(job.tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     trash = os.open(job.trash, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    ahead = Ahead(_tar(source, job, digest))
+    inflated = Ahead(_tar(source, job))
+    ahead = Ahead(hashed(iter(inflated), digest, job.limits.size))
     try:
         layer = Layer(root, trash, rights=Rights(opaque=job.opaque), links_below=job.links_below)
         outcome = layer.unpack(Archive(iter(ahead), max_entries=job.limits.entries))
     finally:
-        ahead.finish()
+        ahead.stop()
+        inflated.stop()
+        ahead.join()
+        inflated.join()
         source.close()
         os.close(root)
         os.close(trash)
@@ -143,9 +150,9 @@ def unpack(job: Job, line: Line) -> Outcome:
     return outcome
 
 
-def _tar(source: Follow, job: Job, digest: "hashlib._Hash") -> Iterator[bytes]:
+def _tar(source: Follow, job: Job) -> Iterator[bytes]:
     """All reading and inflating, to its first byte, happens in the thread that runs this."""
-    yield from hashed(chunks(source, job.media_type), digest, job.limits.size)
+    yield from chunks(source, job.media_type)
     # Bytes behind the compressed data count for nothing, but an unread blob is an unverified one.
     while source.read(1 << 17):
         pass
