@@ -1,6 +1,6 @@
 """Everything dies at random, again and again, while images are asked for: no request is lost, doubled, or answered wrongly.
 
-Real processes, a real nats-server, a real registry behind a slow line. Each seed draws images, requests and deaths; it is part of
+Real processes, a real nats-server, a real registry behind a slow line. Each seed draws images, requests and deaths; it is in
 the test's name. `PULLONCE_CHAOS_SEEDS=100:140` runs others than the usual ones.
 """
 
@@ -14,7 +14,6 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 

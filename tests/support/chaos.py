@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
@@ -119,7 +120,11 @@ class Crew:
         self._counts = counts
 
     def __enter__(self) -> Crew:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.end()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -148,7 +153,8 @@ class Crew:
 
     def wait_until_ready(self) -> None:
         """Return when the present process of every member answers."""
-        asyncio.run(self._until_ready())
+        with ThreadPoolExecutor(1) as thread:  # whoever calls may run an event loop already
+            thread.submit(asyncio.run, self._until_ready()).result()
 
     async def _until_ready(self) -> None:
         async with asyncio.timeout(READY), connect(self.url, patience=READY) as client:

@@ -53,18 +53,27 @@ class Line:
 
     def __enter__(self) -> Line:
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(asyncio.start_server(self._serve, sock=self._socket), self._loop).result()
+        opening = asyncio.start_server(self._serve, sock=self._socket)
+        self._server = asyncio.run_coroutine_threadsafe(opening, self._loop).result()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.cut()
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        self._socket.close()
+        self._loop.close()
 
     def _abort(self) -> None:
         for writer in self._writers:
             writer.transport.abort()
+
+    async def _end(self) -> None:
+        self._server.close()
+        self._abort()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         host, _, port = self._target.rpartition(":")
@@ -81,10 +90,14 @@ class Line:
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _PIECE)
         writer.transport.set_write_buffer_limits(high=_PIECE)
         both = (self._pour(reader, to_behind, counted=False), self._pour(behind, writer, counted=True))
-        await asyncio.gather(*both, return_exceptions=True)
-        for each in (writer, to_behind):
-            each.transport.abort()
-            self._writers.discard(each)
+        try:
+            await asyncio.gather(*both)
+        except asyncio.CancelledError:
+            pass  # asyncio would complain of a cancelled handler
+        finally:
+            for each in (writer, to_behind):
+                each.transport.abort()
+                self._writers.discard(each)
 
     async def _pour(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, counted: bool) -> None:
         try:

@@ -1,0 +1,133 @@
+"""A service that is told to stop (SIGTERM) hands over at once: nobody waits for a lease or for an acknowledgement to run out.
+
+Leases are made so long here that a pull which had to wait for one would not end within the test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from pathlib import Path
+
+import pytest
+
+from pullonce.bus.memory import MemoryBus
+from pullonce.bus.memory_orders import MemoryOrders
+from pullonce.client import connect
+from pullonce.identity import identify_request
+from schemas import subjects
+from schemas.events import PullRequested
+from schemas.orders import Order
+from services.coordinator import claim
+from services.coordinator.handlers import Coordinator
+from tests.support.buses import eventually, soon
+from tests.support.chaos import Crew
+from tests.support.chaos_check import damage, judge, picture, read_on, stack, trees
+from tests.support.chaos_line import Line
+from tests.support.nats_server import NatsServer
+from tests.support.registry import RegistryServer
+
+LIMIT = 40
+FOR_EVER = "600"
+
+
+@pytest.mark.parametrize("service", ["coordinator", "fetcher", "unpacker"])
+async def test_work_goes_on_at_once(registry: RegistryServer, bus_server: NatsServer, tmp_path: Path, service: str) -> None:
+    tars = stack(random.Random(service), 3, size=1_000_000)
+    behind = registry.push(f"stop/{service}", "latest", picture(tars))
+    environ = {"PULLONCE_ACK_WAIT": FOR_EVER}
+    with (
+        Line(registry.host, rate=1_000_000) as line,
+        Crew(tmp_path / "home", bus_server.url, environ=environ, coordinator=2, fetcher=2, unpacker=2) as crew,
+    ):
+        async with connect(crew.url, patience=LIMIT) as client:
+            start = await client.last_sequence() + 1
+            pulls = [asyncio.ensure_future(client.pull(line.reference(behind), timeout=LIMIT)) for _ in range(5)]
+            await eventually(lambda: begun(crew))
+            for member in crew.named(service):
+                member.signal(signal.SIGTERM)
+            await asyncio.gather(*pulls)
+            verdict = judge(await read_on(client, start))
+        assert (verdict.unanswered, verdict.twice, verdict.failed, verdict.extra) == ([], [], [], 0)
+        assert damage(crew.store, trees(tars)) == []
+        assert all(member.deaths == [0] for member in crew.named(service)), "each ended by itself, in order"
+
+
+async def begun(crew: Crew) -> bool:
+    """Some bytes of all three layers are there."""
+    growing = list((crew.store / "ingest").glob("*"))
+    return len(growing) == 3 and all(each.stat().st_size for each in growing)
+
+
+# -- a coordinator between two steps ----------------------------------------------------------------------------------------
+
+REQUEST = PullRequested(reference="docker.io/library/redis:latest")
+
+
+class Slow:
+    """The orders of a bus, none of which is accepted before the test says so."""
+
+    def __init__(self, orders: MemoryOrders) -> None:
+        self._orders = orders
+        self.asked: asyncio.Future[Order] = asyncio.get_running_loop().create_future()
+        self.accept = asyncio.Event()
+
+    async def send(self, order: Order) -> None:
+        self.asked.set_result(order)
+        await self.accept.wait()
+        await self._orders.send(order)
+
+
+class SlowBus(MemoryBus):
+    """A memory bus with slow orders."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slow = self.orders = Slow(self.orders)  # type: ignore[assignment]
+
+    async def claim(self, key: str) -> claim.Claim | None:
+        entry = await self.claims.get(key)
+        return None if entry is None else claim.decode(entry.value)
+
+
+async def test_a_coordinator_leaves_no_claim_that_others_would_have_to_wait_for() -> None:
+    bus = SlowBus()
+    coordinator = asyncio.ensure_future(Coordinator(bus, me="one").run())
+    await bus.log.append(REQUEST)
+    key = subjects.claim_key(await soon(bus.slow.asked))
+    assert isinstance(await bus.claim(key), claim.Held)
+    coordinator.cancel()
+    await asyncio.sleep(0)
+    assert not coordinator.done(), "it takes its last steps"
+    bus.slow.accept.set()
+    with pytest.raises(asyncio.CancelledError):
+        await soon(coordinator)
+    assert isinstance(await bus.claim(key), claim.Ordered)
+
+
+async def test_a_coordinator_that_cannot_finish_does_not_try_for_ever() -> None:
+    bus = SlowBus()
+    coordinator = asyncio.ensure_future(Coordinator(bus, me="one").run())
+    await bus.log.append(REQUEST)
+    await soon(bus.slow.asked)
+    coordinator.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await soon(coordinator)
+
+
+async def test_a_coordinator_that_waits_for_another_one_stops_at_once() -> None:
+    bus = SlowBus()
+    key = subjects.resolve_key("default", identify_request(REQUEST).flight, 1)
+    await bus.claims.put(key, claim.encode(claim.Held(by="another", nonce="1")), expected=0)
+    coordinator = Coordinator(bus, me="one")
+    running = asyncio.ensure_future(coordinator.run())
+    await bus.log.append(REQUEST)
+
+    async def waits() -> bool:
+        return bool(coordinator._asleep)
+
+    await eventually(waits)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(running, claim.HOLD / 2)
