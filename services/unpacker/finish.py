@@ -70,11 +70,12 @@ class Finish:
         made: list[Unnamed] = []
         for target, names in targets.items():
             made += self._link(target, names)
+        if outcome.opaque_root:
+            self._merged = Stack(self._trees[:1])
         self._drop_idle_whiteouts(outcome.whiteouts)
         described = [directory for directory in reversed([*outcome.unnamed, *made]) if self._is_wanted(directory)]
         if outcome.opaque_root:
             self._hide_everything()
-            self._drop_idle_whiteouts(outcome.whiteouts)
         for directory in reversed(described):
             self._inherit(directory)
 
@@ -170,7 +171,6 @@ class Finish:
                     continue
                 if stat.S_ISDIR(status.st_mode):
                     os.setxattr(place, self._rights.opaque, b"y")
-        self._merged = Stack(self._trees)
 
     def _drop_idle_whiteouts(self, whiteouts: list[bytes]) -> None:
         """Remove marks that hide nothing: overlayfs lists them where only one layer has the directory they are in."""
