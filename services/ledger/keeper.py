@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 FULL = 50_000
 """Staged rows that may wait: some 50 MB. Then reading stops until they are folded."""
 
-PAUSE = 0.1
+PAUSE = 0.25
 """Seconds between the beginnings of two folds: a batch has a cost of its own, and the ledger may be that far behind."""
 
 _AGAIN = 1.0
@@ -114,15 +114,7 @@ class Keeper:
         self._shelf.put_aside()
 
     def _take(self, recorded: Recorded) -> None:
-        self._rows.append(
-            stage(
-                recorded.sequence,
-                recorded.time,
-                recorded.event,
-                subject=recorded.subject,
-                reason=recorded.malformed,
-            )
-        )
+        self._rows.append(stage(recorded.sequence, recorded.time, recorded.event, recorded.subject, recorded.malformed))
         self.heard = recorded.sequence
         self._news.set()
         if len(self._rows) >= FULL:

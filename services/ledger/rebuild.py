@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from pathlib import Path
+from typing import TextIO
 
 from pullonce.bus import Log, Recorded
 from services.ledger.projection import Ledger
@@ -17,8 +18,11 @@ from services.ledger.tables import ANSWERED, DAYS, ENDED, EVENTS, POSITION, TABL
 
 log = logging.getLogger(__name__)
 
-CHUNK = 500_000
+CHUNK = 250_000
 """Events that are folded at once: larger is faster and takes more memory."""
+
+
+_BUFFER = 1 << 20
 
 
 class _Full(Exception):
@@ -42,7 +46,7 @@ class Rebuild:
         self._path = path
         self._memory = memory
         self._chunk = chunk
-        self._lines: list[str] = []
+        self._lines = 0
         self._at = 0
         self._end = 0
 
@@ -71,10 +75,8 @@ class Rebuild:
         number = 0
         try:
             while self._at < self._end:
-                await self._read_chunk()
                 file = self._files()[number % 2]
-                lines, self._lines = self._lines, []
-                await asyncio.to_thread(_write, file, lines)
+                await self._read_chunk(file)
                 if loading is not None:
                     await loading
                 loading = asyncio.ensure_future(asyncio.to_thread(ledger.load, file))
@@ -86,28 +88,23 @@ class Rebuild:
                 await asyncio.wait((loading,))
             raise
 
-    async def _read_chunk(self) -> None:
-        try:
-            await self._log.follow(self._take, start=self._at + 1)
-        except (_Full, _Done):
-            pass
+    async def _read_chunk(self, file: Path) -> None:
+        self._lines = 0
+        with file.open("w", buffering=_BUFFER) as out:
+            try:
+                await self._log.follow(lambda recorded: self._take(recorded, out), start=self._at + 1)
+            except (_Full, _Done):
+                pass
 
-    def _take(self, recorded: Recorded) -> None:
+    def _take(self, recorded: Recorded, out: TextIO) -> None:
         self._at = recorded.sequence
         if recorded.sequence <= self._end:
-            staged = stage(
-                recorded.sequence, recorded.time, recorded.event, subject=recorded.subject, reason=recorded.malformed
-            )
-            self._lines.append(line(staged))
+            out.write(line(stage(recorded.sequence, recorded.time, recorded.event, recorded.subject, recorded.malformed)))
+            self._lines += 1
         if recorded.sequence >= self._end:
             raise _Done
-        if len(self._lines) >= self._chunk:
+        if self._lines >= self._chunk:
             raise _Full
-
-
-def _write(file: Path, lines: list[str]) -> None:
-    with file.open("w") as out:
-        out.writelines(lines)
 
 
 def remove(path: Path) -> None:

@@ -43,7 +43,7 @@ _encoder = msgspec.json.Encoder()
 _kinds: dict[type[Event], str] = {cls: kind for kind, cls in EVENTS.items()}
 
 
-def stage(sequence: int, time: float, event: Event | None, *, subject: str = "", reason: str = "") -> Staged:
+def stage(sequence: int, time: float, event: Event | None, subject: str = "", reason: str = "") -> Staged:
     """Stage one message.
 
     Args:
