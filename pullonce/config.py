@@ -33,6 +33,7 @@ class BusSettings:
     """How to reach the bus, and its leases. Times in seconds."""
 
     url: str
+    """One address, or several of one cluster with commas between them: any that answers will do."""
     name: str
     """What the server's monitoring calls this connection."""
     ack_wait: float = 10.0

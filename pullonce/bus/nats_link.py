@@ -61,7 +61,7 @@ class Link:
         """Connect, however long it takes. Raises BusUnsuitable if the server refuses these credentials."""
         dial = asyncio.ensure_future(
             self.client.connect(
-                settings.url,
+                [each.strip() for each in settings.url.split(",")],
                 name=settings.name,
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=0.1,  # type: ignore[arg-type]

@@ -98,15 +98,19 @@ class Crew:
         home: PULLONCE_HOME of all of them.
         url: of the bus.
         environ: further environment.
+        mark: tells the members of several crews in one home apart.
         counts: how many of each service.
     """
 
-    def __init__(self, home: Path, url: str, *, environ: dict[str, str] | None = None, **counts: int) -> None:
+    def __init__(
+        self, home: Path, url: str, *, environ: dict[str, str] | None = None, mark: str = "", **counts: int
+    ) -> None:
         self.url = url
+        self._mark = mark
         self.home = home
         self.store = home / "stores" / "default"
         self.armed = home / "failpoints"
-        self.armed.mkdir(parents=True)
+        self.armed.mkdir(parents=True, exist_ok=True)
         self.environ = {
             **os.environ,
             "PULLONCE_HOME": str(home),
@@ -134,7 +138,7 @@ class Crew:
         """Start everything and return when all answer."""
         for service, count in self._counts.items():
             for number in range(1, count + 1):
-                name = f"{service}-{number}"
+                name = f"{service}-{self._mark}{number}"
                 self.members.append(Member(name, f"services.{service}", self.environ, self.home / f"{name}.log"))
         self.wait_until_ready()
 
