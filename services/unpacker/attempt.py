@@ -77,7 +77,7 @@ class Attempt:
         snapshot = self._describe(outcome)
         made = await asyncio.to_thread(self._parts.staging.commit, draft, snapshot)
         if made:
-            self._parts.durability.want(self._parts.snapshots.directory(snapshot.chain_id))
+            self._parts.durability.want()
             self._parts.news.tell("layer", snapshot.chain_id)
         return snapshot, made
 

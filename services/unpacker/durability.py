@@ -7,12 +7,16 @@ were committed before it; it comes when nothing is being unpacked, at the latest
 
 import asyncio
 import ctypes
+import logging
 import os
 from pathlib import Path
 
 from pullonce.snapshots import Snapshots, boot_id
 
+log = logging.getLogger(__name__)
+
 _AT_THE_LATEST = 30.0
+_QUIET = 1.0
 """Seconds."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -28,34 +32,52 @@ class Durability:
     def __init__(self, snapshots: Snapshots, idle: asyncio.Event) -> None:
         self._snapshots = snapshots
         self._idle = idle
-        self._pending: set[Path] = set()
         self._wanted = asyncio.Event()
 
-    def want(self, snapshot: Path) -> None:
+    def want(self) -> None:
         """A snapshot was committed."""
-        self._pending.add(snapshot)
         self._wanted.set()
 
     async def run(self) -> None:
         """Sync what is committed; first of all what an earlier process of this boot has left. For ever."""
         boot = boot_id()
-        for marker in (self._snapshots.root / "snapshots").glob("*/unsynced"):
-            if marker.read_text() == boot:
-                self.want(marker.parent)
         while True:
+            unsynced = await asyncio.to_thread(self._unsynced, boot)
+            if unsynced:
+                try:
+                    await asyncio.to_thread(sync, self._snapshots.root, unsynced)
+                except OSError as exc:
+                    log.error("snapshots could not be synced, and stay marked: %s", exc)
             await self._wanted.wait()
             try:
                 async with asyncio.timeout(_AT_THE_LATEST):
-                    await self._idle.wait()
+                    await self._quiet()
             except TimeoutError:
                 pass
             self._wanted.clear()
-            synced, self._pending = self._pending, set()
-            await asyncio.to_thread(sync, self._snapshots.root, synced)
+
+    async def _quiet(self) -> None:
+        """Wait until nothing has been unpacked for a while: a pull has gaps, and a sync would slow what comes after one."""
+        while True:
+            await self._idle.wait()
+            await asyncio.sleep(_QUIET)
+            if self._idle.is_set():
+                return
+
+    def _unsynced(self, boot: str) -> list[Path]:
+        """The marks of this boot's snapshots, whoever made them."""
+        found = []
+        for mark in (self._snapshots.root / "snapshots").glob("*/unsynced"):
+            try:
+                if mark.read_text() == boot:
+                    found.append(mark)
+            except FileNotFoundError:
+                continue  # another unpacker was faster
+        return found
 
 
-def sync(root: Path, snapshots: set[Path]) -> None:
-    """Sync the file system and mark snapshots as safe."""
+def sync(root: Path, marks: list[Path]) -> None:
+    """Sync the file system, then remove the marks of the snapshots that were committed before."""
     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
         if _libc.syncfs(fd) < 0:
@@ -63,5 +85,5 @@ def sync(root: Path, snapshots: set[Path]) -> None:
             raise OSError(number, os.strerror(number), str(root))
     finally:
         os.close(fd)
-    for snapshot in snapshots:
-        (snapshot / "unsynced").unlink(missing_ok=True)
+    for mark in marks:
+        mark.unlink(missing_ok=True)
