@@ -58,6 +58,13 @@ class ContentStore:
         """Whether the blob is there: complete and verified."""
         return self.blob_path(digest).is_file()
 
+    def reserved(self, digest: Digest) -> int:
+        """Bytes of the disk that the growing file of a blob holds already, room for what is to come included."""
+        try:
+            return self.ingest_path(digest).stat().st_blocks * 512
+        except FileNotFoundError:
+            return 0
+
     def size(self, digest: Digest) -> int:
         """Bytes of a blob that is there. Raises Permanent (`blob.missing`) where it is not."""
         try:

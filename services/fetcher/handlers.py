@@ -74,7 +74,9 @@ class Handlers:
         if not platforms.serves(image.platform, wanted):
             log.warning("%s is for %s only, not for %s", reference, image.platform, wanted, extra={"flight": order.flight})
         log.info("resolved %s", reference, extra={"digest": image.digest, "flight": order.flight})
-        return [*opened, self._resolved(order, source, image)]
+        resolved = self._resolved(order, source, image)
+        self._inventory.check_room(resolved.layers)
+        return [*opened, resolved]
 
     @timed("look")
     async def fetch_blob(self, order: FetchBlob) -> list[Event]:

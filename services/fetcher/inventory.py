@@ -1,6 +1,7 @@
 """What the disk holds of an image at this moment. The disk decides over the log."""
 
 from pullonce.content import ContentStore
+from pullonce.disk import disk_full, free_bytes
 from pullonce.errors import Permanent
 from pullonce.oci.digest import chain_ids
 from pullonce.snapshots import Snapshots
@@ -42,6 +43,19 @@ class Inventory:
             and (record.digest, record.manifest.digest, record.chain_ids) == (image.digest, image.manifest.digest, chain)
             for record in self._content.images.named(reference)
         )
+
+    def check_room(self, layers: tuple[ResolvedLayer, ...]) -> None:
+        """What is missing of an image has room, beside what is reserved for blobs that are being fetched.
+
+        What was ordered and not begun reserves nothing yet; a blob that finds no room then is refused by itself.
+
+        Raises:
+            Permanent: `disk.full`.
+        """
+        missing = {layer.blob.digest: layer.blob.size for layer in layers if not layer.fetched}
+        needed = sum(max(0, size - self._content.reserved(digest)) for digest, size in missing.items())
+        if needed > free_bytes(self._content.root):
+            raise disk_full(self._content.root, needed)
 
     def check_complete(self, order: RecordImage) -> None:
         """The list names nothing that is not there: a blob may have been lost since the flight saw it settle.

@@ -1,0 +1,109 @@
+"""Disks that are full, read-only or forbidden: a typed failure that names the place, room given back, and the services go on."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pullonce.client import connect
+from pullonce.errors import PullFailed
+from schemas.events import PullCompleted
+from tests.support.buses import eventually
+from tests.support.chaos import Crew
+from tests.support.chaos_disk import remount, small_disk, used
+from tests.support.images import Image, image, layer, tar_of
+from tests.support.nats_server import NatsServer
+from tests.support.registry import RegistryServer
+
+LIMIT = 60
+DISK = 24
+MB = 1_000_000
+
+
+@dataclass
+class Place:
+    """A crew whose store lies on a disk of 24 MB."""
+
+    crew: Crew
+    registry: RegistryServer
+    disk: Path
+
+    async def pull(self, reference: str) -> PullCompleted:
+        async with connect(self.crew.url, patience=LIMIT) as client:
+            return await client.pull(reference, timeout=LIMIT)
+
+    async def fails(self, reference: str) -> PullFailed:
+        with pytest.raises(PullFailed) as failed:
+            await self.pull(reference)
+        return failed.value
+
+
+@pytest.fixture(scope="module")
+def place(registry: RegistryServer, bus_server: NatsServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    home = tmp_path_factory.mktemp("home") / "here"
+    with small_disk(home / "stores", DISK) as disk, Crew(home, bus_server.url, coordinator=1, fetcher=2, unpacker=2) as crew:
+        yield Place(crew, registry, disk)
+        assert all(member.deaths == [] for member in crew.members), "no service may end because of a disk"
+
+
+def noise(name: str, *megabytes: float) -> Image:
+    """An image of layers that cannot be compressed."""
+    dice = random.Random(name)
+    return image(layer(tar_of({f"{name}-{n}": dice.randbytes(int(size * MB))})) for n, size in enumerate(megabytes))
+
+
+async def test_what_cannot_fit_is_refused_before_it_is_begun(place: Place) -> None:
+    """Each layer fits, all of them do not. What there is to say is known from the manifest."""
+    made = noise("too-much", 10, 10, 10)
+    reference = place.registry.push("disk/too-much", "latest", made)
+    before = used(place.disk)
+    failure = await place.fails(reference)
+    assert failure.code == "disk.full"
+    needed = sum(entry["size"] for entry in made.document["layers"])
+    assert f"{needed} bytes were needed" in str(failure) and str(place.crew.store) in str(failure)
+    assert place.registry.counts()["GET blobs"] <= 1, "the config, and none of the layers"
+    assert used(place.disk) - before < 0.1 * MB
+    await place.pull(place.registry.push("disk/after-too-much", "latest", noise("after", 0.5)))
+
+
+async def test_a_layer_that_expands_beyond_the_disk(place: Place) -> None:
+    made = image([layer(tar_of({"zeros": bytes(40 * MB)}))])
+    before = used(place.disk)
+    failure = await place.fails(place.registry.push("disk/expands", "latest", made))
+    assert failure.code == "disk.full"
+    assert made.layers[0] in str(failure) or str(place.crew.store) in str(failure)
+
+    async def given_back() -> bool:
+        return used(place.disk) - before < 0.5 * MB
+
+    await eventually(given_back)
+    await place.pull(place.registry.push("disk/after-expanding", "latest", noise("after-expanding", 0.5)))
+
+
+async def test_a_read_only_disk_is_said_and_works_again_when_it_does(place: Place) -> None:
+    reference = place.registry.push("disk/read-only", "latest", noise("read-only", 0.5))
+    remount(place.disk, "ro")
+    try:
+        failure = await place.fails(reference)
+    finally:
+        remount(place.disk, "rw")
+    assert failure.code == "disk.readonly" and str(place.crew.store) in str(failure)
+    await place.pull(reference)
+
+
+async def test_a_forbidden_directory(place: Place) -> None:
+    blobs = place.crew.store / "blobs" / "sha256"
+    if subprocess.run(["chattr", "+i", blobs], capture_output=True, check=False).returncode:
+        pytest.skip("this file system has no immutable directories, and root is forbidden nothing else")
+    reference = place.registry.push("disk/forbidden", "latest", noise("forbidden", 0.5))
+    try:
+        failure = await place.fails(reference)
+    finally:
+        subprocess.run(["chattr", "-i", blobs], check=True)
+    assert failure.code == "disk.denied" and str(blobs) in str(failure)
+    await place.pull(reference)
