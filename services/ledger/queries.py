@@ -131,19 +131,19 @@ def stats(reader: duckdb.DuckDBPyConnection, asked: AskStats) -> Stats:
         SELECT {group} AS name, count(*) AS flights, count_if(outcome = 'failed') AS failed, sum(requests) AS requests,
             sum(cancelled) AS cancelled, sum(requests * size) AS asked_bytes, sum(fetched_bytes) AS fetched_bytes,
             sum(reused_bytes) AS reused_bytes, sum(waited_bytes) AS waited_bytes,
-            approx_quantile(seconds, {_PERCENTILES}) AS took, approx_quantile(release, {_PERCENTILES}) AS released
+            approx_quantile(seconds, {_PERCENTILES}) AS took, approx_quantile(release, {_PERCENTILES}) AS released, 0 AS rank
         FROM ended_flights WHERE {" AND ".join(conditions) or "true"} GROUP BY ALL
     ), past AS (
         SELECT {group.replace("ended_at", "day")} AS name, sum(flights) AS flights, sum(failed) AS failed,
             sum(requests) AS requests, sum(cancelled) AS cancelled, sum(size) AS asked_bytes,
             sum(fetched_bytes) AS fetched_bytes, sum(reused_bytes) AS reused_bytes, sum(waited_bytes) AS waited_bytes,
-            [max(p50), max(p95), max(p99)] AS took, NULL AS released
+            CASE WHEN count(*) > 0 THEN [max(p50), max(p95), max(p99)] END AS took, NULL AS released, 1 AS rank
         FROM days WHERE {" AND ".join(rolled) or "true"} GROUP BY ALL
     )
     SELECT name, sum(flights)::BIGINT AS flights, sum(failed)::BIGINT AS failed, sum(requests)::BIGINT AS requests,
         sum(cancelled)::BIGINT AS cancelled, sum(asked_bytes)::DOUBLE AS asked_bytes,
         sum(fetched_bytes)::DOUBLE AS fetched_bytes, sum(reused_bytes)::DOUBLE AS reused_bytes,
-        sum(waited_bytes)::DOUBLE AS waited_bytes, first(took) AS took, first(released) AS released
+        sum(waited_bytes)::DOUBLE AS waited_bytes, arg_min(took, rank) AS took, arg_min(released, rank) AS released
     FROM (FROM live UNION ALL BY NAME FROM past) GROUP BY name
     ORDER BY {"name DESC" if asked.by == "day" else "requests DESC, name"} LIMIT ?
     """

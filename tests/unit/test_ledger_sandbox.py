@@ -1,0 +1,127 @@
+"""SQL from outside reads the ledger, and can do nothing else."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from schemas.ledger import AskSql, Table
+from services.ledger import sandbox
+from services.ledger.projection import Ledger
+from services.ledger.queries import NoAnswer
+from services.ledger.staging import stage
+from tests.support.ledgers import folded
+from tests.support.long_log import long_log
+
+
+@pytest.fixture(scope="module")
+def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
+    path = tmp_path_factory.mktemp("ledger") / "it's a ledger" / "ledger.duckdb"
+    made = folded(path, [[stage(*each) for each in long_log(2000)]])
+    yield made
+    made.close()
+
+
+def run(ledger: Ledger, query: str, limit: int = 1000) -> Table:
+    reader = ledger.reader()
+    try:
+        return sandbox.run(reader, AskSql(query=query, limit=limit))
+    finally:
+        reader.close()
+
+
+def refused(ledger: Ledger, query: str) -> str:
+    with pytest.raises(NoAnswer) as caught:
+        run(ledger, query)
+    return caught.value.code
+
+
+def test_a_query_gets_columns_types_and_rows(ledger: Ledger) -> None:
+    found = run(ledger, "SELECT outcome, count(*) AS n, min(opened_at) AS first FROM flights GROUP BY 1 ORDER BY n DESC")
+    assert found.columns == ("outcome", "n", "first")
+    assert found.types == ("VARCHAR", "BIGINT", "TIMESTAMP")
+    assert found.rows[0][0] == "completed" and found.rows[0][1] > 50
+    assert str(found.rows[0][2]).startswith("2023-11-14T22:13:20")
+    assert not found.truncated
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "FROM flights", "WITH a AS (FROM requests) SELECT * FROM a", "DESCRIBE flights", "SHOW TABLES", "SUMMARIZE blobs",
+        "EXPLAIN SELECT 1", "VALUES (1)", "SELECT * FROM registries -- all\n;",
+    ],
+)  # fmt: skip
+def test_whatever_only_reads_is_allowed(ledger: Ledger, query: str) -> None:
+    assert run(ledger, query).rows
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "", ";", "SELECT 1; SELECT 2", "SELECT 1; DROP TABLE events", "DELETE FROM events", "DROP VIEW flights",
+        "INSERT INTO events VALUES (1, NULL, 'x')", "WITH a AS (SELECT 1) INSERT INTO events SELECT 1, NULL, 'x' FROM a",
+        "UPDATE position SET sequence = 0", "CREATE TABLE mine (a INT)", "CREATE TEMP TABLE mine (a INT)",
+        "CREATE MACRO f() AS 1", "ATTACH ':memory:' AS other", "COPY flights TO 'x.csv'", "COPY (SELECT 1) TO '/dev/stdout'",
+        "EXPORT DATABASE 'x'", "INSTALL httpfs", "LOAD json", "SET memory_limit = '10GB'", "SET GLOBAL threads = 1",
+        "RESET lock_configuration", "PRAGMA enable_profiling", "CALL force_checkpoint()", "CHECKPOINT", "BEGIN", "COMMIT",
+        "ROLLBACK; DELETE FROM events", "VACUUM", "USE temp", "PREPARE a AS DELETE FROM events", "EXECUTE a",
+    ],
+)  # fmt: skip
+def test_whatever_does_more_is_refused(ledger: Ledger, query: str) -> None:
+    assert refused(ledger, query) == "sql.refused"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT * FROM read_csv('/etc/passwd')", "SELECT * FROM read_text('/etc/passwd')", "FROM '/etc/passwd'",
+        "SELECT * FROM read_blob('/proc/self/environ')", "SELECT * FROM glob('/*')", "FROM read_parquet('/tmp/*.parquet')",
+        "SELECT * FROM read_json('https://example.invalid/x.json')", "SELECT getenv('HOME')",
+        "SELECT * FROM query('DELETE FROM events')", "EXPLAIN ANALYZE DELETE FROM events", "SELEKT 1", "SELECT nothing",
+        "SELECT * FROM sniff_csv('/etc/passwd')", "SELECT * FROM duckdb_log_contents('/etc/passwd')",
+    ],
+)  # fmt: skip
+def test_no_file_and_no_network_is_reached(ledger: Ledger, query: str) -> None:
+    assert refused(ledger, query) == "sql.invalid"
+    assert run(ledger, "SELECT count(*) FROM events").rows[0][0] >= 2000
+
+
+def test_the_directory_of_exports_is_no_way_out(ledger: Ledger) -> None:
+    outside = f"{ledger.exports}/../../secret.csv".replace("'", "''")
+    (ledger.exports / "../../secret.csv").write_text("secret\n1\n")
+    assert refused(ledger, f"SELECT * FROM read_csv('{outside}')") == "sql.invalid"
+
+
+def test_values_of_all_kinds_become_json(ledger: Ledger) -> None:
+    found = run(
+        ledger,
+        "SELECT NULL, 1, 1.5::DOUBLE, 'nan'::DOUBLE, 2::HUGEINT << 100, 1.25::DECIMAL(5, 2), DATE '2026-01-02', "
+        "TIME '10:00:00', INTERVAL 90 SECONDS, MAP {'a': 1}, [1, NULL], {'x': 'y'}, '\\x01'::BLOB, uuid() IS NOT NULL, true",
+    )
+    assert found.rows[0] == (
+        None, 1, 1.5, None, str(2 << 100), "1.25", "2026-01-02", "10:00:00", 90.0, {"a": 1}, [1, None], {"x": "y"}, "01",
+        True, True,
+    )  # fmt: skip
+
+
+def test_too_many_rows_are_cut_and_that_is_said(ledger: Ledger) -> None:
+    assert len(run(ledger, "FROM range(10)", limit=10).rows) == 10
+    assert not run(ledger, "FROM range(10)", limit=10).truncated
+    cut = run(ledger, "FROM range(11)", limit=10)
+    assert len(cut.rows) == 10 and cut.truncated
+    wide = run(ledger, "SELECT repeat('x', 100_000) FROM range(100)")
+    assert len(wide.rows) == 3 and wide.truncated
+
+
+def test_a_query_without_end_is_stopped(ledger: Ledger) -> None:
+    reader = ledger.reader()
+    with pytest.raises(NoAnswer) as caught:
+        sandbox.run(reader, AskSql(query="SELECT count(*) FROM range(1000000) a, range(1000000) b"), patience=0.2)
+    assert caught.value.code == "sql.timeout"
+    assert sandbox.run(reader, AskSql(query="SELECT 1")).rows == ((1,),)
+    reader.close()
+
+
+def test_a_query_that_wants_all_memory_is_stopped(ledger: Ledger) -> None:
+    assert refused(ledger, "SELECT list(range || repeat('x', 10000)) FROM range(1000000)") in ("sql.memory", "sql.timeout")
+    assert run(ledger, "SELECT 1").rows == ((1,),)
