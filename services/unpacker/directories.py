@@ -60,6 +60,10 @@ class Directory:
             node = node.parent
         return False
 
+    def is_removed(self) -> bool:
+        """Whether nothing is to be left of it but what this layer puts into it."""
+        return self.removed or (self.parent is not None and self.parent.hides_below())
+
     def path(self) -> bytes:
         """Its name from the root on."""
         parts: list[bytes] = []

@@ -273,7 +273,7 @@ class Layer:
             size=self._size,
             left_out=dict(self._rights.left_out),
             assumed=list(self._directories.assumed),
-            unnamed=[Unnamed(d.path(), d.mtime, d.fresh, d.group, d.removed) for d in tree if d.attributes is None],
+            unnamed=[Unnamed(d.path(), d.mtime, d.fresh, d.group, d.is_removed()) for d in tree if d.attributes is None],
             links=list(self._links.items()),
             whiteouts=[_join(directory, name) for directory in tree for name in directory.whiteouts],
             opaque_root=self._directories.root.opaque,
