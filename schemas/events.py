@@ -147,8 +147,13 @@ class PullRecorded(Event, frozen=True, kw_only=True, tag="pull.recorded"):
     """`record`."""
 
 
+CONTENT_MISSING = "content.missing"
+"""Code of an image that cannot be listed yet: something it needs was there and is not any more. What is missing is said to be
+lost just before; the flight waits for it once more and is listed then."""
+
+
 class PullUnrecorded(Event, frozen=True, kw_only=True, tag="pull.unrecorded"):
-    """The store's index could not be written, for good."""
+    """The store's index could not be written: for good, unless the code is `content.missing`."""
 
     reference: str
     flight: Flight

@@ -19,6 +19,7 @@ from pullonce.errors import PlatformInvalid, ReferenceInvalid
 from pullonce.identity import identify_request
 from schemas import subjects
 from schemas.events import (
+    CONTENT_MISSING,
     BlobClaimed,
     BlobFailed,
     BlobFetched,
@@ -182,7 +183,8 @@ class Board:
         self._leave(flight, flight.resolve_key, q)
         for key, on_disk in flight.adopt(event):
             state = self.keys.get(key) or self.keys.setdefault(key, Key())
-            if on_disk and not state.settled:
+            if on_disk and not state.settled and state.since <= flight.opened:
+                # What was lost since the flight opened may have been seen a moment before: then the worker looks again.
                 self._settle(key, state, q)
             elif not on_disk and 0 < state.settled <= flight.opened:
                 # The disk was asked after the flight opened, so it knows better than a fact from before that.
@@ -195,8 +197,11 @@ class Board:
         self._advance(flight, q, flight.resolve_key)
 
     def _recorded(self, event: PullRecorded, q: int) -> None:
-        flight = self._current(event)
-        if flight is None or flight.state is State.RESOLVING:
+        flight = self._recording(event)
+        if flight is None:
+            return
+        if flight.again:
+            self._record_again(flight, q, event.revision)
             return
         self._leave(flight, flight.record_key, q)
         flight.recorded = True
@@ -208,8 +213,12 @@ class Board:
             self._fail(flight, q, flight.resolve_key, event.code, event.message)
 
     def _unrecorded(self, event: PullUnrecorded, q: int) -> None:
-        flight = self._current(event)
-        if flight is not None and flight.state is not State.RESOLVING:
+        flight = self._recording(event)
+        if flight is None:
+            return
+        if event.code == CONTENT_MISSING:
+            self._record_again(flight, q, event.revision)
+        else:
             self._fail(flight, q, flight.record_key, event.code, event.message)
 
     def _cancelled(self, event: PullCancelled, q: int) -> None:
@@ -270,12 +279,13 @@ class Board:
             self._intents.append(self._want(key, state))
 
     def _lost(self, key: str, q: int) -> None:
-        state = self.keys.get(key)
-        if state is None or not state.settled:
-            return
+        state = self.keys.get(key) or self.keys.setdefault(key, Key())
         state.settled, state.since = 0, q
         for flight in self.flights.values():
             if flight.ending is None and key in flight.work:
+                # Listed or being listed, it must be again: whoever lists an image looks whether all of it is there.
+                flight.recorded = False
+                flight.again = flight.state is State.RECORDING
                 self._await(flight, key)
 
     def _store_opened(self, event: StoreOpened, q: int) -> None:
@@ -318,6 +328,17 @@ class Board:
             flight.state = State.RECORDING
             self._await(flight, flight.record_key)
 
+    def _record_again(self, flight: Flight, q: int, revision: int) -> None:
+        """What came of listing an image does not count: it is listed anew, once nothing is missing."""
+        key = flight.record_key
+        state = self.keys[key]
+        state.done, state.since = max(state.done, revision), q
+        state.waiters.clear()
+        flight.missing.discard(key)
+        flight.again, flight.state = False, State.WORKING
+        self._intents.append(Settle(key, q))
+        self._advance(flight, q, key)
+
     def _fail(self, flight: Flight, q: int, by: str, code: str, message: str) -> None:
         self._end(flight.fail(q, by, code=code, message=message), by)
         self._forget(flight, q)
@@ -345,6 +366,18 @@ class Board:
         """The flight an event speaks of, if it is this one's and not an earlier one's of the same key."""
         flight = self.flights.get(event.flight)
         return flight if flight is not None and flight.opened == event.opened else None
+
+    def _recording(self, event: PullRecorded | PullUnrecorded) -> Flight | None:
+        """The flight whose image is being listed under the order that an event speaks of."""
+        flight = self._current(event)
+        if flight is None or flight.state is State.RESOLVING:
+            return None
+        state = self.keys.get(flight.record_key) or self.keys.setdefault(flight.record_key, Key())
+        spent = 0 < event.revision <= state.done
+        if flight.state is State.RECORDING and not spent:
+            return flight
+        state.done = max(state.done, event.revision)  # one that nobody waits for any more
+        return None
 
     def _drop_if_unwanted(self, key: str, state: Key) -> None:
         if (withdraw := self._withdrawal(key, state)) is not None:

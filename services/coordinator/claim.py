@@ -1,18 +1,13 @@
-"""One key's claim, as it lies in the bucket, and what a coordinator that wants the key may do about it. Pure.
+"""What a coordinator that wants a key may do about the claim it finds there: one table. Pure.
 
-    (absent) ──take──▶ held ──order accepted──▶ ordered ──fact folded──▶ settled ──▶ (absent)
-                        │  lease over                        │ wanted again
-                        ▼                                    ▼
-                     (absent)                               held
-
-*held* has a short lease, since its writer may die before the order is in the queue. *ordered* needs none: from there on the
-work queue guarantees the work. *settled* only tells coordinators that lag behind to keep folding.
+The claims themselves are in `schemas.claims`.
 """
 
 from dataclasses import dataclass
 
-import msgspec
-from msgspec import Struct
+from schemas.claims import Claim, Collecting, Held, Ordered, Settled, decode, encode
+
+__all__ = ["Claim", "Collecting", "Held", "Ordered", "Resend", "Settled", "Take", "Wait", "decode", "encode", "judge"]
 
 HOLD = 5.0
 """Seconds a holder has to get its order accepted, by the clock of whoever waits for it. Longer only delays the recovery from
@@ -23,45 +18,6 @@ ORDERED = 86_400.0
 
 SETTLED = 120.0
 """Seconds a *settled* claim is kept: longer than any coordinator lags."""
-
-
-class Held(Struct, frozen=True, tag="held", tag_field="state"):
-    """Somebody is about to order the work."""
-
-    by: str
-    nonce: str
-    """Unique to this write, so that a writer with an unclear outcome recognises its own."""
-
-
-class Ordered(Struct, frozen=True, tag="ordered", tag_field="state"):
-    """The order under `revision` was accepted by the work queue."""
-
-    by: str
-    revision: int
-
-
-class Settled(Struct, frozen=True, tag="settled", tag_field="state"):
-    """The fact at log position `at` ended the work."""
-
-    by: str
-    at: int
-
-
-Claim = Held | Ordered | Settled
-
-_decoder: msgspec.json.Decoder[Claim] = msgspec.json.Decoder(Claim)
-
-
-def encode(claim: Claim) -> bytes:
-    return msgspec.json.encode(claim)
-
-
-def decode(value: bytes) -> Claim | None:
-    """Read a claim; None for what is no claim (somebody else wrote into the bucket): it may be claimed over."""
-    try:
-        return _decoder.decode(value)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +50,8 @@ def judge(claim: Claim | None, *, since: int, done: int, position: int, waited: 
         ensure: this coordinator has only now begun to act, so the fold will not tell it what became of an accepted order.
     """
     match claim:
-        case None:
+        case None | Collecting():
+            # A collector looks again before it removes anything, and finds that a flight needs it.
             return Take()
         case Held():
             return Take() if waited else Wait(HOLD)

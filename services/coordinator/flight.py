@@ -23,6 +23,7 @@ class Flight:
     """Everything asked for under one flight key while it is in the air."""
 
     __slots__ = (
+        "again",
         "cancelled",
         "credential",
         "ended_by",
@@ -66,6 +67,8 @@ class Flight:
         """Requests that came after the end and before the ending was folded: they open the next flight."""
         self.resolved: PullResolved | None = None
         self.recorded = False
+        self.again = False
+        """Something it needs was lost while its image was being listed: what comes of that does not count."""
         self.work: dict[str, Order] = {}
         """Claim key → the order that settles it, once the reference is resolved."""
         self.missing: set[str] = set()

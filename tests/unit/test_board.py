@@ -5,6 +5,7 @@ import pytest
 
 from schemas import subjects
 from schemas.events import (
+    CONTENT_MISSING,
     BlobClaimed,
     BlobFailed,
     BlobFetched,
@@ -12,6 +13,7 @@ from schemas.events import (
     Concerns,
     Event,
     LayerFailed,
+    LayerLost,
     LayerUnpacked,
     PullCancelled,
     PullCompleted,
@@ -19,6 +21,7 @@ from schemas.events import (
     PullRecorded,
     PullRequested,
     PullResolved,
+    PullUnrecorded,
     PullUnresolved,
     ResolvedLayer,
     Source,
@@ -59,6 +62,7 @@ class Log:
 
     def resolve(self, flight: Flight, *numbers: int, **given: object) -> list[Intent]:
         source = Source(registry="docker.io", repository=str(given.pop("repository", "library/redis")))
+        recorded = bool(given.pop("recorded", False))
         layers = tuple(
             ResolvedLayer(blob=blob(n), diff_id=DiffID(f"sha256:{n:064x}"), chain_id=chain(n), **given)  # type: ignore[arg-type]
             for n in numbers
@@ -74,6 +78,7 @@ class Log:
                 manifest=MANIFEST,
                 config=CONFIG,
                 layers=layers,
+                recorded=recorded,
             )
         )
 
@@ -83,8 +88,15 @@ class Log:
     def unpacked(self, n: int, revision: int = 1) -> list[Intent]:
         return self.say(LayerUnpacked(chain_id=chain(n), diff_id=DiffID("sha256:0"), revision=revision))
 
-    def recorded(self, flight: Flight) -> list[Intent]:
-        return self.say(PullRecorded(reference=flight.reference, flight=flight.name, opened=flight.opened))
+    def recorded(self, flight: Flight, revision: int = 1) -> list[Intent]:
+        return self.say(PullRecorded(reference=flight.reference, flight=flight.name, opened=flight.opened, revision=revision))
+
+    def unrecorded(self, flight: Flight, code: str, revision: int) -> list[Intent]:
+        return self.say(
+            PullUnrecorded(
+                reference=flight.reference, flight=flight.name, opened=flight.opened, code=code, message="y", revision=revision
+            )
+        )
 
     def failed(self, n: int, concerns: Concerns, repository: str = "library/redis", revision: int = 1) -> list[Intent]:
         source = Source(registry="docker.io", repository=repository)
@@ -260,8 +272,39 @@ def test_an_image_that_lost_a_blob_while_it_was_recorded_is_not_complete() -> No
     flight = log.request("redis")
     log.resolve(flight, 1, fetched=True, unpacked=True)
     log.say(BlobLost(digest=blob(1).digest))
-    assert not [i for i in log.recorded(flight) if isinstance(i, End)]
-    assert isinstance(ending(log.fetched(1, revision=3)), PullCompleted)
+    assert not [i for i in log.recorded(flight, 1) if isinstance(i, End)]
+    assert wanted(log.fetched(1, revision=3)) == [RecordImage], "what was listed before that may have been taken off the list"
+    assert not log.recorded(flight, 1), "the first order again"
+    assert isinstance(ending(log.recorded(flight, 4)), PullCompleted)
+
+
+def test_an_image_that_is_listed_already_is_listed_again_after_a_loss() -> None:
+    log = Log()
+    flight = log.request("redis")
+    log.resolve(flight, 1, fetched=True, recorded=True)
+    log.say(BlobLost(digest=blob(1).digest))
+    log.unpacked(1)
+    assert wanted(log.fetched(1)) == [RecordImage]
+    assert isinstance(ending(log.recorded(flight)), PullCompleted)
+
+
+def test_what_is_missing_when_an_image_is_listed_is_waited_for_again() -> None:
+    log = Log()
+    flight = log.request("redis")
+    assert wanted(log.resolve(flight, 1, fetched=True, unpacked=True)) == [RecordImage]
+    assert wanted(log.say(BlobLost(digest=blob(1).digest))) == [FetchBlob]
+    assert not wanted(log.unrecorded(flight, CONTENT_MISSING, 2))
+    assert wanted(log.fetched(1, revision=3)) == [RecordImage]
+    assert not log.unrecorded(flight, CONTENT_MISSING, 2), "a worker that repeats itself"
+    assert isinstance(ending(log.unrecorded(flight, "disk.full", 4)), PullFailed)
+
+
+def test_a_disk_is_not_believed_to_hold_what_was_lost_since_the_flight_opened() -> None:
+    log = Log()
+    log.say(BlobLost(digest=blob(1).digest))
+    flight = log.request("redis")
+    log.say(LayerLost(chain_id=chain(2)))
+    assert wanted(log.resolve(flight, 1, 2, fetched=True, unpacked=True)) == [UnpackLayer]
 
 
 def test_a_new_incarnation_of_a_store_holds_nothing() -> None:

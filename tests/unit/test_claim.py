@@ -2,16 +2,31 @@
 
 import pytest
 
-from services.coordinator.claim import HOLD, Claim, Held, Ordered, Resend, Settled, Take, Wait, decode, encode, judge
+from services.coordinator.claim import (
+    HOLD,
+    Claim,
+    Collecting,
+    Held,
+    Ordered,
+    Resend,
+    Settled,
+    Take,
+    Wait,
+    decode,
+    encode,
+    judge,
+)
 
 HELD = Held(by="c1", nonce="c1.1")
 ORDERED = Ordered(by="c1", revision=7)
+COLLECTING = Collecting(by="gc", nonce="gc.1")
 
 
 @pytest.mark.parametrize(
     ("claim", "given", "answer"),
     [
         (None, {}, Take()),
+        (COLLECTING, {}, Take()),
         (HELD, {}, Wait(HOLD)),
         (HELD, {"ensure": True}, Wait(HOLD)),
         (HELD, {"waited": True}, Take()),
@@ -30,7 +45,7 @@ def test_judge(claim: Claim | None, given: dict[str, int], answer: object) -> No
     assert judge(claim, **case) == answer  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("claim", [HELD, ORDERED, Settled(by="c1", at=3)])
+@pytest.mark.parametrize("claim", [HELD, ORDERED, COLLECTING, Settled(by="c1", at=3)])
 def test_a_claim_survives_the_bucket(claim: Claim) -> None:
     assert decode(encode(claim)) == claim
 
