@@ -6,6 +6,7 @@ all. Readers have connections of their own and see the last committed state; the
 
 from __future__ import annotations
 
+import fcntl
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -42,6 +43,11 @@ class Ledger:
         path: the file; made if it is missing.
         memory: DuckDB's limit.
         sealed: no SQL that is given to this process can touch any file but those in `exports`.
+
+    Raises:
+        LedgerTaken: another process has the file open.
+        LedgerOutdated: it has other tables.
+        duckdb.Error: it cannot be read.
     """
 
     def __init__(self, path: Path, *, memory: str = MEMORY, sealed: bool = True) -> None:
@@ -56,7 +62,9 @@ class Ledger:
         try:
             self._writer = duckdb.connect(str(path), config=settings)
         except duckdb.IOException as exc:
-            raise LedgerTaken(f"{path} cannot be opened: {' '.join(str(exc).split())}") from exc
+            if _is_locked(path):
+                raise LedgerTaken(f"{path} is open in another process") from exc
+            raise
         try:
             self._prepare(new, sealed)
         except BaseException:
@@ -141,3 +149,13 @@ class Ledger:
     def close(self) -> None:
         """Write everything into the one file and close it. Readers must be closed before."""
         self._writer.close()
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether another process has the file open; DuckDB holds a record lock on it (fcntl)."""
+    with path.open("r+b") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
