@@ -6,7 +6,7 @@ devices have no content whatever their size field says, and an archive may end w
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from struct import Struct
 from zlib import adler32
 
@@ -24,6 +24,7 @@ MAX_NAME = 4096
 """Bytes of a name: PATH_MAX, what a container could open."""
 
 _HEADER = Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12x")
+_FIELDS = ("mode", "uid", "gid", "size", "mtime")
 _ZEROS = bytes(BLOCK)
 _EXTENSIONS = frozenset(b"xgXLK")
 _KINDS = {b"\0": FILE, b"7": FILE, b"S": FILE} | {kind: kind for kind in (FILE, HARDLINK, SYMLINK, CHARACTER, BLOCK_DEVICE)}
@@ -36,20 +37,17 @@ class Entry:
 
     __slots__ = ("device", "gid", "kind", "link", "mode", "mtime", "name", "size", "sparse", "uid", "xattrs")
 
-    def __init__(self, name: bytes, kind: bytes, mode: int, uid: int, gid: int, size: int, mtime: int, link: bytes) -> None:
+    def __init__(self, name: bytes, kind: bytes, link: bytes = b"", numbers: Sequence[int] = (0, 0, 0, 0, 0)) -> None:
         self.name = name
         """As it stands in the archive."""
         self.kind = kind
-        self.mode = mode
-        """The twelve permission bits."""
-        self.uid = uid
-        self.gid = gid
-        self.size = size
-        """Length of the file; of a sparse one with its holes."""
-        self.mtime = mtime
-        """Nanoseconds since the epoch; may be negative."""
         self.link = link
         """Target of a symbolic or hard link, as it stands in the archive."""
+        mode, self.uid, self.gid, self.size, seconds = numbers
+        self.mode = mode & 0o7777
+        """The twelve permission bits. `size`: length of the file; of a sparse one with its holes."""
+        self.mtime = seconds * 1_000_000_000
+        """Nanoseconds since the epoch; may be negative."""
         self.device = (0, 0)
         """Major and minor number."""
         self.xattrs: dict[bytes, bytes] | None = None
@@ -169,28 +167,12 @@ def parse(header: bytes) -> Entry:
         raise LayerError(f"entry {shown(name)}: type {shown(flag)} is none that a layer may hold")
     if flag == b"\0" and name[-1:] == b"/":
         kind = DIRECTORY
+    fields = (mode, uid, gid, size, mtime)
     try:
-        entry = Entry(
-            name,
-            kind,
-            int(mode.rstrip(b"\0 "), 8) & 0o7777,
-            int(uid.rstrip(b"\0 "), 8),
-            int(gid.rstrip(b"\0 "), 8),
-            int(size.rstrip(b"\0 "), 8),
-            int(mtime.rstrip(b"\0 "), 8) * 1_000_000_000,
-            link.partition(b"\0")[0],
-        )
+        numbers = [int(field.rstrip(b"\0 "), 8) for field in fields]
     except ValueError:
-        entry = Entry(
-            name,
-            kind,
-            number(mode, "mode") & 0o7777,
-            number(uid, "uid"),
-            number(gid, "gid"),
-            number(size, "size"),
-            number(mtime, "mtime") * 1_000_000_000,
-            link.partition(b"\0")[0],
-        )
+        numbers = [number(field, what) for field, what in zip(fields, _FIELDS, strict=True)]
+    entry = Entry(name, kind, link.partition(b"\0")[0], numbers)
     if kind in (CHARACTER, BLOCK_DEVICE):
         entry.device = (number(major, "major"), number(minor, "minor"))
     if entry.size < 0:

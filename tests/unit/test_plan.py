@@ -8,7 +8,7 @@ from services.unpacker.tar import CHARACTER, DIRECTORY, FIFO, FILE, HARDLINK, SY
 
 
 def named(name: bytes, kind: bytes = FILE) -> Entry:
-    return Entry(name, kind, 0o644, 0, 0, 0, 0, b"")
+    return Entry(name, kind)
 
 
 @pytest.mark.parametrize(
