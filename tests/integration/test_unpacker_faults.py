@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import os
 from pathlib import Path
@@ -95,3 +96,24 @@ async def test_links_lead_nowhere_but_into_the_layer(tmp_path: Path) -> None:
     inside = tree / str(outside)[1:]
     assert {path.name for path in inside.iterdir()} == {"victim", "victim2", "new", "x"}
     assert (tree / "proc/self/root/etc/evil").read_bytes() == b"7"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small file system of its own needs root")
+async def test_a_full_disk_concerns_everybody_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    await run("mount", "-t", "tmpfs", "-o", "size=4M", "small", str(tmp_path))
+    try:
+        image, good = Image([tar(entry("f", content=bytes(8 << 20)))]), Image([tar(entry("f", content=b"f"))])
+        async with unpacker(tmp_path, workers=1) as running:
+            image.store(running.content)
+            good.store(running.content)
+            fact = await fails(running, image)
+            assert (fact.code, fact.concerns) == ("disk.full", "key")
+            assert "no space left" in fact.message
+            await unpack_all(running, good.orders())
+    finally:
+        await run("umount", "--lazy", str(tmp_path))
+
+
+async def run(*command: str) -> None:
+    process = await asyncio.create_subprocess_exec(*command)
+    assert await process.wait() == 0
