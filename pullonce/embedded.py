@@ -31,6 +31,8 @@ LEDGER = "ledger"
 
 READY_WITHIN = 60.0
 LOCK_WITHIN = 15.0
+RENEW_AFTER = 5.0
+"""Seconds after which a server that could not write is restarted. Until then requests wait, and none is lost."""
 
 
 class HomeTaken(PullonceError):
@@ -109,7 +111,21 @@ async def _bus(settings: UpSettings, lock: discovery.Lock) -> AsyncIterator[str]
     async with running([part]):
         await server.ready.wait()
         part.ready = True
-        yield server.url
+        renewing = asyncio.create_task(_renew(part, server.broken))
+        try:
+            yield server.url
+        finally:
+            renewing.cancel()
+
+
+async def _renew(server: Part, broken: asyncio.Event) -> None:
+    """Restart a server that could not write to its disk, until it can. For ever."""
+    while True:
+        await broken.wait()
+        log.error("the event log cannot be written: make room on its disk; trying again every %g s", RENEW_AFTER)
+        await asyncio.sleep(RENEW_AFTER)
+        broken.clear()
+        server.renew()
 
 
 class _OwnServer:
@@ -117,6 +133,8 @@ class _OwnServer:
 
     def __init__(self, home: Path) -> None:
         self.ready = asyncio.Event()
+        self.broken = asyncio.Event()
+        """Set when it could not write: it takes nothing more then, even when there is room again, until it is restarted."""
         self._home = home
         self._path = Path(discovery.run_path(str(home), "nats.conf"))
         self.command = [str(find_nats_server()), "--config", str(self._path)]
@@ -132,6 +150,8 @@ class _OwnServer:
             self.ready.set()
         elif "address already in use" in said and not self.ready.is_set():
             self._choose()  # somebody was faster; it is about to end, and is started again
+        elif "critical write error" in said.lower():
+            self.broken.set()
 
     def _choose(self) -> None:
         self._port = choose_port()

@@ -65,6 +65,11 @@ class Part:
         """Of the process that runs now; 0 between two."""
         return self._process.pid if self._process and self._process.returncode is None else 0
 
+    def renew(self) -> None:
+        """End the present process, if there is one, so that another takes its place."""
+        if self._process and self._process.returncode is None:
+            self._process.terminate()
+
     async def run(self) -> None:
         """Keep it running until cancelled, then stop it.
 

@@ -116,7 +116,10 @@ async def store(link: Link, subject: str, body: bytes, headers: Headers) -> Ack:
         except Refused as exc:
             exc.unclear = unclear
             raise
-        except Unclear:
+        except Unclear as exc:
+            if unclear and link.connected and not told:  # a stream whose disk is full falls silent
+                log.warning("nothing is stored on %s at the moment (%s): trying on", subject, exc)
+                told = True
             unclear = True
         except Unheard as exc:
             if not told:

@@ -1,4 +1,4 @@
-"""Disks that are full, read-only or forbidden: a typed failure that names the place, room given back, and the services go on."""
+"""Disks that are full, read-only or forbidden: a typed failure names the place, room is given back, the services go on."""
 
 from __future__ import annotations
 
@@ -98,12 +98,17 @@ async def test_a_read_only_disk_is_said_and_works_again_when_it_does(place: Plac
 
 async def test_a_forbidden_directory(place: Place) -> None:
     blobs = place.crew.store / "blobs" / "sha256"
-    if subprocess.run(["chattr", "+i", blobs], capture_output=True, check=False).returncode:
+    if change("+i", blobs):
         pytest.skip("this file system has no immutable directories, and root is forbidden nothing else")
     reference = place.registry.push("disk/forbidden", "latest", noise("forbidden", 0.5))
     try:
         failure = await place.fails(reference)
     finally:
-        subprocess.run(["chattr", "-i", blobs], check=True)
+        change("-i", blobs)
     assert failure.code == "disk.denied" and str(blobs) in str(failure)
     await place.pull(reference)
+
+
+def change(attribute: str, path: Path) -> int:
+    """chattr(1); its exit code."""
+    return subprocess.run(["chattr", attribute, path], capture_output=True, check=False).returncode

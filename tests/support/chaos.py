@@ -102,9 +102,7 @@ class Crew:
         counts: how many of each service.
     """
 
-    def __init__(
-        self, home: Path, url: str, *, environ: dict[str, str] | None = None, mark: str = "", **counts: int
-    ) -> None:
+    def __init__(self, home: Path, url: str, *, environ: dict[str, str] | None = None, mark: str = "", **counts: int) -> None:
         self.url = url
         self._mark = mark
         self.home = home

@@ -1,0 +1,93 @@
+"""There is no room left for the event log: requests wait, none is lost, and all goes on once there is room again."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pullonce.client import Client, connect
+from tests.support.chaos import Crew
+from tests.support.chaos_check import damage, judge, picture, read_on, stack, trees
+from tests.support.chaos_disk import small_disk
+from tests.support.deployment import Deployment
+from tests.support.nats_server import NatsServer
+from tests.support.registry import RegistryServer
+
+LIMIT = 60
+REQUESTS = 50
+CRITICAL = "critical write error"
+
+
+@contextmanager
+def no_room(disk: Path) -> Iterator[None]:
+    """Somebody else takes all the room there is."""
+    hog = disk / "hog"
+    with open(hog, "wb", buffering=0) as file:
+        for size in (1 << 20, 1 << 12, 1):
+            try:
+                while True:
+                    file.write(bytes(size))
+            except OSError:
+                pass
+    yield
+    hog.unlink()
+
+
+async def test_a_server_of_ones_own_goes_on_when_it_is_restarted(registry: RegistryServer, tmp_path: Path) -> None:
+    stacks = [stack(random.Random(n), 2, size=50_000) for n in range(3)]
+    names = [registry.push("full/own", f"v{n}", picture(each)) for n, each in enumerate(stacks)]
+    with small_disk(tmp_path / "nats", 32) as disk:
+        server = NatsServer(disk).start()
+        try:
+            with Crew(tmp_path / "home", server.url, coordinator=1, fetcher=1, unpacker=1) as crew:
+                async with connect(server.url, patience=LIMIT) as client:
+                    await client.pull(names[0], timeout=LIMIT)
+                    with no_room(disk):
+                        pulls = ask(client, names[1])
+                        await until(lambda: any(CRITICAL in line.lower() for line in server.output))
+                        assert not any(pull.done() for pull in pulls)
+                    await asyncio.to_thread(server.restart)
+                    await asyncio.gather(*pulls)
+                    await client.pull(names[2], timeout=LIMIT)
+                    verdict = judge(await read_on(client))
+                assert crew.unforeseen() == []
+                assert (verdict.unanswered, verdict.twice, verdict.failed) == ([], [], [])
+                assert verdict.counted == REQUESTS + 2
+                assert damage(crew.store, {name: tar for each in stacks for name, tar in trees(each).items()}) == []
+        finally:
+            server.kill()
+
+
+async def test_the_embedded_server_goes_on_by_itself(registry: RegistryServer, tmp_path: Path) -> None:
+    stacks = [stack(random.Random(n), 2, size=50_000) for n in range(10, 12)]
+    names = [registry.push("full/embedded", f"v{n}", picture(each)) for n, each in enumerate(stacks)]
+    with small_disk(tmp_path / "home" / "nats", 32) as disk:
+        pullonce = Deployment(tmp_path / "home").start()
+        try:
+            async with connect(pullonce.url, patience=LIMIT) as client:
+                await client.pull(names[0], timeout=LIMIT)
+                with no_room(disk):
+                    pulls = ask(client, names[1])
+                    await until(lambda: any("make room" in line for line in pullonce.output))
+                    assert not any(pull.done() for pull in pulls)
+                await asyncio.gather(*pulls)
+                verdict = judge(await read_on(client))
+            assert (verdict.unanswered, verdict.twice, verdict.failed) == ([], [], [])
+            assert verdict.counted == REQUESTS + 1
+            assert damage(pullonce.store, {name: tar for each in stacks for name, tar in trees(each).items()}) == []
+        finally:
+            await asyncio.to_thread(pullonce.stop)
+
+
+def ask(client: Client, reference: str) -> list[asyncio.Task[object]]:
+    return [asyncio.create_task(client.pull(reference, timeout=LIMIT)) for _ in range(REQUESTS)]
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """What a server writes into its log is announced by nothing else."""
+    async with asyncio.timeout(LIMIT):
+        while not true():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
