@@ -93,8 +93,12 @@ class Directories:
     def __init__(self, root: int, links_below: Mapping[bytes, bytes]) -> None:
         self.root = Directory(b"", None)
         self.root.fd = root
-        self.assumed: dict[bytes, None] = {}
-        """Directories that were made because a name passed through them: a layer below may have a link there."""
+        self.links: dict[bytes, bytes] = {}
+        """Names that shall be hard links to files of the layers below, with their targets."""
+        self.assumed: dict[bytes, bytes] = {}
+        """Directories that were made because a name passed through them: a layer below may have a link there.
+
+        With the name to look up below: another one where the directory took the place of a hard link to a file below."""
         self._links_below = links_below
         self._open: dict[Directory, None] = {}
 
@@ -208,7 +212,7 @@ class Directories:
         child = self._make_missing(node, part, mtime)
         child.fresh = hidden
         if not hidden:
-            self.assumed[path] = None
+            self.assumed[path] = self.links.get(path, path)
         return child
 
     def _make_missing(self, node: Directory, part: bytes, mtime: int) -> Directory:

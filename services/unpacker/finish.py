@@ -38,8 +38,7 @@ def links_passed_through(outcome: Outcome, below: Stack) -> dict[bytes, bytes]:
 
     Where there are any, the layer must be unpacked again with that knowledge: its files belong where the links lead.
     """
-    links = dict(outcome.links)
-    found = {path: below.lookup(links.get(path, path)) for path in outcome.assumed}
+    found = {path: below.lookup(name) for path, name in outcome.assumed}
     return {path: os.readlink(each.place) for path, each in found.items() if each is not None and each.is_link}
 
 

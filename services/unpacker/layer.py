@@ -37,7 +37,7 @@ class Layer:
         self._trashed = 0
         self._rights = rights
         self._size = 0
-        self._links: dict[bytes, bytes] = {}
+        self._links = self._directories.links
         self._last: tuple[bytes, Directory] = (b"", self._directories.root)
 
     def unpack(self, archive: Archive) -> Outcome:
@@ -239,7 +239,8 @@ class Layer:
             return
         if self._links:
             inside = _join(directory, name) + b"/"
-            self._links = {path: target for path, target in self._links.items() if not path.startswith(inside)}
+            for path in [path for path in self._links if path.startswith(inside)]:
+                del self._links[path]
         self._directories.forget(child)
         self._trashed += 1
         os.rename(name, b"%d" % self._trashed, src_dir_fd=self._directories.fd(directory), dst_dir_fd=self._trash)
@@ -272,7 +273,7 @@ class Layer:
             entries=archive.entries,
             size=self._size,
             left_out=dict(self._rights.left_out),
-            assumed=list(self._directories.assumed),
+            assumed=list(self._directories.assumed.items()),
             unnamed=[Unnamed(d.path(), d.mtime, d.fresh, d.group, d.is_removed()) for d in tree if d.attributes is None],
             links=list(self._links.items()),
             whiteouts=[_join(directory, name) for directory in tree for name in directory.whiteouts],

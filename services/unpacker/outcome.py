@@ -26,8 +26,10 @@ class Outcome(msgspec.Struct, kw_only=True):
     size: int = 0
     """Bytes of file content."""
     left_out: dict[str, int] = {}
-    assumed: list[bytes] = []
-    """Directories that names passed through before any entry named them: there may be a link in a layer below."""
+    assumed: list[tuple[bytes, bytes]] = []
+    """Directories that names passed through before any entry named them: there may be a link in a layer below.
+
+    With the name under which to look it up below."""
     unnamed: list[Unnamed] = []
     """Directories that no entry named, parents first."""
     whiteouts: list[bytes] = []
