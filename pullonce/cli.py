@@ -5,7 +5,7 @@ import os
 import sys
 
 from pullonce import environment
-from pullonce.errors import BusError, PlatformInvalid, PullFailed, PullonceError, PullTimeout, ReferenceInvalid
+from pullonce.errors import BusError, LedgerRefused, PlatformInvalid, PullFailed, PullonceError, PullTimeout, ReferenceInvalid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -250,6 +250,8 @@ def _say(exc: Exception) -> int:
             print(f"pullonce: {exc.code}: {exc}", file=sys.stderr)
             return FAILED
         case ReferenceInvalid() | PlatformInvalid():
+            code = USAGE
+        case LedgerRefused(code=said) if said.endswith(".invalid"):
             code = USAGE
         case BusError() | PullTimeout():
             code = NO_SERVICE

@@ -110,11 +110,11 @@ def moment(text: str, now: datetime | None = None) -> datetime | None:
     """
     if not text:
         return None
-    if text[-1] in _UNITS and text[:-1].isdecimal():
-        return (now or datetime.now(UTC)) - timedelta(seconds=int(text[:-1]) * _UNITS[text[-1]])
     try:
+        if text[-1] in _UNITS and text[:-1].isdecimal():
+            return (now or datetime.now(UTC)) - timedelta(seconds=int(text[:-1]) * _UNITS[text[-1]])
         return datetime.fromisoformat(text).astimezone(UTC)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise LedgerRefused(
             f"{text!r} is no time; expected 2h, 3d, 2026-11-24 or 2026-11-24T18:00", code="time.invalid"
         ) from None
@@ -211,11 +211,11 @@ def _piece_row(piece: Piece) -> list[str]:
 
 def _table(titles: Sequence[str], rows: Iterable[Sequence[str]], nothing: str) -> list[str]:
     """Columns as wide as they must be; what cannot be shown on a terminal is escaped."""
-    shown = [[_plain(cell) for cell in row] for row in rows]
-    if not shown:
+    shown = [[_plain(cell) for cell in row] for row in (titles, *rows)]
+    if len(shown) == 1:
         return [nothing]
-    widths = [max(len(row[column]) for row in (titles, *shown)) for column in range(len(titles))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (titles, *shown)]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown]
 
 
 def _plain(text: str) -> str:

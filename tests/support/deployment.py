@@ -27,15 +27,17 @@ class Deployment:
     Args:
         home: PULLONCE_HOME; outlives the processes.
         environ: further environment of the services.
+        ledger: with the ledger, as is the default; most tests need none.
     """
 
-    def __init__(self, home: Path, *, environ: dict[str, str] | None = None, **counts: int) -> None:
+    def __init__(self, home: Path, *, environ: dict[str, str] | None = None, ledger: bool = False, **counts: int) -> None:
         self.home = home
         self.store = home / "stores" / "default"
         self.environ = {**os.environ, **(environ or {}), "PULLONCE_HOME": str(home)}
         self.environ.pop("PULLONCE_NATS_URL", None)
         self.output: list[str] = []
         self._counts = [word for name, count in counts.items() for word in (f"--{name}", str(count))]
+        self._counts += [] if ledger else ["--no-ledger"]
         self._process: subprocess.Popen[str] | None = None
         self._ready = threading.Event()
 
