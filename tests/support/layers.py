@@ -71,9 +71,13 @@ class Image:
 
     def __init__(self, tars: Sequence[bytes], blobs: Sequence[bytes] | None = None, media_type: str = GZIP) -> None:
         self.blobs = list(blobs) if blobs is not None else [gzip.compress(each, 1, mtime=0) for each in tars]
-        self.diff_ids = [DiffID(digest(each)) for each in tars]
-        self.chain = chain_ids(self.diff_ids)
         self.media_type = media_type
+        self.set_diff_ids([digest(each) for each in tars])
+
+    def set_diff_ids(self, diff_ids: Sequence[str]) -> None:
+        """Say what the layers unpack to, right or wrong."""
+        self.diff_ids = [DiffID(each) for each in diff_ids]
+        self.chain = chain_ids(self.diff_ids)
 
     @property
     def top(self) -> ChainID:
