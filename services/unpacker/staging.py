@@ -42,7 +42,8 @@ class Staging:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._snapshots = Snapshots(root)
-        self._place = root / "staging" / f"{_PREFIX}{secrets.token_hex(8)}"
+        self._directories = [root / name for name in ("staging", "snapshots", "l")]
+        self._place = root
         self._lock = -1
         self._count = 0
         self._boot = boot_id()
@@ -52,9 +53,10 @@ class Staging:
 
     def open(self) -> None:
         """Make it, hold it, and remove what dead processes and power cuts have left."""
+        self._place = self._root / "staging" / f"{_PREFIX}{secrets.token_hex(8)}"
         with disk_errors(self._place):
-            for name in ("staging", "snapshots", "l"):
-                (self._root / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+            for path in self._directories:
+                path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._place.mkdir(mode=0o700)
             self._lock = os.open(self._place, _DIRECTORY)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -73,10 +75,13 @@ class Staging:
             remove_tree(self._place)
         except OSError:
             pass
-        os.close(self._lock)
+        self._let_go()
 
     def draft(self) -> Draft:
         """Begin a layer: an empty tree."""
+        if not all(path.is_dir() for path in (self._place, *self._directories)):
+            self._let_go()
+            self.open()  # the store was wiped under us
         self._count += 1
         draft = Draft(self._place / str(self._count))
         with disk_errors(draft.place):
@@ -119,6 +124,11 @@ class Staging:
         while True:
             place = await self._rubbish.get()
             await asyncio.to_thread(remove_tree, place)
+
+    def _let_go(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def _withdraw(self, snapshot: Path) -> None:
         """Take a snapshot that does not count out of sight."""
