@@ -1,0 +1,68 @@
+"""The tables are documented: in the database itself and in docs/ledger.md, from one source."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from schemas.ledger import AskSql
+from services.ledger import sandbox
+from services.ledger.describe import written_into
+from services.ledger.projection import Ledger, LedgerOutdated, LedgerTaken
+from services.ledger.staging import stage
+from services.ledger.tables import TABLES, VIEWS
+from tests.support.ledgers import folded
+from tests.support.long_log import long_log
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "ledger.md"
+
+
+def test_the_document_says_what_the_tables_are() -> None:
+    text = DOCUMENT.read_text("utf-8")
+    assert text == written_into(text), "run python -m services.ledger.describe"
+
+
+def test_the_queries_of_the_document_work(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```sql\n(.*?)```", DOCUMENT.read_text("utf-8"), re.DOTALL)
+    ledger = folded(tmp_path / "ledger.duckdb", [[stage(*each) for each in long_log(500)]])
+    reader = ledger.reader()
+    queries = [query for query in block.split(";") if query.strip()]
+    assert len(queries) == 4
+    for query in queries:
+        assert sandbox.run(reader, AskSql(query=query)).rows, query
+    reader.close()
+    ledger.close()
+
+
+def test_every_column_has_its_type_and_comment_in_the_database(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.duckdb")
+    reader = ledger.reader()
+    found = reader.execute(
+        "SELECT table_name, column_name, data_type, comment FROM duckdb_columns() WHERE NOT internal"
+    ).fetchall()
+    wanted = [(table.name, column.name, column.type, column.meaning) for table in (*TABLES, *VIEWS) for column in table.columns]
+    said = {(table, column): (kind.replace(", ", ","), comment) for table, column, kind, comment in found}
+    for table, column, kind, meaning in wanted:
+        assert said[table, column] == (kind, meaning), f"{table}.{column}"
+    reader.close()
+    ledger.close()
+
+
+def test_tables_of_another_version_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.duckdb"
+    ledger = Ledger(path)
+    ledger.execute("UPDATE position SET version = version + 1")
+    ledger.close()
+    with pytest.raises(LedgerOutdated):
+        Ledger(path)
+
+
+def test_a_file_is_open_in_one_process_only(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.duckdb"
+    ledger = Ledger(path)
+    code = f"from pathlib import Path; from services.ledger.projection import Ledger; Ledger(Path({str(path)!r}))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert LedgerTaken.__name__ in ran.stderr
+    ledger.close()
