@@ -8,16 +8,20 @@ else may happen, the death of its coordinator included.
 import hashlib
 import random
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol as Port
 
 from pullonce.identity import identify_request
 from schemas import subjects
 from schemas.events import (
+    CONTENT_MISSING,
     BlobFailed,
     BlobFetched,
     BlobLost,
     Event,
     LayerFailed,
+    LayerLost,
     LayerUnpacked,
     PullCancelled,
     PullCompleted,
@@ -25,6 +29,7 @@ from schemas.events import (
     PullRecorded,
     PullRequested,
     PullResolved,
+    PullUnrecorded,
     PullUnresolved,
     ResolvedLayer,
     Source,
@@ -59,6 +64,12 @@ class Image:
     reference: str
     repository: str
     layers: tuple[int, ...]
+
+    @property
+    def needs(self) -> dict[str, str]:
+        """What must be on the disk for it: name there → claim key."""
+        blobs = {blob(number).digest: subjects.blob_key(STORE, blob(number).digest) for number in self.layers}
+        return blobs | {self.chain(n): subjects.layer_key(STORE, self.chain(n)) for n in range(len(self.layers))}
 
     def chain(self, depth: int) -> str:
         return digest("chain", *self.layers[: depth + 1])
@@ -97,10 +108,12 @@ class Faults:
     """A requester withdraws its request."""
     power_cut: float = 0.002
     """The bus forgets half of the orders it had accepted and everybody starts again."""
+    slow: float = 0.1
+    """A worker is stopped between what it does and what it says of it."""
 
     @classmethod
     def none(cls) -> "Faults":
-        return cls(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+        return cls(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass
@@ -119,6 +132,10 @@ class Protocol:
     """Each claim's order has a name of its own, so that a stale one does not stand in for a new one."""
     fence: bool = True
     """A claim is a compare-and-set; without, everybody wins."""
+    uses: bool = True
+    """What a flight uses is noted on the disk in the step in which it looks there; without, the collector knows of none."""
+    look_again: bool = True
+    """A collector looks once more in the step in which it removes."""
 
 
 @dataclass
@@ -146,10 +163,16 @@ class World:
         self.orders: dict[str, Queued] = {}
         self.disk: set[str] = set()
         self.records: set[str] = set()
+        self.uses: dict[str, tuple[int, str]] = {}
+        """Flight → position at which it was opened and the reference it resolved, as noted when it looked at the disk."""
+        self.unsaid: list[tuple[str, list[Event]]] = []
+        """What stopped workers have done and not said yet, with the subjects of their orders."""
         self.executions: Counter[str] = Counter()
         """Claim key → times its order did real work."""
         self.deliveries: Counter[str] = Counter()
         """Claim key → times an order for it was carried out, with or without real work."""
+        self.collected = 0
+        """Times a collector removed something."""
         self.premature: list[int] = []
         """Positions of good endings whose image was not complete on disk."""
 
@@ -212,20 +235,62 @@ class World:
         queued.locked_until = self.now + LOCK
         if self._chance(self.faults.worker_dies):
             return True
-        fact = self._carry_out(queued.order)
-        if fact is None:
+        facts = self._carry_out(queued.order)
+        if not facts:
             queued.locked_until = self.now  # an unpacker goes on waiting for its blob
             return False
-        self.append(fact)
-        if not self._chance(self.faults.worker_dies):
-            del self.orders[subject]
+        if self._chance(self.faults.slow):
+            self.unsaid.append((subject, facts))
+            return True
+        self._say(subject, facts)
         return True
 
-    def _carry_out(self, order: Order) -> Event | None:
-        fact = self._work_on(order)
-        if fact is not None:
+    def say_late(self) -> None:
+        """A worker that was stopped wakes up, however late, and says what it did."""
+        if self.unsaid:
+            self._say(*self.unsaid.pop(self.random.randrange(len(self.unsaid))))
+
+    def _say(self, subject: str, facts: list[Event]) -> None:
+        for fact in facts:
+            self.append(fact)
+        if not self._chance(self.faults.worker_dies):
+            self.orders.pop(subject, None)
+
+    def _carry_out(self, order: Order) -> list[Event]:
+        if isinstance(order, RecordImage):
+            facts = self._list(order)
+        else:
+            fact = self._work_on(order)
+            facts = [] if fact is None else [fact]
+        if facts:
             self.deliveries[subjects.claim_key(order)] += 1
-        return fact
+        return facts
+
+    def _list(self, order: RecordImage) -> list[Event]:
+        """One step, since the disk is locked in it: nothing is missing, and the list has it."""
+        self._did(order)
+        about = {"store": order.store, "reference": order.reference, "flight": order.flight, "opened": order.opened}
+        missing = [name for name in self.image(order.reference).needs if name not in self.disk and self._needed(order, name)]
+        if missing:
+            unrecorded = PullUnrecorded(**about, code=CONTENT_MISSING, message="gone", revision=order.revision)  # type: ignore[arg-type]
+            return [*map(self.lost, missing), unrecorded]
+        self.records.add(order.reference)
+        return [PullRecorded(**about, revision=order.revision)]  # type: ignore[arg-type]
+
+    def _needed(self, order: RecordImage, name: str) -> bool:
+        return bool(order.chain_ids) or not self.is_layer(name)
+
+    def image(self, reference: str) -> Image:
+        return next(image for image in self.images if image.reference == reference)
+
+    def is_layer(self, name: str) -> bool:
+        return any(name == image.chain(n) for image in self.images for n in range(len(image.layers)))
+
+    def lost(self, name: str) -> Event:
+        """The fact that something is not there any more."""
+        if self.is_layer(name):
+            return LayerLost(store=STORE, chain_id=ChainID(name))
+        return BlobLost(store=STORE, digest=Digest(name))
 
     def _work_on(self, order: Order) -> Event | None:
         match order:
@@ -236,21 +301,13 @@ class World:
                         code="MANIFEST_UNKNOWN", message="gone", revision=order.revision,
                     )  # fmt: skip
                 self._did(order)
-                return next(i for i in self.images if i.reference == order.reference).resolved(order, self)
+                if self.uses.get(order.flight, (0, ""))[0] <= order.opened:
+                    self.uses[order.flight] = (order.opened, order.reference)
+                return self.image(order.reference).resolved(order, self)
             case FetchBlob():
                 return self._fetch(order)
             case UnpackLayer():
                 return self._unpack(order)
-            case RecordImage():
-                self._did(order)
-                self.records.add(order.reference)
-                return PullRecorded(
-                    store=order.store,
-                    reference=order.reference,
-                    flight=order.flight,
-                    opened=order.opened,
-                    revision=order.revision,
-                )
         raise AssertionError(order)
 
     def _fetch(self, order: FetchBlob) -> Event:
@@ -286,10 +343,8 @@ class World:
         self.executions[subjects.claim_key(order)] += 1
 
     def _holds(self, ending: PullCompleted) -> bool:
-        image = next(i for i in self.images if i.reference == ending.reference)
-        blobs = {blob(number).digest for number in image.layers}
-        top = {ending.chain_id} if ending.chain_id else set()
-        return ending.reference in self.records and blobs | top <= self.disk
+        needs = {name for name in self.image(ending.reference).needs if ending.chain_id or not self.is_layer(name)}
+        return ending.reference in self.records and needs <= self.disk
 
     def lose(self) -> None:
         blobs = sorted(self.disk & {blob(number).digest for number in range(8)})
@@ -421,6 +476,12 @@ class Coordinator:
         raise AssertionError(step)
 
 
+class Cleaner(Port):
+    """Whoever removes things from the disk, one step at a time."""
+
+    def step(self, crew: list[Coordinator]) -> None: ...
+
+
 @dataclass
 class Report:
     """What a run left behind."""
@@ -433,6 +494,7 @@ class Report:
     stuck: bool
     executions: Counter[str]
     deliveries: Counter[str]
+    collected: int = 0
 
     @property
     def wrong(self) -> bool:
@@ -450,12 +512,14 @@ def run(
     coordinators: int = 3,
     faults: Faults | None = None,
     protocol: Protocol | None = None,
+    cleaners: Callable[[World], list[Cleaner]] = lambda world: [],
     most_steps: int = 60_000,
 ) -> Report:
     """Let a world run until all is quiet, and say what became of every request."""
     images = pictures(random.Random(seed ^ 0x5EED))
     world = World(seed, images, faults or Faults(), protocol or Protocol())
     crew = [Coordinator(world, f"c{n}") for n in range(coordinators)]
+    clean = cleaners(world)
     asked: Asked = []
     quiet, moved = 0, True
     for steps in range(most_steps):
@@ -468,9 +532,14 @@ def run(
             moved = world.random.choice(crew).step()
         elif draw < 0.95:
             moved = world.work()
-        elif busy:
+        elif draw < 0.97:
+            world.say_late()
+        elif draw < 0.985 or not busy:
+            for cleaner in clean[: 1 + steps % 2]:
+                cleaner.step(crew)
+        else:
             crew = trouble(world, crew, asked, f"{steps}")
-        quiet = quiet + 1 if not busy and not world.orders and all(c.idle for c in crew) else 0
+        quiet = quiet + 1 if not busy and not world.orders and not world.unsaid and all(c.idle for c in crew) else 0
         if quiet > 300:
             break
     return judge(world, asked, stuck=quiet <= 300)
@@ -531,4 +600,5 @@ def judge(world: World, asked: Asked, *, stuck: bool) -> Report:
         stuck=stuck,
         executions=world.executions,
         deliveries=world.deliveries,
+        collected=world.collected,
     )
