@@ -12,7 +12,7 @@ from pullonce.snapshots import Snapshot, Snapshots
 from pullonce.stopwatch import turn
 from schemas.orders import UnpackLayer
 from services.unpacker.durability import Durability
-from services.unpacker.failures import disk, failure, nobody
+from services.unpacker.failures import disk, failure, is_of_the_disk, nobody
 from services.unpacker.finish import Finish, links_passed_through, needs_layers_below, needs_only_root
 from services.unpacker.invalid import LayerError
 from services.unpacker.messages import Failed, Job, Limits, Unpacked
@@ -100,7 +100,7 @@ class Attempt:
                 verified = False
             if isinstance(answer, Unpacked):
                 return draft, answer.outcome
-            if verified or answer.errno:
+            if verified or is_of_the_disk(answer):
                 raise failure(answer, self._order, draft.place)
             await self._waiting.blob(self._order, self._watch)
 

@@ -11,6 +11,13 @@ from services.unpacker.messages import Failed
 _TOO_LONG = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EMLINK)
 """What the file system says to names that no layer should have."""
 
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+
+
+def is_of_the_disk(failed: Failed) -> bool:
+    """Whether a job failed for a reason that no other bytes would change."""
+    return failed.errno in _DISK
+
 
 def failure(failed: Failed, order: UnpackLayer, place: Path) -> Permanent | Retryable:
     """The error that says whom a failed job concerns: the layer's source, or, where the disk is at fault, all who wait."""
