@@ -68,5 +68,6 @@ ROLES = {
         sends=(LayerUnpacked, LayerFailed, LayerLost, LayerProgress),
         receives=(UnpackLayer, BlobProgress),
     ),
+    "ledger": Role(sends=(), receives=(*EVENTS.values(), BlobProgress, LayerProgress)),
 }
-"""By name. Whoever else reads the log (a ledger, a dashboard) changes nothing for these."""
+"""By name. Whoever else reads the log (a dashboard) changes nothing for these."""

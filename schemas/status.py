@@ -13,7 +13,7 @@ class Pong(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One process is there and does its work."""
 
     service: str
-    """`coordinator`, `fetcher`, `unpacker`."""
+    """`coordinator`, `fetcher`, `unpacker`, `ledger`."""
     store: str = ""
     """The store it serves; empty where it serves all."""
     pid: int = 0

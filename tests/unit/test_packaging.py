@@ -31,8 +31,8 @@ def test_what_runs_is_what_is_developed_with() -> None:
 
 def test_compose_starts_modules_that_are_there() -> None:
     services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
-    assert set(services) == {"nats", "registry", "coordinator", "fetcher", "unpacker", "client"}
-    for name in ("coordinator", "fetcher", "unpacker"):
+    assert set(services) == {"nats", "registry", "coordinator", "fetcher", "unpacker", "ledger", "client"}
+    for name in ("coordinator", "fetcher", "unpacker", "ledger"):
         *python, module = services[name]["command"]
         assert python == ["python", "-m"] and module == f"services.{name}"
         assert find_spec(f"{module}.__main__") is not None
