@@ -6,7 +6,7 @@ its names pass through, and hard links to files of lower layers. overlayfs itsel
 cheap: a few lookups for each such name.
 """
 
-# Names of a layer are bytes, which pathlib does not know.
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -55,6 +55,7 @@ class Finish:
         self._trees = [tree, *lower]
         self._below = Stack(lower)
         self._merged = Stack(self._trees)
+        self._visible = self._merged
         self._rights = rights
 
     def run(self, outcome: Outcome) -> None:
@@ -63,15 +64,14 @@ class Finish:
         Raises:
             LayerError: a hard link's target is in no layer.
         """
+        self._visible = Stack(self._trees[:1] if outcome.opaque_root else self._trees)
+        self._drop_idle_whiteouts(outcome.whiteouts)
         targets: dict[bytes, list[bytes]] = {}
         for name, target in outcome.links:
             targets.setdefault(target, []).append(name)
         made: list[Unnamed] = []
         for target, names in targets.items():
             made += self._link(target, names)
-        if outcome.opaque_root:
-            self._merged = Stack(self._trees[:1])
-        self._drop_idle_whiteouts(outcome.whiteouts)
         described = [directory for directory in reversed([*outcome.unnamed, *made]) if self._is_wanted(directory)]
         if outcome.opaque_root:
             self._hide_everything()
@@ -87,9 +87,9 @@ class Finish:
         with _times_kept([os.path.dirname(place)]):
             try:
                 os.rmdir(place)
-            except OSError:
-                return True
-            if directory.removed and self._merged.is_below(directory.path):
+            except OSError as exc:
+                return exc.errno not in (errno.ENOENT, errno.ENOTDIR)
+            if directory.removed and self._visible.is_below(directory.path):
                 os.mknod(place, stat.S_IFCHR, os.makedev(0, 0))
         return False
 
@@ -137,6 +137,7 @@ class Finish:
             else:
                 copy_up(found, source, self._rights)
                 made = self._make_directories(where, found.status.st_mtime_ns)
+                self._is_wanted(Unnamed(path, 0))
                 if not os.path.lexists(own):
                     with _times_kept([os.path.dirname(own)]):
                         os.link(source, own, follow_symlinks=False)
@@ -176,7 +177,7 @@ class Finish:
         for path in whiteouts:
             place = self._place(path)
             try:
-                idle = is_whiteout(os.lstat(place)) and not self._merged.is_below(path)
+                idle = is_whiteout(os.lstat(place)) and not self._visible.is_below(path)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             if idle:
