@@ -89,11 +89,14 @@ def check_realm(realm: str, registry: str, *, plain: bool) -> None:
     host = parts.hostname or ""
     if host == (urlsplit(f"https://{registry}").hostname or ""):
         return
-    if not host or host == "localhost" or host.endswith(".localhost") or _is_private(host):
+    if not host or is_private(host):
         raise _refused(realm, registry, "is a private address")
 
 
-def _is_private(host: str) -> bool:
+def is_private(host: str) -> bool:
+    """Whether a host is an address that is not of the public internet, or this machine. What a name stands for is not asked."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
     try:
         return not ipaddress.ip_address(host).is_global
     except ValueError:

@@ -16,6 +16,7 @@ from pullonce.oci.digest import matches, parse_digest
 from schemas.events import Source
 from schemas.oci import Descriptor, Digest
 from services.fetcher.auth import Authorizer, read_limited, registry_errors
+from services.fetcher.challenge import is_private
 from services.fetcher.credentials import Credentials
 from services.fetcher.failures import Asked, failure, redacted, retry_after
 from services.fetcher.manifest import ACCEPT, MANIFEST_LIMIT
@@ -174,6 +175,11 @@ class Registry:
             return await self._session.request(method, url, headers=headers, proxy=proxy, allow_redirects=False)
 
     def _check_redirect(self, url: yarl.URL, target: yarl.URL) -> None:
+        """A registry out there must not have us ask for anything within, nor for anything without encryption."""
+        inward = is_private(target.host or "") and not is_private(url.host or "")
+        if inward and not self._settings.listed(url.authority) and not self._settings.listed(target.authority):
+            what = f"{redacted(str(url))} redirects to {redacted(str(target))}, which is a private address"
+            raise Permanent(what, code="registry.redirects")
         if target.scheme == "https" or (target.scheme == "http" and url.scheme == "http"):
             return
         if target.scheme != "http" or not self._settings.plain(target.authority):

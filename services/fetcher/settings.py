@@ -24,8 +24,11 @@ class RegistrySettings:
 
     def plain(self, registry: str) -> bool:
         """Whether a registry is spoken to by plain HTTP: it is on this machine, or listed."""
-        host = urlsplit(f"//{registry}").hostname or ""
-        return is_loopback(host) or registry in self.insecure or host in self.insecure
+        return is_loopback(urlsplit(f"//{registry}").hostname or "") or self.listed(registry)
+
+    def listed(self, registry: str) -> bool:
+        """Whether the operator named it among those that may be reached by plain HTTP."""
+        return registry in self.insecure or urlsplit(f"//{registry}").hostname in self.insecure
 
     def proxy(self, scheme: str, host: str) -> str | None:
         """The proxy through which a host is reached; None: directly, as is everything on this machine."""

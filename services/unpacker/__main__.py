@@ -2,7 +2,7 @@
 
 Environment: `PULLONCE_NATS_URL`, `PULLONCE_ACK_WAIT`, `PULLONCE_HOME`, `PULLONCE_STORE` (see `pullonce.config`);
 `PULLONCE_UNPACK_WORKERS` layers at work at a time (default: the cores of this machine), `PULLONCE_LAYER_MAX_BYTES` and
-`PULLONCE_LAYER_MAX_ENTRIES` what one layer may expand to.
+`PULLONCE_LAYER_MAX_ENTRIES` what one layer may expand to, `PULLONCE_LAYER_MAX_RATIO` how many bytes for each one stored.
 """
 
 import os
@@ -41,6 +41,7 @@ class UnpackerSettings:
             workers=int(number(environ, "PULLONCE_UNPACK_WORKERS", cores, low=1, high=256)),
             limits=Limits(
                 size=int(number(environ, "PULLONCE_LAYER_MAX_BYTES", default.size, low=1, high=1 << 50)),
+                ratio=int(number(environ, "PULLONCE_LAYER_MAX_RATIO", default.ratio, low=1, high=1 << 40)),
                 entries=int(number(environ, "PULLONCE_LAYER_MAX_ENTRIES", default.entries, low=1, high=1 << 30)),
             ),
         )

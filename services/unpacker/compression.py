@@ -79,7 +79,8 @@ def hashed(tar: Iterator[bytes], digest: "hashlib._Hash", limit: int) -> Iterato
     for chunk in tar:
         size += len(chunk)
         if size > limit:
-            raise TooLarge(f"the layer expands to more than {limit} bytes; PULLONCE_LAYER_MAX_BYTES raises the limit")
+            limits = "PULLONCE_LAYER_MAX_BYTES and PULLONCE_LAYER_MAX_RATIO raise the limit"
+            raise TooLarge(f"the layer expands to more than {limit} bytes; {limits}")
         digest.update(chunk)
         yield chunk
 

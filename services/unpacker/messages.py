@@ -5,6 +5,9 @@ from msgspec import Struct
 
 from services.unpacker.outcome import Outcome
 
+_ALWAYS = 1 << 30
+"""Bytes of tar that the ratio forbids no layer."""
+
 
 class Limits(Struct, frozen=True, kw_only=True):
     """What one layer may ask of the disk."""
@@ -12,6 +15,12 @@ class Limits(Struct, frozen=True, kw_only=True):
     size: int = 1 << 37
     """Bytes of tar: 128 GiB."""
     entries: int = 10_000_000
+    ratio: int = 2000
+    """Bytes of tar for each byte stored, beyond the first GiB. gzip cannot exceed 1032; zstd can, with a bomb."""
+
+    def expanded(self, stored: int) -> int:
+        """Bytes of tar that a layer of so many stored bytes may have."""
+        return min(self.size, max(_ALWAYS, self.ratio * stored))
 
 
 class Job(Struct, frozen=True, kw_only=True, tag="job"):

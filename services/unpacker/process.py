@@ -132,7 +132,7 @@ def unpack(job: Job, line: Line) -> Outcome:
     root = os.open(job.tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     trash = os.open(job.trash, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     inflated = Ahead(_tar(source, job))
-    ahead = Ahead(hashed(iter(inflated), digest, job.limits.size))
+    ahead = Ahead(hashed(iter(inflated), digest, job.limits.expanded(job.size)))
     try:
         layer = Layer(root, trash, rights=Rights(opaque=job.opaque), links_below=job.links_below)
         outcome = layer.unpack(Archive(iter(ahead), max_entries=job.limits.entries))

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,7 @@ class Trace:
 
 def in_order(*calls: Call) -> bool:
     """Each call had ended when the next one began."""
-    return all(one.ended < other.began for one, other in zip(calls, calls[1:], strict=False))
+    return all(one.ended < other.began for one, other in pairwise(calls))
 
 
 @contextmanager
