@@ -4,7 +4,7 @@ The life of a blob. `ingest` opens its growing file under a lock, with whatever 
 hashed; `commit` checks size and digest, syncs, and renames it into `blobs/`: only then can anybody see it, and what can be
 seen is complete and right. A crash leaves a growing file that the next attempt continues. Nothing else is ever written there.
 
-    oci-layout  index.json  blobs/<algorithm>/<hex>  ingest/<algorithm>-<hex>  snapshots/  l/  staging/  store.json
+    oci-layout  index.json  blobs/<algorithm>/<hex>  ingest/<algorithm>-<hex>  snapshots/  l/  staging/  uses/  store.json
 """
 
 import secrets
@@ -21,7 +21,7 @@ from pullonce.oci.digest import matches, parse_digest
 from schemas.oci import Descriptor, Digest
 
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}\n'
-_DIRECTORIES = ("blobs/sha256", "ingest", "snapshots", "l")
+_DIRECTORIES = ("blobs/sha256", "ingest", "snapshots", "l", "uses")
 
 
 class ContentStore:

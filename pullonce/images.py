@@ -17,6 +17,8 @@ the spec has no place for lies in annotations of our own:
 Entries that others wrote are kept as they are.
 """
 
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -81,16 +83,45 @@ class Images:
         fitting = [record for record in self.named(reference) if platforms.serves(record.platform, wanted)]
         return min(fitting, key=lambda record: order.index(record.platform), default=None)
 
-    def record(self, record: ImageRecord) -> None:
+    def foreign(self) -> list[Descriptor]:
+        """What the entries that others wrote name."""
+        try:
+            document = msgspec.json.decode(self._path.read_bytes())
+        except FileNotFoundError:
+            return []
+        return [_listed(entry) for entry in document.get("manifests", ()) if _record_of(entry) is None]
+
+    def hold(self) -> AbstractContextManager[None]:
+        """The lock of the store: what is listed, used and there stays as it is seen, for as long as the block lasts."""
+        return locked(self._lock)
+
+    def remove(self, gone: Collection[ImageRecord]) -> None:
+        """Take images off the list; what they need stays on the disk. Call it while holding the lock.
+
+        Raises:
+            Permanent: the disk refuses.
+        """
+        with disk_errors(self._path):
+            document = msgspec.json.decode(self._path.read_bytes())
+            before = document.get("manifests", [])
+            document["manifests"] = [entry for entry in before if not any(_is(entry, record) for record in gone)]
+            if document["manifests"] != before:
+                self._write(document)
+
+    def record(self, record: ImageRecord, check: Callable[[], None] = lambda: None) -> None:
         """List an image, in place of what was listed under the same reference and platform. Repetition changes nothing.
 
         A record without snapshots keeps those that are listed for the same manifest: a pull that unpacked nothing takes
         nothing away.
 
+        Args:
+            check: called under the lock; raises where something that the image needs is not there.
+
         Raises:
             Permanent: the disk refuses.
         """
-        with disk_errors(self._path), locked(self._lock):
+        with disk_errors(self._path), self.hold():
+            check()
             document = msgspec.json.decode(self._path.read_bytes())
             before = document.get("manifests", [])
             replaced = [entry for entry in before if _is(entry, record)]
@@ -101,7 +132,10 @@ class Images:
             if replaced == [entry]:
                 return
             document["manifests"] = [other for other in before if other not in replaced] + [entry]
-            replace_file(self._path, msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n", sync=self._sync)
+            self._write(document)
+
+    def _write(self, document: dict[str, Any]) -> None:
+        replace_file(self._path, msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n", sync=self._sync)
 
 
 def _is(entry: dict[str, Any], record: ImageRecord) -> bool:
@@ -140,12 +174,16 @@ def _entry_of(record: ImageRecord, name: str) -> dict[str, Any]:
     }
 
 
+def _listed(entry: dict[str, Any]) -> Descriptor:
+    return Descriptor(media_type=entry["mediaType"], digest=Digest(entry["digest"]), size=entry["size"])
+
+
 def _record_of(entry: dict[str, Any]) -> ImageRecord | None:
     """None for an entry that somebody else wrote."""
     notes = entry.get("annotations") or {}
     if not all(key in notes for key in (REF_NAME, _REFERENCE, _DIGEST, _IMAGE_ID, _PLATFORM)):
         return None
-    listed = Descriptor(media_type=entry["mediaType"], digest=Digest(entry["digest"]), size=entry["size"])
+    listed = _listed(entry)
     media_type, digest, size = (
         notes[_MANIFEST].split() if _MANIFEST in notes else (listed.media_type, listed.digest, listed.size)
     )

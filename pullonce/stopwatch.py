@@ -82,14 +82,17 @@ def spent_on(step: str) -> Iterator[None]:
 
 
 def timed(step: str) -> Callable[[Carry[S, O]], Carry[S, O]]:
-    """Let the last fact that a handler of orders returns say how long each step took; the first step is `step`."""
+    """Let the last fact that a handler of orders returns say how long each step took; the first step is `step`.
+
+    A fact that something came to nothing has no place for that, and stays as it is.
+    """
 
     def decorate(carry_out: Carry[S, O]) -> Carry[S, O]:
         @wraps(carry_out)
         async def carry_out_timed(self: S, order: O) -> list[Event]:
             with running(step) as watch:
                 *others, fact = await carry_out(self, order)
-            return [*others, replace(fact, seconds=watch.seconds())]
+            return [*others, replace(fact, seconds=watch.seconds()) if hasattr(fact, "seconds") else fact]
 
         return carry_out_timed
 

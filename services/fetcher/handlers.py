@@ -9,6 +9,7 @@ import os
 from collections import defaultdict
 from collections.abc import Coroutine
 from contextlib import aclosing, suppress
+from functools import partial
 
 from pullonce.bus import Signals
 from pullonce.content import ContentStore, open_store
@@ -20,9 +21,12 @@ from pullonce.oci.digest import digest_bytes
 from pullonce.oci.reference import Reference, parse
 from pullonce.stopwatch import timed, turn
 from schemas.events import (
+    CONTENT_MISSING,
     BlobFailed,
     BlobFetched,
+    BlobLost,
     Event,
+    LayerLost,
     PullRecorded,
     PullResolved,
     PullUnrecorded,
@@ -32,7 +36,7 @@ from schemas.events import (
 )
 from schemas.oci import Descriptor
 from schemas.orders import FetchBlob, Order, RecordImage, ResolveReference
-from services.fetcher.inventory import Inventory
+from services.fetcher.inventory import Incomplete, Inventory
 from services.fetcher.manifest import DOCKER_MANIFEST, MANIFEST_LIMIT, OCI_MANIFEST, in_oci_types
 from services.fetcher.progress import Announcer
 from services.fetcher.registry import Registry
@@ -74,7 +78,7 @@ class Handlers:
         if not platforms.serves(image.platform, wanted):
             log.warning("%s is for %s only, not for %s", reference, image.platform, wanted, extra={"flight": order.flight})
         log.info("resolved %s", reference, extra={"digest": image.digest, "flight": order.flight})
-        resolved = self._resolved(order, source, image)
+        resolved = await self._resolved(order, source, image)
         self._inventory.check_room(resolved.layers)
         return [*opened, resolved]
 
@@ -99,7 +103,6 @@ class Handlers:
     async def record_image(self, order: RecordImage) -> list[Event]:
         """List an image under its reference."""
         opened = self._reopened()
-        self._inventory.check_complete(order)
         record = ImageRecord(
             reference=order.reference,
             platform=order.platform,
@@ -109,7 +112,12 @@ class Handlers:
             listed=await self._translated(order.manifest),
             chain_ids=order.chain_ids,
         )
-        await asyncio.to_thread(self._content.images.record, record)
+        try:
+            check = partial(self._inventory.check_complete, order, record.listed)
+            await asyncio.to_thread(self._content.images.record, record, check)
+        except Incomplete as exc:
+            log.warning("cannot list %s yet: %s", order.reference, exc, extra={"flight": order.flight})
+            return [*opened, *_lost(order, exc), self._unrecorded(order, CONTENT_MISSING, str(exc))]
         log.info("listed %s", order.reference, extra={"digest": order.digest, "flight": order.flight})
         recorded = PullRecorded(
             store=order.store,
@@ -133,9 +141,10 @@ class Handlers:
                     code=failure.code,
                     message=str(failure),
                 )
-            case ResolveReference() | RecordImage():
-                kind = PullUnresolved if isinstance(order, ResolveReference) else PullUnrecorded
-                return kind(
+            case RecordImage():
+                return self._unrecorded(order, failure.code, str(failure))
+            case ResolveReference():
+                return PullUnresolved(
                     store=order.store,
                     reference=order.reference,
                     flight=order.flight,
@@ -182,8 +191,19 @@ class Handlers:
             await announcer.aborted(ingest.stored, str(exc) or type(exc).__name__)
             raise
 
-    def _resolved(self, order: ResolveReference, source: Source, image: Image) -> PullResolved:
-        layers = self._inventory.layers(image)
+    def _unrecorded(self, order: RecordImage, code: str, message: str) -> PullUnrecorded:
+        return PullUnrecorded(
+            store=order.store,
+            reference=order.reference,
+            flight=order.flight,
+            opened=order.opened,
+            code=code,
+            message=message,
+            revision=order.revision,
+        )
+
+    async def _resolved(self, order: ResolveReference, source: Source, image: Image) -> PullResolved:
+        layers, recorded = await asyncio.to_thread(self._inventory.take_stock, order, image)
         return PullResolved(
             store=order.store,
             reference=order.reference,
@@ -195,7 +215,7 @@ class Handlers:
             manifest=image.manifest,
             config=image.config,
             layers=layers,
-            recorded=self._inventory.recorded(order.reference, image, layers),
+            recorded=recorded,
             revision=order.revision,
         )
 
@@ -226,6 +246,13 @@ def _read(order: ResolveReference) -> tuple[Reference, str]:
         raise Permanent(str(exc), code="NAME_INVALID") from exc
     except PlatformInvalid as exc:
         raise Permanent(str(exc), code="platform.invalid") from exc
+
+
+def _lost(order: RecordImage, missing: Incomplete) -> list[Event]:
+    """The facts that say what is not there, where the flight believes it to be."""
+    why = f"not there when {order.reference} was to be listed"
+    blobs = [BlobLost(store=order.store, digest=digest, reason=why) for digest in missing.blobs]
+    return [*blobs, *(LayerLost(store=order.store, chain_id=chain_id, reason=why) for chain_id in missing.chain_ids)]
 
 
 def _checked(source: Source) -> Source:

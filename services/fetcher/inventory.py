@@ -1,15 +1,30 @@
-"""What the disk holds of an image at this moment. The disk decides over the log."""
+"""What the disk holds of an image at this moment. The disk decides over the log.
+
+What a pull is told is there must not be removed before the pull has ended: looking and noting the use are one step, under the
+lock of the store.
+"""
 
 from pullonce.content import ContentStore
 from pullonce.disk import disk_full, free_bytes
-from pullonce.errors import Permanent
+from pullonce.errors import Permanent, PullonceError, Retryable
+from pullonce.images import ImageRecord
 from pullonce.oci.digest import chain_ids
 from pullonce.snapshots import Snapshots
+from pullonce.uses import Use, Uses
 from schemas.events import ResolvedLayer
-from schemas.oci import ChainID, Descriptor, DiffID, Manifest
-from schemas.orders import RecordImage
+from schemas.oci import ChainID, Descriptor, DiffID, Digest, Manifest
+from schemas.orders import RecordImage, ResolveReference
 from services.fetcher.manifest import MANIFEST_LIMIT, read_document
 from services.fetcher.resolve import Image, Resolver
+
+
+class Incomplete(PullonceError):
+    """An image cannot be listed: some of what it needs is not there any more."""
+
+    def __init__(self, blobs: list[Digest], chain_ids: list[ChainID]) -> None:
+        super().__init__(f"no longer in the store: {', '.join([*blobs, *chain_ids])}")
+        self.blobs = blobs
+        self.chain_ids = chain_ids
 
 
 class Inventory:
@@ -18,6 +33,7 @@ class Inventory:
     def __init__(self, content: ContentStore) -> None:
         self._content = content
         self._snapshots = Snapshots(content.root)
+        self._uses = Uses(content.root)
 
     def listed(self, resolver: Resolver, reference: str, wanted: str) -> Image | None:
         """The image that the store lists, if all of it is there: whoever is content with it costs no request."""
@@ -30,19 +46,34 @@ class Inventory:
             return None
         return image if all(self._content.has(layer.digest) for layer in image.layers) else None
 
+    def take_stock(self, order: ResolveReference, image: Image) -> tuple[tuple[ResolvedLayer, ...], bool]:
+        """What is there of each layer, and whether the image is listed with all its snapshots; noted as used by the flight.
+
+        Raises:
+            Retryable: manifest or config were removed since they were read; they are fetched again.
+            Permanent: the disk refuses.
+        """
+        with self._content.images.hold():
+            for document in (image.manifest, image.config):
+                if not self._content.has(document.digest):
+                    raise Retryable(f"{document.digest} was removed while it was read", code="blob.missing", after=0.0)
+            layers = self.layers(image)
+            chain = tuple(layer.chain_id for layer in layers if layer.chain_id)
+            record = ImageRecord(
+                reference=order.reference,
+                platform=image.platform,
+                digest=image.digest,
+                manifest=image.manifest,
+                image_id=image.config.digest,
+                chain_ids=chain,
+            )
+            self._uses.note(Use(flight=order.flight, opened=order.opened, image=record))
+            return layers, self._recorded(record)
+
     def layers(self, image: Image) -> tuple[ResolvedLayer, ...]:
         """The layers of an image, bottom first, and what is there of each."""
         chain = chain_ids(image.diff_ids) if all(image.diff_ids) else [ChainID("")] * len(image.layers)
         return tuple(map(self._layer, image.layers, image.diff_ids, chain))
-
-    def recorded(self, reference: str, image: Image, layers: tuple[ResolvedLayer, ...]) -> bool:
-        """Whether the store lists exactly this image, with its snapshots, under this reference."""
-        chain = tuple(layer.chain_id for layer in layers if layer.chain_id)
-        return any(
-            record.platform == image.platform
-            and (record.digest, record.manifest.digest, record.chain_ids) == (image.digest, image.manifest.digest, chain)
-            for record in self._content.images.named(reference)
-        )
 
     def check_room(self, layers: tuple[ResolvedLayer, ...]) -> None:
         """What is missing of an image has room, beside what is reserved for blobs that are being fetched.
@@ -57,20 +88,38 @@ class Inventory:
         if needed > free_bytes(self._content.root):
             raise disk_full(self._content.root, needed)
 
-    def check_complete(self, order: RecordImage) -> None:
-        """The list names nothing that is not there: a blob may have been lost since the flight saw it settle.
+    def check_complete(self, order: RecordImage, listed: Descriptor | None) -> None:
+        """The list names nothing that is not there: something may have been lost since the flight saw it settle.
+
+        Args:
+            listed: the translated manifest, where there is one.
 
         Raises:
-            Permanent: `blob.missing`.
+            Incomplete: layers are missing; they can be had again.
+            Permanent: `blob.missing`; without manifest and config nobody knows what to get.
+            Retryable: the translation was removed before anything named it.
         """
         manifest = self._content.read(order.manifest.digest, MANIFEST_LIMIT)
+        if not self._content.has(order.config.digest):
+            why = f"{order.config.digest} is not in the store any more, so {order.reference} cannot be listed; pull it again"
+            raise Permanent(why, code="blob.missing", concerns="key")
+        if listed is not None and not self._content.has(listed.digest):
+            raise Retryable(f"{listed.digest} was removed before it was listed", code="blob.missing", after=0.0)
         _, document = read_document(manifest, order.manifest.media_type, order.reference)
-        unpacked = bool(order.chain_ids) and all(map(self._snapshots.has, order.chain_ids))
-        layers = document.layers if isinstance(document, Manifest) and not unpacked else ()
-        for blob in (order.config, *layers):
-            if not self._content.has(blob.digest):
-                why = f"{blob.digest} is not in the store any more, so {order.reference} cannot be listed"
-                raise Permanent(why, code="blob.missing", concerns="key")
+        layers = document.layers if isinstance(document, Manifest) else ()
+        blobs = [layer.digest for layer in layers if not self._content.has(layer.digest)]
+        chain = [chain_id for chain_id in order.chain_ids if not self._snapshots.has(chain_id)]
+        if blobs or chain:
+            raise Incomplete(blobs, chain)
+
+    def _recorded(self, image: ImageRecord) -> bool:
+        """Whether the store lists exactly this image, with its snapshots, under this reference."""
+        return any(
+            record.platform == image.platform
+            and (record.digest, record.manifest.digest, record.chain_ids)
+            == (image.digest, image.manifest.digest, image.chain_ids)
+            for record in self._content.images.named(image.reference)
+        )
 
     def _layer(self, blob: Descriptor, diff_id: DiffID, chain_id: ChainID) -> ResolvedLayer:
         return ResolvedLayer(

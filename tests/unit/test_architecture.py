@@ -72,7 +72,7 @@ WIRING = {
 }
 """Module → who may import it beside the front: an implementation knows its own settings."""
 
-STORAGE = ("pullonce.content", "pullonce.snapshots", "pullonce.disk", "pullonce.images", "pullonce.ingest")
+STORAGE = tuple(f"pullonce.{name}" for name in ("content", "disk", "images", "ingest", "pins", "snapshots", "uses"))
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:

@@ -9,6 +9,9 @@ import pytest
 
 from pullonce.errors import Permanent
 from pullonce.oci.digest import chain_ids
+from pullonce.snapshots import Snapshots
+from pullonce.uses import Uses
+from schemas.events import CONTENT_MISSING, BlobLost, LayerLost, PullUnrecorded
 from schemas.oci import DiffID
 from tests.integration.fetcher.conftest import Opened, record_of
 from tests.support.images import Layer, image, index, layer, tar_of
@@ -47,6 +50,10 @@ async def test_what_is_there_is_asked_for_once_by_its_tag_and_never_again(regist
         assert registry.counts() == {"HEAD manifests": 1}
         assert all(each.fetched for each in second.layers)
         assert not second.recorded, "listed without snapshots, and a pull may want them"
+        for layer in first.layers:
+            snapshot = Snapshots(f.content.root).directory(layer.chain_id)
+            snapshot.mkdir()
+            (snapshot / "snapshot.json").write_text("{}")
         await f.handlers.record_image(record_of(first, unpacked=True))
         assert (await f.resolve(reference)).recorded
         assert (await f.fetch(first, first.layers[0].blob)).reused
@@ -200,6 +207,26 @@ async def test_a_wiped_store_begins_a_new_life(registry: RegistryServer, fetcher
         assert f.content.incarnation not in ("", before)
         assert not any(each.fetched for each in again.layers)
         assert [record.reference for record in f.content.images.all()] == [order.reference]
+
+
+async def test_an_image_is_listed_only_when_all_of_it_is_there(registry: RegistryServer, fetcher: Opened) -> None:
+    reference = registry.push("app", "1", image(LAYERS))
+    async with fetcher() as f:
+        resolved = await f.resolve(reference)
+        facts = await f.handlers.record_image(record_of(resolved, unpacked=True))
+        assert f.content.images.all() == []
+    *lost, unrecorded = facts
+    assert [type(fact) for fact in lost] == [BlobLost] * 3 + [LayerLost] * 3
+    assert isinstance(unrecorded, PullUnrecorded) and unrecorded.code == CONTENT_MISSING
+
+
+async def test_what_a_flight_uses_is_noted_where_it_looks(registry: RegistryServer, fetcher: Opened) -> None:
+    reference = registry.push("app", "1", image(LAYERS))
+    async with fetcher() as f:
+        resolved = await f.resolve(reference)
+        (use,) = Uses(f.content.root).all()
+    assert (use.flight, use.opened, use.image.manifest) == (resolved.flight, resolved.opened, resolved.manifest)
+    assert use.image.chain_ids == tuple(layer.chain_id for layer in resolved.layers)
 
 
 async def test_the_list_is_an_oci_index(registry: RegistryServer, fetcher: Opened) -> None:
