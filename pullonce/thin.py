@@ -155,6 +155,24 @@ class Connection:
         except TimeoutError:
             pass
 
+    def take(self, timeout: float) -> bytes:
+        """Whatever bytes have arrived, for a reader that cuts out its messages itself and answers pings (`pong`).
+
+        Raises:
+            TimeoutError: nothing has arrived within `timeout` seconds.
+        """
+        self._send()
+        if not self._in:
+            self._fill(time.monotonic() + timeout)
+        taken = bytes(self._in)
+        self._in.clear()
+        return taken
+
+    def pong(self) -> None:
+        """Answer a ping of the server's."""
+        self._out += b"PONG\r\n"
+        self._send()
+
     def close(self) -> None:
         self._socket.close()
 
@@ -206,8 +224,7 @@ class Connection:
     def _control(self, verb: bytes, rest: bytes) -> None:
         match verb:
             case b"PING":
-                self._out += b"PONG\r\n"
-                self._send()
+                self.pong()
             case b"PONG":
                 self._pongs += 1
             case b"INFO":

@@ -91,6 +91,17 @@ class Log(Protocol):
         """
         ...
 
+    async def replay(self, take: Callable[[Sequence[Recorded]], None], *, start: int, end: int) -> None:
+        """Hand the messages that are stored from sequence `start` to `end` to `take`, in order, each once, some thousands at a
+        time; for whoever reads millions. Returns when all were taken.
+
+        `take` is called in a thread and may block: nothing more is read meanwhile. An exception out of it propagates.
+
+        Raises:
+            BusClosed: the connection is closed for good.
+        """
+        ...
+
     async def last_sequence(self) -> int:
         """Sequence of the last stored message; 0 on an empty log."""
         ...

@@ -66,6 +66,12 @@ class MemoryLog:
             finally:
                 self._waiting.discard(grown)
 
+    async def replay(self, take: Callable[[Sequence[Recorded]], None], *, start: int, end: int) -> None:
+        last = len(self._stored)
+        found = [self._recorded(sequence, last - sequence) for sequence in range(max(start, 1), min(end, last) + 1)]
+        if found:
+            await asyncio.to_thread(take, found)
+
     async def last_sequence(self) -> int:
         return len(self._stored)
 

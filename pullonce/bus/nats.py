@@ -46,6 +46,6 @@ async def connect(settings: BusSettings, *, patience: float | None = None) -> As
                 await prepare(link, settings)
         except TimeoutError:
             raise BusUnavailable(f"the NATS server at {settings.shown} answers, but its JetStream is not ready") from None
-        yield NatsBus(NatsLog(link), NatsOrders(link, settings), NatsClaims(link), NatsSignals(link))
+        yield NatsBus(NatsLog(link, settings.url), NatsOrders(link, settings), NatsClaims(link), NatsSignals(link))
     finally:
         await link.close()

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import uuid
 from collections.abc import Callable, Sequence
 
 import msgspec
 
-from pullonce.bus import Recorded
+from pullonce.bus import Recorded, nats_bulk
 from pullonce.bus.nats_follow import Follower
 from pullonce.bus.nats_jetstream import WRONG_SEQUENCE, Refused, api, last_message, store
 from pullonce.bus.nats_link import Headers, Link
 from pullonce.bus.reading import recorded
+from pullonce.errors import BusUnavailable, BusUnsuitable
+from pullonce.thin import ConnectionLost, Unsupported
 from schemas import subjects
 from schemas.events import Event
 
@@ -21,14 +25,24 @@ _WINDOW = 1000
 
 _REASON_LIMIT = 1000
 
+_REPLAY_WINDOW = 20_000
+
+
+log = logging.getLogger(__name__)
+
 _encode = msgspec.json.Encoder().encode
+
+
+class _WindowFull(Exception):
+    """Enough was read for one turn."""
 
 
 class NatsLog:
     """`bus.Log` on a link."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, url: str) -> None:
         self._link = link
+        self._url = url
 
     async def append(self, event: Event, *, cause: int | None = None) -> int:
         headers: Headers = {"Nats-Msg-Id": subjects.event_id(event) or uuid.uuid4().hex}
@@ -56,6 +70,45 @@ class NatsLog:
         self, apply: Callable[[Recorded], None], *, start: int = 1, idle: Callable[[], None] | None = None
     ) -> None:
         await Follower(self._link, subjects.EVENTS_STREAM, apply, start=start, idle=idle).run()
+
+    async def replay(self, take: Callable[[Sequence[Recorded]], None], *, start: int, end: int) -> None:
+        at, given_up = start - 1, False
+
+        def taken(messages: Sequence[Recorded]) -> None:
+            nonlocal at
+            if given_up:
+                raise asyncio.CancelledError  # nobody waits for this thread any more
+            take(messages)
+            at = messages[-1].sequence
+
+        try:
+            try:
+                await asyncio.to_thread(nats_bulk.replay, self._url, subjects.EVENTS_STREAM, taken, start=start, end=end)
+            except (Unsupported, ConnectionLost, BusUnavailable, BusUnsuitable) as exc:
+                log.info(
+                    "the quick way to read the log is closed (%s); reading on as usual", type(exc).__name__
+                )  # may hold a secret
+                while at < end and (window := await self._window(at + 1, end)):
+                    await asyncio.to_thread(taken, window)
+        finally:
+            given_up = True
+
+    async def _window(self, start: int, end: int) -> list[Recorded]:
+        """Some of the messages from `start` to `end`; none where the log ends before."""
+        found: list[Recorded] = []
+
+        def apply(recorded: Recorded) -> None:
+            if recorded.sequence <= end:
+                found.append(recorded)
+            if recorded.sequence >= end or recorded.pending == 0 or len(found) == _REPLAY_WINDOW:
+                raise _WindowFull
+
+        def idle() -> None:
+            raise _WindowFull
+
+        with contextlib.suppress(_WindowFull):
+            await self.follow(apply, start=start, idle=idle)
+        return found
 
     async def last_sequence(self) -> int:
         return int((await api(self._link, f"STREAM.INFO.{subjects.EVENTS_STREAM}"))["state"]["last_seq"])

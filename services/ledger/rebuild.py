@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TextIO
 
 from pullonce.bus import Log, Recorded
 from services.ledger.projection import Ledger
@@ -25,14 +26,6 @@ CHUNK = 250_000
 _BUFFER = 1 << 20
 
 
-class _Full(Exception):
-    """A chunk is complete."""
-
-
-class _Done(Exception):
-    """The end is reached."""
-
-
 class Rebuild:
     """One rebuild.
 
@@ -46,65 +39,66 @@ class Rebuild:
         self._path = path
         self._memory = memory
         self._chunk = chunk
-        self._lines = 0
-        self._at = 0
-        self._end = 0
 
     async def run(self) -> int:
         """Fold everything that is in the log now; returns the position that was reached."""
         began = time.monotonic()
         remove(self._path)
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._end = await self._log.last_sequence()
         ledger = Ledger(self._path, memory=self._memory, sealed=False)
+        loader = _Loader(ledger, self._chunk)
         try:
-            await self._fold_all(ledger)
-            seconds = time.monotonic() - began
-            log.info("rebuilt", extra={"position": ledger.position, "seconds": round(seconds, 3)})
+            await self._log.replay(loader.take, start=1, end=await self._log.last_sequence())
+            await asyncio.to_thread(loader.finish)
+            log.info("rebuilt", extra={"position": ledger.position, "seconds": round(time.monotonic() - began, 3)})
             return ledger.position
         finally:
+            loader.close()
             ledger.close()
-            for each in self._files():
-                each.unlink(missing_ok=True)
 
-    def _files(self) -> tuple[Path, Path]:
-        return self._path.with_suffix(".0.ndjson"), self._path.with_suffix(".1.ndjson")
 
-    async def _fold_all(self, ledger: Ledger) -> None:
-        loading: asyncio.Future[None] | None = None
-        number = 0
-        try:
-            while self._at < self._end:
-                file = self._files()[number % 2]
-                await self._read_chunk(file)
-                if loading is not None:
-                    await loading
-                loading = asyncio.ensure_future(asyncio.to_thread(ledger.load, file))
-                number += 1
-            if loading is not None:
-                await loading
-        except BaseException:
-            if loading is not None:  # a thread cannot be stopped, and it has the file
-                await asyncio.wait((loading,))
-            raise
+class _Loader:
+    """Writes events to a file and, while DuckDB reads that, to another one."""
 
-    async def _read_chunk(self, file: Path) -> None:
+    def __init__(self, ledger: Ledger, chunk: int) -> None:
+        self._ledger = ledger
+        self._chunk = chunk
+        self._files = [ledger.path.with_suffix(f".{number}.ndjson") for number in range(2)]
+        self._out = self._files[0].open("w", buffering=_BUFFER)
         self._lines = 0
-        with file.open("w", buffering=_BUFFER) as out:
-            try:
-                await self._log.follow(lambda recorded: self._take(recorded, out), start=self._at + 1)
-            except (_Full, _Done):
-                pass
+        self._loading: Future[None] | None = None
+        self._thread = ThreadPoolExecutor(1, "ledger-load")
 
-    def _take(self, recorded: Recorded, out: TextIO) -> None:
-        self._at = recorded.sequence
-        if recorded.sequence <= self._end:
-            out.write(line(stage(recorded.sequence, recorded.time, recorded.event, recorded.subject, recorded.malformed)))
-            self._lines += 1
-        if recorded.sequence >= self._end:
-            raise _Done
+    def take(self, messages: Sequence[Recorded]) -> None:
+        """Take the next events of the log; blocks while DuckDB is a whole file behind."""
+        self._out.writelines(
+            line(stage(each.sequence, each.time, each.event, each.subject, each.malformed)) for each in messages
+        )
+        self._lines += len(messages)
         if self._lines >= self._chunk:
-            raise _Full
+            self._turn_over()
+
+    def finish(self) -> None:
+        """Return when everything is folded."""
+        self._turn_over()
+        assert self._loading is not None
+        self._loading.result()
+
+    def _turn_over(self) -> None:
+        self._out.close()
+        if self._loading is not None:
+            self._loading.result()
+        self._loading = self._thread.submit(self._ledger.load, self._files[0])
+        self._files.reverse()
+        self._out = self._files[0].open("w", buffering=_BUFFER)
+        self._lines = 0
+
+    def close(self) -> None:
+        """Wait for DuckDB and remove the files."""
+        self._thread.shutdown()
+        self._out.close()
+        for each in self._files:
+            each.unlink(missing_ok=True)
 
 
 def remove(path: Path) -> None:

@@ -1,7 +1,9 @@
 """The contract of `bus.Log`."""
 
 import asyncio
+from collections.abc import Sequence
 
+import msgspec
 import pytest
 
 from pullonce.bus import Recorded
@@ -150,3 +152,33 @@ async def test_an_event_too_large_is_refused_alone_and_among_others(place: Place
         for events in ([large], [lost(2), large, lost(3)]):
             with pytest.raises(Permanent, match="at most"):
                 await bus.log.append_all(events)
+
+
+async def test_a_replay_hands_over_a_stretch_of_the_log_and_ends(place: Place) -> None:
+    taken: list[Recorded] = []
+    async with place.connect() as bus:
+        await soon(bus.log.replay(taken.extend, start=1, end=10))
+        assert taken == []
+        await bus.log.append_all([fetched(number) for number in range(2500)])
+        await bus.signals.publish("blob.fetched.default.x", b"no event\r\nMSG x 1 5\r\n")
+        await soon(bus.log.replay(taken.extend, start=2, end=2400))
+        assert [each.sequence for each in taken] == list(range(2, 2401))
+        assert taken[0].event == fetched(1) and taken[0].pending >= 2400
+        async with Reader(bus) as reader:
+            await reader.until(lambda read: len(read.read) == 2501)
+            taken.clear()
+            await soon(bus.log.replay(taken.extend, start=1, end=10_000))
+            # What was pending behind a message depends on when it was delivered.
+            alike = [[msgspec.structs.replace(each, pending=0) for each in read] for read in (taken, reader.read)]
+            assert alike[0] == alike[1]
+        assert taken[-1].malformed and taken[-1].body == b"no event\r\nMSG x 1 5\r\n"
+
+
+async def test_an_error_of_whoever_takes_a_replay_comes_out(place: Place) -> None:
+    def take(_: Sequence[Recorded]) -> None:
+        raise ZeroDivisionError
+
+    async with place.connect() as bus:
+        await bus.log.append(fetched(1))
+        with pytest.raises(ZeroDivisionError):
+            await soon(bus.log.replay(take, start=1, end=1))
