@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -118,13 +119,23 @@ async def _prepare_stream(link: Link, name: str, replicas: int) -> None:
     except Refused as exc:
         if exc.err_code != NO_STREAM:
             raise BusUnsuitable(f"cannot look at stream {name}: {exc}") from exc
-        existing = await _create(link, name, wanted)
+        existing = await _create(link, name, wanted | _beginning(name))
     if faults := conflicts(existing, wanted):
         raise BusUnsuitable(f"stream {name} exists but cannot serve pullonce: {'; '.join(faults)}. Remove or edit it")
     if missing := sorted(set(wanted["subjects"]) - set(existing["subjects"])):
         log.info("stream %s gains the subjects %s", name, missing)
         existing["subjects"] = [*existing["subjects"], *missing]
         await _call(link, f"STREAM.UPDATE.{name}", existing)
+
+
+def _beginning(name: str) -> dict[str, int]:
+    """Where the sequences of a new stream begin.
+
+    Those of the claims are the revisions that orders and facts bear, and the larger one is the newer one. They must not begin
+    anew should the bucket be lost while the log remains, so they go on from the clock, which no bucket outruns: it would take
+    a thousand claims a second, all the time.
+    """
+    return {"first_seq": time.time_ns() // 1_000_000} if name == CLAIMS_STREAM else {}
 
 
 async def _create(link: Link, name: str, wanted: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """A power cut drops whatever was not synced. Nothing is announced that it could take away: the order of calls shows it.
 
 What must hold, for a blob: its bytes are written, then synced, then it gets its name, then the name is synced, and then the
-bus is told. A snapshot is announced before it is synced, but it carries the mark of this boot until then, and counts for nothing
-in another one.
+bus is told. A snapshot is announced before it is synced, but it carries the mark of this boot until then, and counts for
+nothing in another one.
 """
 
 from __future__ import annotations
