@@ -16,6 +16,7 @@ import msgspec
 from pullonce.disk import disk_errors
 from pullonce.failpoints import reach
 from pullonce.snapshots import Snapshot, Snapshots, boot_id
+from pullonce.trees import is_abandoned, remove_tree
 from services.unpacker.rights import opaque_attribute
 
 _PREFIX = "unpack-"
@@ -63,7 +64,7 @@ class Staging:
             _forbid_inheritance(self._lock)
             self.opaque = opaque_attribute(self._lock)
             for path in (self._root / "staging").glob(f"{_PREFIX}*"):
-                if path != self._place and _is_dead(path):
+                if path != self._place and is_abandoned(path):
                     self.discard(path)
             for path in (self._root / "snapshots").iterdir():
                 if self._snapshots.in_doubt(path):
@@ -148,66 +149,3 @@ def _forbid_inheritance(directory: int) -> None:
         os.removexattr(directory, "system.posix_acl_default")
     except OSError:
         pass
-
-
-def _is_dead(place: Path) -> bool:
-    """Whether the process that a staging directory belonged to is gone."""
-    try:
-        fd = os.open(place, _DIRECTORY)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(fd)
-    return True
-
-
-def remove_tree(place: Path) -> None:
-    """Remove a directory and all in it, however deep: what lies below is moved up first, so that no depth is too much.
-
-    Repeating it is harmless, and so is another process that does the same.
-    """
-    try:
-        root = os.open(place, _DIRECTORY)
-    except FileNotFoundError:
-        return
-    try:
-        names = [b""]
-        while names:
-            name = names.pop()
-            if not name:
-                names += _empty(root, root)
-                continue
-            os.chmod(name, 0o700, dir_fd=root)
-            directory = os.open(name, _DIRECTORY, dir_fd=root)
-            try:
-                names += _empty(directory, root)
-            finally:
-                os.close(directory)
-            os.rmdir(name, dir_fd=root)
-        place.rmdir()
-    except FileNotFoundError:
-        pass
-    finally:
-        os.close(root)
-
-
-def _empty(directory: int, root: int) -> list[bytes]:
-    """Remove the files of an open directory and move its directories up to the root; returns their names there."""
-    moved = []
-    with os.scandir(directory) as entries:
-        names = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
-    for name, is_directory in names:
-        if not is_directory:
-            os.unlink(name, dir_fd=directory)
-        elif directory == root:
-            moved.append(name)
-        else:
-            os.chmod(name, 0o700, dir_fd=directory)
-            fresh = secrets.token_hex(8).encode()
-            os.rename(name, fresh, src_dir_fd=directory, dst_dir_fd=root)
-            moved.append(fresh)
-    return moved
