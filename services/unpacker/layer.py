@@ -187,9 +187,10 @@ class Layer:
         where = _join(source, last)
         if where in self._links:
             return self._link_later(directory, name, self._links[where])
-        if (child := source.children.get(last)) is not None and self._is_empty(child):
-            return self._link_later(directory, name, where)
-        if child is not None:
+        if (child := source.children.get(last)) is not None:
+            if child.attributes is None and not child.fresh:
+                # A name merely passed through it: below, it may be a link, or a file.
+                return self._link_later(directory, name, where)
             raise LayerError(f"a hard link to {shown(entry.link)}, which is a directory")
         try:
             found = os.lstat(last, dir_fd=self._directories.fd(source))
@@ -198,12 +199,6 @@ class Layer:
         if stat.S_ISCHR(found.st_mode) and found.st_rdev == 0:
             raise LayerError(f"a hard link to {shown(entry.link)}, which the layer removed before")
         return self._link_now(directory, name, source, last)
-
-    def _is_empty(self, directory: Directory) -> bool:
-        """Whether the layer only removes things in a directory that it does not name: below, that may be a file."""
-        with os.scandir(self._directories.fd(directory)) as entries:
-            present = {os.fsencode(entry.name) for entry in entries}
-        return directory.attributes is None and present == set(directory.whiteouts)
 
     def _link_now(self, directory: Directory, name: bytes, source: Directory, last: bytes) -> None:
         def link() -> None:
