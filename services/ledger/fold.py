@@ -70,28 +70,28 @@ _EVENTS = Step(
     ("INSERT INTO events SELECT sequence, make_timestamp(micros), kind FROM stage",),
 )
 
-_RESOLVED = "flight VARCHAR, opened BIGINT, layers LAYERS"
+_RESOLVED = (
+    "flight VARCHAR, opened BIGINT, reference VARCHAR, platform VARCHAR, source SOURCE, digest VARCHAR, manifest DESCRIPTOR, "
+    "config DESCRIPTOR, layers LAYERS, recorded BOOLEAN, revision BIGINT, seconds SECONDS"
+)
+
+_RESOLUTIONS = Step(
+    frozenset({"pull.resolved"}),
+    (
+        f"CREATE OR REPLACE TEMP TABLE resolved AS {_facts('pull.resolved', _RESOLVED)}",
+        "INSERT INTO resolutions SELECT sequence, time, store, flight, opened, reference, platform, source.registry, "
+        "source.repository, coalesce(source.credential, ''), digest, manifest.digest, config.digest, coalesce(len(layers), 0), "
+        "coalesce(list_sum(list_transform(layers, lambda layer: layer.blob.size)), 0)::BIGINT, recorded, revision, seconds "
+        "FROM resolved",
+        "INSERT INTO flight_layers SELECT sequence, time, store, flight, opened, position, layer.blob.digest, "
+        "layer.blob.size, coalesce(layer.diff_id, ''), coalesce(layer.chain_id, ''), coalesce(layer.fetched, false), "
+        "coalesce(layer.unpacked, false) FROM (SELECT sequence, time, store, flight, opened, "
+        "generate_subscripts(layers, 1) AS position, unnest(layers) AS layer FROM resolved)",
+    ),
+)
 
 _APPENDS = (
     _append("malformed", "sequence, time, subject, reason", "malformed", "subject VARCHAR, reason VARCHAR"),
-    _append(
-        "resolutions",
-        "sequence, time, store, flight, opened, reference, platform, source.registry, source.repository, "
-        "coalesce(source.credential, ''), digest, manifest.digest, config.digest, coalesce(len(layers), 0), "
-        "coalesce(list_sum(list_transform(layers, lambda layer: layer.blob.size)), 0)::BIGINT, recorded, revision, seconds",
-        "pull.resolved",
-        f"{_RESOLVED}, reference VARCHAR, platform VARCHAR, source SOURCE, digest VARCHAR, manifest DESCRIPTOR, "
-        "config DESCRIPTOR, recorded BOOLEAN, revision BIGINT, seconds SECONDS",
-    ),
-    Step(
-        frozenset({"pull.resolved"}),
-        (
-            "INSERT INTO flight_layers SELECT sequence, time, store, flight, opened, position, layer.blob.digest, "
-            "layer.blob.size, coalesce(layer.diff_id, ''), coalesce(layer.chain_id, ''), coalesce(layer.fetched, false), "
-            "coalesce(layer.unpacked, false) FROM (SELECT *, generate_subscripts(layers, 1) AS position, "
-            f"unnest(layers) AS layer FROM ({_facts('pull.resolved', _RESOLVED)})) ORDER BY sequence, position",
-        ),
-    ),
     _append(
         "records",
         "sequence, time, store, flight, opened, reference, revision, seconds",
@@ -154,6 +154,12 @@ WHERE NOT EXISTS (FROM ended_flights AS f WHERE f.opened = e.opened AND f.flight
 QUALIFY row_number() OVER (PARTITION BY flight, opened ORDER BY sequence) = 1
 """
 
+_TAKE_REQUESTS = f"""
+CREATE OR REPLACE TEMP TABLE asked AS
+SELECT {_REQUEST}, NULL::BIGINT AS opened, NULL::TIMESTAMP AS cancelled_at, NULL::TIMESTAMP AS opened_at
+FROM ({_facts("pull.requested", _ASKED)})
+"""
+
 _TAKE_CANCELS = f"""
 CREATE OR REPLACE TEMP TABLE cancels AS
 SELECT sequence, time, flight, request FROM ({_facts("pull.cancelled", "flight VARCHAR, request BIGINT")})
@@ -161,21 +167,20 @@ SELECT sequence, time, flight, request FROM ({_facts("pull.cancelled", "flight V
 
 # Requests that wait and those of the batch, each with the first ending that answers it. An ending that covers no more than
 # one before it answers nobody.
-_POOL = f"""
+_POOL = """
 CREATE OR REPLACE TEMP TABLE pool AS
-WITH asked AS (
-    SELECT * FROM waiting WHERE flight IN (SELECT flight FROM endings UNION SELECT flight FROM cancels UNION
-        SELECT flight FROM ({_facts("pull.requested", "flight VARCHAR")}))
-    UNION ALL
-    SELECT {_REQUEST}, NULL, NULL, NULL FROM ({_facts("pull.requested", _ASKED)})
+WITH unanswered AS (
+    FROM waiting WHERE flight IN
+        (SELECT flight FROM endings UNION SELECT flight FROM cancels UNION SELECT flight FROM asked)
+    UNION ALL FROM asked
 ), answers AS (
     SELECT flight, opened AS answered, sequence AS ended, time AS ended_at, covers, code,
         CASE kind WHEN 'pull.completed' THEN 'completed' ELSE 'failed' END AS outcome
     FROM endings QUALIFY covers > coalesce(max(covers) OVER (
         PARTITION BY flight ORDER BY sequence ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0)
 )
-SELECT asked.*, answered, ended, ended_at, code, outcome
-FROM asked ASOF LEFT JOIN answers ON asked.flight = answers.flight AND asked.sequence < answers.covers
+SELECT unanswered.*, answered, ended, ended_at, code, outcome FROM unanswered
+ASOF LEFT JOIN answers ON unanswered.flight = answers.flight AND unanswered.sequence < answers.covers
 """
 
 _LEAVE = """
@@ -233,7 +238,7 @@ FROM known WINDOW flights AS (PARTITION BY flight) ORDER BY sequence
 
 _FLIGHTS = Step(
     frozenset({"pull.requested", "pull.completed", "pull.failed", "pull.cancelled"}),
-    (_TAKE_ENDINGS, _TAKE_CANCELS, _POOL, _LEAVE, _ANSWER, _END, _WAIT),
+    (_TAKE_REQUESTS, _TAKE_ENDINGS, _TAKE_CANCELS, _POOL, _LEAVE, _ANSWER, _END, _WAIT),
 )
 
 _POSITION = Step(
@@ -244,5 +249,5 @@ _POSITION = Step(
     ),
 )
 
-STEPS = (_EVENTS, *_APPENDS, _FLIGHTS, _POSITION)
+STEPS = (_EVENTS, *_APPENDS, _RESOLUTIONS, _FLIGHTS, _POSITION)
 """The fold of one staged batch, to be carried out in one transaction."""

@@ -19,7 +19,7 @@ from services.ledger.tables import ANSWERED, DAYS, ENDED, EVENTS, POSITION, TABL
 
 log = logging.getLogger(__name__)
 
-CHUNK = 250_000
+CHUNK = 400_000
 """Events that are folded at once: larger is faster and takes more memory."""
 
 
