@@ -3,7 +3,9 @@
 import re
 from pathlib import Path
 
-from services.ledger.tables import TABLES, VIEWS, Table
+from services.ledger.table import Table
+from services.ledger.tables import TABLES
+from services.ledger.views import VIEWS
 
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 

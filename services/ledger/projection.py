@@ -17,7 +17,8 @@ import duckdb
 from pullonce.errors import PullonceError
 from services.ledger import fold
 from services.ledger.staging import Staged
-from services.ledger.tables import VERSION, create_all
+from services.ledger.tables import VERSION
+from services.ledger.views import create_all
 
 log = logging.getLogger(__name__)
 

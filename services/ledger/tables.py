@@ -1,56 +1,13 @@
-"""The tables of the ledger: every column with its type and meaning. Pure; the statements that make them are derived here.
+"""The tables of the ledger: every column with its type and meaning. Pure.
 
-What only grows is a table. What still changes while a flight is in the air lies in the small table `waiting`; the views
-`requests` and `flights` show both as one.
+What only grows is a table. What still changes while a flight is in the air lies in the small table `waiting`; the views of
+`views.py` show both as one.
 """
 
-from dataclasses import dataclass
+from services.ledger.table import table
 
 VERSION = 1
 """Of the tables. A file of another version is made anew from the log."""
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column: an SQL type, and a meaning for people."""
-
-    name: str
-    type: str
-    meaning: str
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """One table or view; `select` is what a view shows."""
-
-    name: str
-    meaning: str
-    columns: tuple[Column, ...]
-    select: str = ""
-
-    def create(self) -> str:
-        """The statements that make it, comments included."""
-        if self.select:
-            names = ", ".join(column.name for column in self.columns)
-            made = f"CREATE VIEW {self.name} ({names}) AS {self.select}"
-        else:
-            made = f"CREATE TABLE {self.name} ({', '.join(f'{column.name} {column.type}' for column in self.columns)})"
-        said = [f"COMMENT ON {'VIEW' if self.select else 'TABLE'} {self.name} IS {_quoted(self.meaning)}"]
-        said += [f"COMMENT ON COLUMN {self.name}.{column.name} IS {_quoted(column.meaning)}" for column in self.columns]
-        return "".join(f"{statement};\n" for statement in (made, *said))
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _columns(text: str) -> tuple[Column, ...]:
-    """One column a line: name, type (without spaces), meaning."""
-    return tuple(Column(*line.split(None, 2)) for line in text.strip().splitlines())
-
-
-def _table(name: str, meaning: str, columns: str, select: str = "") -> Table:
-    return Table(name, meaning, _columns(columns), select)
 
 
 _FACT = """
@@ -113,13 +70,13 @@ _FLIGHT = """
     release       DOUBLE                from `settled_at` to `ended_at`
 """
 
-WAITING = _table(
+WAITING = table(
     "waiting",
     "Requests that are not answered yet; `requests` shows them too.",
     _REQUEST + "    opened_at     TIMESTAMP             when its flight was opened\n",
 )
 
-ANSWERED = _table(
+ANSWERED = table(
     "answered",
     "Requests that were answered; `requests` shows them too.",
     _REQUEST
@@ -132,30 +89,9 @@ ANSWERED = _table(
 """.lstrip("\n"),
 )
 
-ENDED = _table("ended_flights", "Flights that have ended; `flights` shows them too.", _FLIGHT)
+ENDED = table("ended_flights", "Flights that have ended; `flights` shows them too.", _FLIGHT)
 
-_OUTCOME = "NULL::BIGINT, NULL::TIMESTAMP, NULL::VARCHAR, NULL::VARCHAR, NULL::DOUBLE"
-
-REQUESTS = Table(
-    "requests",
-    "One row a request, answered or not.",
-    ANSWERED.columns,
-    f"SELECT * FROM answered UNION ALL SELECT * EXCLUDE (opened_at), {_OUTCOME} FROM waiting",
-)
-
-FLIGHTS = Table(
-    "flights",
-    "One row a flight, ended or in the air.",
-    ENDED.columns,
-    """SELECT * FROM ended_flights UNION ALL BY NAME
-    SELECT flight, opened, min(opened_at) AS opened_at, min(store) AS store, min(reference) AS reference,
-        min(split_part(reference, '/', 1)) AS registry, min(platform) AS platform, min(credential) AS credential,
-        min(policy) AS policy, bool_or(snapshots) AS snapshots, count(*) AS requests, count(cancelled_at) AS cancelled,
-        list_slice(list_sort(list_distinct(list(requester) FILTER (requester <> ''))), 1, 10) AS requesters
-    FROM waiting GROUP BY flight, opened""",
-)
-
-RESOLUTIONS = _table(
+RESOLUTIONS = table(
     "resolutions",
     "One row each time a reference was resolved.",
     _FACT
@@ -177,7 +113,7 @@ RESOLUTIONS = _table(
 """,
 )
 
-FLIGHT_LAYERS = _table(
+FLIGHT_LAYERS = table(
     "flight_layers",
     "One row a layer of each resolution: what the flight needs, and what the disk held of it.",
     _FACT
@@ -193,7 +129,7 @@ FLIGHT_LAYERS = _table(
 """,
 )
 
-RECORDS = _table(
+RECORDS = table(
     "records",
     "One row each time the store's index came to list an image.",
     _FACT
@@ -205,7 +141,7 @@ RECORDS = _table(
 """,
 )
 
-BLOBS = _table(
+BLOBS = table(
     "blobs",
     "One row each time a blob was said to be in the store: fetched, or found there.",
     _FACT
@@ -217,7 +153,7 @@ BLOBS = _table(
 """,
 )
 
-LAYERS = _table(
+LAYERS = table(
     "layers",
     "One row each time a layer was said to be unpacked: now, or before.",
     _FACT
@@ -232,7 +168,7 @@ LAYERS = _table(
 """,
 )
 
-CLAIMS = _table(
+CLAIMS = table(
     "claims",
     "One row each time a coordinator won the claim of a blob or a layer, and its order was queued.",
     _FACT
@@ -243,7 +179,7 @@ CLAIMS = _table(
 """,
 )
 
-FAILURES = _table(
+FAILURES = table(
     "failures",
     "One row a failure: of a resolution, a blob, a layer, a record, and of the flights that they ended.",
     _FACT
@@ -263,7 +199,7 @@ FAILURES = _table(
 """,
 )
 
-LOSSES = _table(
+LOSSES = table(
     "losses",
     "One row each time a blob or a snapshot was found to be gone.",
     _FACT
@@ -273,13 +209,13 @@ LOSSES = _table(
 """,
 )
 
-OPENINGS = _table(
+OPENINGS = table(
     "openings",
     "One row a life of a store: a new incarnation holds nothing of what an earlier one held.",
     _FACT + "    incarnation   VARCHAR               its name\n",
 )
 
-MALFORMED = _table(
+MALFORMED = table(
     "malformed",
     "One row a message in the log that is no event.",
     """
@@ -290,7 +226,7 @@ MALFORMED = _table(
 """,
 )
 
-EVENTS = _table(
+EVENTS = table(
     "events",
     "One row an event, whatever it is: the log's own order and time.",
     """
@@ -300,7 +236,7 @@ EVENTS = _table(
 """,
 )
 
-DAYS = _table(
+DAYS = table(
     "days",
     "One row a day, store and image of what was rolled up: the detail of that day is gone from the other tables.",
     """
@@ -322,25 +258,7 @@ DAYS = _table(
 """,
 )
 
-REGISTRIES = _table(
-    "registries",
-    "One row a registry, over all flights that are not rolled up.",
-    """
-    registry      VARCHAR               its host
-    flights       BIGINT                flights for its images
-    requests      BIGINT                requests that they answer
-    failed        BIGINT                flights that failed
-    fetched_bytes BIGINT                bytes fetched
-    reused_bytes  BIGINT                bytes that were in the store already
-    waited_bytes  BIGINT                bytes that another flight had ordered
-    last          TIMESTAMP             when the last flight was opened
-""",
-    """SELECT registry, count(*), sum(requests)::BIGINT, count(*) FILTER (outcome = 'failed'), sum(fetched_bytes)::BIGINT,
-        sum(reused_bytes)::BIGINT, sum(waited_bytes)::BIGINT, max(opened_at)
-    FROM flights WHERE registry <> '' GROUP BY registry""",
-)
-
-POSITION = _table(
+POSITION = table(
     "position",
     "One row: how far the log is folded, written in the same transaction as the rows.",
     """
@@ -356,12 +274,3 @@ TABLES = (
     *(LOSSES, OPENINGS, MALFORMED, DAYS, POSITION),
 )
 """What holds rows."""
-
-VIEWS = (REQUESTS, FLIGHTS, REGISTRIES)
-"""What shows the rows of others."""
-
-
-def create_all() -> str:
-    """The statements that make an empty ledger at position 0."""
-    made = [table.create() for table in (*TABLES, *VIEWS)]
-    return "\n".join([*made, f"INSERT INTO position VALUES ({VERSION}, 0, NULL, NULL);"])

@@ -13,7 +13,8 @@ from schemas.events import Event
 from schemas.oci import ChainID, Descriptor, DiffID, Digest
 from services.ledger.projection import Ledger
 from services.ledger.staging import Staged, line, stage
-from services.ledger.tables import TABLES, VIEWS
+from services.ledger.tables import TABLES
+from services.ledger.views import VIEWS
 
 REFERENCES = ("docker.io/library/redis:latest", "ghcr.io/some/app:1", "redis", "not a reference")
 START = 1_700_000_000.0
@@ -113,7 +114,8 @@ class Scribbler:
         sharing = events.Sharing(requests=3, fetched=1, fetched_bytes=10, waited=2)
         return events.PullCompleted(
             reference=reference, flight=flight, opened=opened, covers=covers, platform="linux/amd64", sharing=sharing,
-            digest=Digest(self._name("a")), manifest=Digest(self._name("b")), image_id=Digest(self._name("c")), layers=2, size=99,
+            digest=Digest(self._name("a")), manifest=Digest(self._name("b")), image_id=Digest(self._name("c")),
+            layers=2, size=99,
         )  # fmt: skip
 
     def _cancelled(self) -> Event:

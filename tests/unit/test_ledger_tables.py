@@ -12,7 +12,8 @@ from services.ledger import sandbox
 from services.ledger.describe import written_into
 from services.ledger.projection import Ledger, LedgerOutdated, LedgerTaken
 from services.ledger.staging import stage
-from services.ledger.tables import TABLES, VIEWS
+from services.ledger.tables import TABLES
+from services.ledger.views import VIEWS
 from tests.support.ledgers import folded
 from tests.support.long_log import long_log
 
