@@ -61,7 +61,8 @@ def _pull(chance: random.Random, number: int, opened: int) -> Iterator[Event]:
     at += requests
     about = {"reference": reference, "flight": flight, "opened": opened}
     if chance.random() < 0.03:
-        yield PullFailed(**about, covers=at, code="MANIFEST_UNKNOWN", message=f"{registry} has no {reference}", requests=requests)
+        told = f"{registry} has no {reference}"
+        yield PullFailed(**about, covers=at, code="MANIFEST_UNKNOWN", message=told, requests=requests)
         return
     fresh = chance.random() < 0.33
     layers = tuple(_layer(image, number, each, fresh) for each in range(1 + chance.randrange(6)))
