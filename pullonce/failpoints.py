@@ -1,6 +1,7 @@
-"""Named steps at which a test may have a process die, as by `kill -9`, so that each step of the protocol can be the last one.
+"""Named steps at which a test may have a process die, as by `kill -9`, or stand still: each step can be the last one.
 
-    PULLONCE_FAILPOINTS=DIR     a file DIR/<step> arms a step: the first process that reaches it removes the file and dies
+    PULLONCE_FAILPOINTS=DIR     a file DIR/<step> arms a step: the first process that reaches it removes the file and dies,
+                                or stops until it is continued where the file says `stop`
 
 Without the variable, which production never sets, `reach` does nothing at all.
 """
@@ -31,15 +32,17 @@ def _pass(step: str) -> None:
     """Nothing is armed here, ever."""
 
 
-def _die_if_armed(step: str) -> None:
+def _end_if_armed(step: str) -> None:
+    armed = Path(_ARMED, step)
     try:
-        Path(_ARMED, step).unlink()
+        how = armed.read_text()
+        armed.unlink()
     except FileNotFoundError:
         return
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGSTOP if how == "stop" else signal.SIGKILL)
 
 
 _ARMED = os.environ.get("PULLONCE_FAILPOINTS", "")
 
-reach = _die_if_armed if _ARMED else _pass
+reach = _end_if_armed if _ARMED else _pass
 """`reach(step)`: this step is being passed now."""

@@ -163,9 +163,15 @@ class Crew:
             while {pong.pid for pong in await client.ping(0.3)} < {member.pid for member in self.members}:
                 pass
 
-    def arm(self, step: str) -> None:
-        """The next process that reaches a step of `pullonce.failpoints` dies there."""
-        (self.armed / step).touch()
+    def arm(self, step: str, how: str = "kill") -> None:
+        """The next process that reaches a step of `pullonce.failpoints` dies there; `stop`: stands still."""
+        draft = self.home / step
+        draft.write_text(how)
+        draft.rename(self.armed / step)
+
+    def stopped(self) -> list[Member]:
+        """Those that stand still."""
+        return [member for member in self.members if Path(f"/proc/{member.pid}/stat").read_text().rpartition(")")[2][1] == "T"]
 
     def is_armed(self, step: str) -> bool:
         return (self.armed / step).exists()
