@@ -71,6 +71,10 @@ class Questions:
             return Error(code=exc.code, message=str(exc))
         except duckdb.OutOfMemoryException as exc:
             return Error(code="ledger.memory", message=" ".join(str(exc).split()))
+        except Exception as exc:
+            # Whoever asked would wait for nothing; the traceback is for us.
+            log.exception("a question could not be answered", extra={"question": repr(question)})
+            return Error(code="ledger.defect", message=f"{type(exc).__name__}; the ledger's log says more")
 
     async def _answer(self, question: Question) -> Answer:
         match question:

@@ -15,7 +15,7 @@ from pathlib import Path
 from pullonce.bus import Log, Recorded
 from services.ledger.projection import Ledger
 from services.ledger.staging import line, stage
-from services.ledger.tables import ANSWERED, DAYS, ENDED, EVENTS, POSITION, TABLES, WAITING
+from services.ledger.tables import DAYS, ENDED, POSITION, TABLES, WAITING
 
 log = logging.getLogger(__name__)
 
@@ -119,22 +119,29 @@ def replace(path: Path, rebuilt: Path) -> None:
     path.with_name(path.name + ".wal").unlink(missing_ok=True)
 
 
-_POSITIONS = {ENDED.name: "ended", ANSWERED.name: "ended"}
-
-
 def carry_over(new: Ledger, old: Path) -> None:
-    """Copy what lies before the first event of the new ledger, and the days that were rolled up before its first day."""
+    """Copy what lies before the first event of the new ledger, and the days that were rolled up before its first day.
+
+    A flight that was opened before that and ended behind it is known to the old ledger as a whole, so its row is taken.
+    """
     quoted = str(old).replace("'", "''")
     new.execute(f"ATTACH '{quoted}' AS old (READ_ONLY)")
     try:
         with new.transaction() as writer:
-            first = f"(SELECT coalesce(min(sequence), 0) FROM {EVENTS.name})"
+            found = writer.execute("SELECT min(sequence), min(time)::DATE FROM events").fetchall()
+            first, day = found[0]
+            if first is None:
+                return
+            writer.execute(
+                "DELETE FROM ended_flights AS f WHERE opened < ? AND "
+                "EXISTS (FROM old.ended_flights AS o WHERE o.opened = f.opened AND o.flight = f.flight)",
+                [first],
+            )
             for table in TABLES:
-                if table not in (WAITING, DAYS, POSITION, EVENTS):
-                    column = _POSITIONS.get(table.name, "sequence")
-                    writer.execute(f"INSERT INTO {table.name} SELECT * FROM old.{table.name} WHERE {column} < {first}")
-            writer.execute(f"INSERT INTO days SELECT * FROM old.days WHERE day < (SELECT min(time)::DATE FROM {EVENTS.name})")
-            writer.execute(f"INSERT INTO events SELECT * FROM old.events WHERE sequence < {first}")
+                if table not in (WAITING, DAYS, POSITION):
+                    column = "opened" if table is ENDED else "sequence"
+                    writer.execute(f"INSERT INTO {table.name} SELECT * FROM old.{table.name} WHERE {column} < ?", [first])
+            writer.execute("INSERT INTO days SELECT * FROM old.days WHERE day < ?", [day])
             writer.execute("UPDATE position SET first = (SELECT min(sequence) FROM events)")
     finally:
         new.execute("DETACH old")

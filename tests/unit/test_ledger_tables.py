@@ -11,10 +11,11 @@ from schemas.ledger import AskSql
 from services.ledger import sandbox
 from services.ledger.describe import written_into
 from services.ledger.projection import Ledger, LedgerOutdated, LedgerTaken
+from services.ledger.rebuild import carry_over
 from services.ledger.staging import stage
 from services.ledger.tables import TABLES
 from services.ledger.views import VIEWS
-from tests.support.ledgers import folded
+from tests.support.ledgers import folded, loaded, rows
 from tests.support.long_log import long_log
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "ledger.md"
@@ -67,3 +68,17 @@ def test_a_file_is_open_in_one_process_only(tmp_path: Path) -> None:
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert LedgerTaken.__name__ in ran.stderr
     ledger.close()
+
+
+@pytest.mark.parametrize("lost", [1, 57, 300, 499])
+def test_a_rebuild_carries_over_what_the_log_has_lost(lost: int, tmp_path: Path) -> None:
+    staged = [stage(*each) for each in long_log(500)]
+    old = folded(tmp_path / "old" / "ledger.duckdb", [staged])
+    wanted = rows(old)
+    old.close()
+    new = loaded(tmp_path / "new" / "ledger.duckdb", staged[lost:])
+    carry_over(new, old.path)
+    found = rows(new)
+    for name in wanted:
+        assert found[name] == wanted[name], name
+    new.close()
