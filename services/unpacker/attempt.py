@@ -64,6 +64,16 @@ class Attempt:
         Raises:
             Permanent, Retryable: see `Unpacker.unpack_layer`.
         """
+        draft, snapshot = await self.draft()
+        turn("commit")
+        made = await asyncio.to_thread(self._parts.staging.commit, draft, snapshot)
+        if made:
+            self._parts.durability.want()
+            self._parts.news.tell("layer", snapshot.chain_id)
+        return snapshot, made
+
+    async def draft(self) -> tuple[Draft, Snapshot]:
+        """The finished tree, and what is to be said of it; nothing is visible yet. Raises as `run`."""
         await self._waiting.bytes(self._order, self._watch)
         draft, outcome = await self._unpack()
         turn("blob")
@@ -73,13 +83,7 @@ class Attempt:
             await self._waiting.parent(self._order)
             turn("complete")
             draft, outcome = await self._complete(draft, outcome)
-        turn("commit")
-        snapshot = self._describe(outcome)
-        made = await asyncio.to_thread(self._parts.staging.commit, draft, snapshot)
-        if made:
-            self._parts.durability.want()
-            self._parts.news.tell("layer", snapshot.chain_id)
-        return snapshot, made
+        return draft, self._describe(outcome)
 
     def discard(self) -> None:
         """Have what is left of the attempt removed."""

@@ -21,6 +21,7 @@ class Unpacker:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self.parts = parts
         self.content = parts.content
         self.pool = parts.pool
 
