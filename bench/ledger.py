@@ -31,7 +31,7 @@ from services.ledger.live import Live
 from services.ledger.projection import Ledger
 from services.ledger.rebuild import CHUNK, Rebuild
 from services.ledger.shelf import Shelf
-from services.ledger.staging import Staged, line, stage
+from services.ledger.staging import line
 from tests.support.long_log import IMAGES, long_log
 from tests.support.nats_server import NatsServer
 
@@ -48,17 +48,17 @@ def memory() -> str:
     return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MiB"
 
 
-def rows(events: int) -> Iterator[Staged]:
-    return (stage(*each) for each in long_log(events, gap=86_400 * 30 / events))
+def lines(events: int) -> Iterator[bytes]:
+    return (line(*each) for each in long_log(events, gap=86_400 * 30 / events))
 
 
 def build(home: Path, events: int) -> Ledger:
     """A ledger of so many events, made as a rebuild makes one; only the folds are timed."""
     ledger = Ledger(home / "ledger.duckdb", sealed=False)
     chunk, spent, done = home / "chunk.ndjson", 0.0, 0
-    source = rows(events)
-    while batch := [line(row) for row in islice(source, CHUNK)]:
-        chunk.write_text("".join(batch))
+    source = lines(events)
+    while batch := list(islice(source, CHUNK)):
+        chunk.write_bytes(b"".join(batch))
         began = time.perf_counter()
         ledger.load(chunk)
         spent += time.perf_counter() - began

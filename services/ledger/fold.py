@@ -193,7 +193,7 @@ UPDATE pool SET cancelled_at = c.time FROM (
 _ANSWER = f"""
 INSERT INTO answered SELECT {_REQUEST}, answered, cancelled_at, ended, ended_at,
     CASE WHEN cancelled_at IS NULL THEN outcome ELSE 'cancelled' END, code, epoch(ended_at - time)
-FROM pool WHERE ended IS NOT NULL ORDER BY sequence
+FROM pool WHERE ended IS NOT NULL
 """
 
 # `settled_at`: an ending says `covers` = one more than the position of the event that brought it about.
@@ -216,7 +216,6 @@ SELECT e.flight, e.opened, coalesce(o.time, a.first) AS opened_at, e.store, e.re
     epoch(e.time - coalesce(o.time, a.first)) AS seconds, epoch(e.time - s.time) AS release
 FROM endings AS e LEFT JOIN asked AS a ON a.ended = e.sequence
 LEFT JOIN events AS o ON o.sequence = e.opened LEFT JOIN events AS s ON s.sequence = e.covers - 1
-ORDER BY e.sequence
 """
 
 # A request that came too late for an ending belongs to the flight that opens where that ending lies; else its flight opened

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pullonce.bus import Log, Recorded
 from services.ledger.projection import Ledger
-from services.ledger.staging import line, stage
+from services.ledger.staging import line
 from services.ledger.tables import DAYS, ENDED, POSITION, TABLES, WAITING
 
 log = logging.getLogger(__name__)
@@ -64,16 +64,14 @@ class _Loader:
         self._ledger = ledger
         self._chunk = chunk
         self._files = [ledger.path.with_suffix(f".{number}.ndjson") for number in range(2)]
-        self._out = self._files[0].open("w", buffering=_BUFFER)
+        self._out = self._files[0].open("wb", buffering=_BUFFER)
         self._lines = 0
         self._loading: Future[None] | None = None
         self._thread = ThreadPoolExecutor(1, "ledger-load")
 
     def take(self, messages: Sequence[Recorded]) -> None:
         """Take the next events of the log; blocks while DuckDB is a whole file behind."""
-        self._out.writelines(
-            line(stage(each.sequence, each.time, each.event, each.subject, each.malformed)) for each in messages
-        )
+        self._out.writelines(line(each.sequence, each.time, each.event, each.subject, each.malformed) for each in messages)
         self._lines += len(messages)
         if self._lines >= self._chunk:
             self._turn_over()
@@ -90,7 +88,7 @@ class _Loader:
             self._loading.result()
         self._loading = self._thread.submit(self._ledger.load, self._files[0])
         self._files.reverse()
-        self._out = self._files[0].open("w", buffering=_BUFFER)
+        self._out = self._files[0].open("wb", buffering=_BUFFER)
         self._lines = 0
 
     def close(self) -> None:

@@ -39,8 +39,9 @@ class _Malformed(Struct, frozen=True):
     reason: str
 
 
-_encoder = msgspec.json.Encoder()
+_encode = msgspec.json.Encoder().encode
 _kinds: dict[type[Event], str] = {cls: kind for kind, cls in EVENTS.items()}
+_kinds_in_lines: dict[type[Event], bytes] = {cls: kind.encode() for kind, cls in EVENTS.items()}
 
 
 def stage(sequence: int, time: float, event: Event | None, subject: str = "", reason: str = "") -> Staged:
@@ -50,21 +51,21 @@ def stage(sequence: int, time: float, event: Event | None, subject: str = "", re
         time: seconds since the epoch.
         event: None for what is no event; then `subject` and `reason` say more.
     """
-    micros = round(time * 1e6)
-    if event is None:
-        return sequence, micros, MALFORMED, _encode(_Malformed(subject, reason))
-    if type(event) is PullRequested:
-        return sequence, micros, "pull.requested", _encode(_identified(event))
-    return sequence, micros, _kinds[type(event)], _encode(event)
+    kind = MALFORMED if event is None else _kinds[type(event)]
+    return sequence, round(time * 1e6), kind, _body(event, subject, reason).decode()
 
 
-def _encode(body: Struct) -> str:
-    return _encoder.encode(body).decode()
-
-
-def line(staged: Staged) -> str:
+def line(sequence: int, time: float, event: Event | None, subject: str = "", reason: str = "") -> bytes:
     """The same as a line of NDJSON."""
-    return f'{{"sequence":{staged[0]},"micros":{staged[1]},"kind":"{staged[2]}","body":{staged[3]}}}\n'
+    kind = b"malformed" if event is None else _kinds_in_lines[type(event)]
+    body = _body(event, subject, reason)
+    return b'{"sequence":%d,"micros":%d,"kind":"%b","body":%b}\n' % (sequence, round(time * 1e6), kind, body)
+
+
+def _body(event: Event | None, subject: str, reason: str) -> bytes:
+    if event is None:
+        return _encode(_Malformed(subject, reason))
+    return _encode(_identified(event) if type(event) is PullRequested else event)
 
 
 def _identified(event: PullRequested) -> _Request:

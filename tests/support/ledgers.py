@@ -12,7 +12,7 @@ from schemas import events
 from schemas.events import Event
 from schemas.oci import ChainID, Descriptor, DiffID, Digest
 from services.ledger.projection import Ledger
-from services.ledger.staging import Staged, line, stage
+from services.ledger.staging import Staged, stage
 from services.ledger.tables import TABLES
 from services.ledger.views import VIEWS
 
@@ -42,10 +42,16 @@ def loaded(path: Path, staged: Iterable[Staged]) -> Ledger:
     """A new ledger that was made from NDJSON, all at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = path.with_suffix(".ndjson")
-    lines.write_text("".join(map(line, staged)))
+    lines.write_text("".join(map(as_line, staged)))
     ledger = Ledger(path, sealed=False)
     ledger.load(lines)
     return ledger
+
+
+def as_line(staged: Staged) -> str:
+    """A staged row as `staging.line` would have written it."""
+    sequence, micros, kind, body = staged
+    return f'{{"sequence":{sequence},"micros":{micros},"kind":"{kind}","body":{body}}}\n'
 
 
 def cut(staged: Sequence[Staged], chance: random.Random) -> list[Sequence[Staged]]:
