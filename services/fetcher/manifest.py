@@ -150,7 +150,7 @@ def _media_type(fields: dict[str, Any], told: str, what: str) -> str:
 
 def _check(descriptor: Descriptor, what: str) -> None:
     parse_digest(descriptor.digest)
-    if descriptor.size < 0:
+    if not 0 <= descriptor.size < 1 << 63:
         raise _invalid(what, f"{descriptor.digest} has the size {descriptor.size}")
 
 

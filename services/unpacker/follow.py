@@ -34,10 +34,12 @@ class Follow:
     def read(self, size: int, /) -> bytes:
         """The next bytes, at least one; none at the end of the blob. Waits where they are not there yet.
 
+        A verified blob ends where it ends: the size that was told for it may be a lie of the image's.
+
         Raises:
             Stale: the blob is verified and this is another file.
         """
-        verified = False
+        verified = complete = False
         while self._position < self._job.size:
             if self._file is None:
                 self._file = _open(self._job)
@@ -45,7 +47,12 @@ class Follow:
                 self._position += len(data)
                 self._seen(self._position)
                 return data
-            if verified and self._file is not None and not self._is_blob(self._file):
+            if complete:
+                break
+            complete = self._file is not None and self._is_blob(self._file)
+            if complete:
+                continue  # what was written between the two looks
+            if verified and self._file is not None:
                 raise Stale
             verified = self._more()
         return b""
