@@ -164,6 +164,11 @@ def _rows(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--json", action="store_true", help="print JSON")
 
 
+def _lifecycle(sub: argparse.ArgumentParser) -> None:
+    _load(f"cli_lifecycle:fill_{sub.prog.split()[-1].removeprefix('un')}")(sub)  # type: ignore[arg-type]  # of a parser
+    _store(sub)
+
+
 def _store(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--store", metavar="NAME", type=_name, default=environment.store(), help="store (default: PULLONCE_STORE)")
 
@@ -176,6 +181,11 @@ COMMANDS = {
     "mounts": Command("print the overlay mount of an image's snapshot", "cli_store:mounts", _mounts),
     "mount": Command("mount an image's snapshot, read-only, on a directory", "cli_store:mount", _mount),
     "umount": Command("unmount a directory", "cli_store:umount", _umount),
+    "rm": Command("take an image off the list of a store", "cli_lifecycle:rm", _lifecycle),
+    "pin": Command("keep an image, whatever is collected", "cli_lifecycle:pin", _lifecycle),
+    "unpin": Command("let a pinned image go with the others", "cli_lifecycle:unpin", _lifecycle),
+    "gc": Command("remove what no image and no pull needs", "cli_lifecycle:gc", _lifecycle),
+    "verify": Command("read a store again; take out what is damaged", "cli_lifecycle:verify", _lifecycle),
     "status": Command("show the flights in the air, and what each waits for", "cli_look:status", _status),
     "events": Command("print the stored events", "cli_look:events", _events),
     "history": Command("list the pulls there were, the newest first", "cli_ledger:history", _history),

@@ -29,7 +29,7 @@ def pull(args: argparse.Namespace) -> int:
         requester=f"pullonce pull, process {os.getpid()} on {socket.gethostname()}"[:128],
     )  # fmt: skip
     signal.signal(signal.SIGTERM, _interrupt)
-    url, users = _bus(args.home, args.store)
+    url, users = find_bus(args.home, args.store)
     view = _view(args)
     try:
         ending = _wait(url, wanted, args.timeout, view)
@@ -37,7 +37,7 @@ def pull(args: argparse.Namespace) -> int:
         if view:
             view.close()
         if users:
-            _let_go(args.home, users)
+            let_go(args.home, users)
     return _report(ending, as_json=args.json)
 
 
@@ -154,7 +154,7 @@ def _watcher(view: "ProgressView") -> "Callable[[Message], None]":
 # -- the bus -----------------------------------------------------------------------------------------------------------
 
 
-def _bus(home: str, store: str) -> "tuple[str, discovery.Lock | None]":
+def find_bus(home: str, store: str) -> "tuple[str, discovery.Lock | None]":
     """The bus to ask, and the lock that keeps a temporary one alive.
 
     The configured address if there is one; else what serves this home; else the embedded default, started for as long as
@@ -170,7 +170,7 @@ def _bus(home: str, store: str) -> "tuple[str, discovery.Lock | None]":
     return served.url, users
 
 
-def _let_go(home: str, users: discovery.Lock) -> None:
+def let_go(home: str, users: discovery.Lock) -> None:
     """Use the temporary service no more; where nobody else does either, wait until it is gone."""
     served = discovery.served(home)
     last = users.take(wait=False)

@@ -9,7 +9,8 @@
     shelf.py        take images off the list; pin them
     collect.py      gc: all of it together
     hashing.py      read blobs and say which are not what their digest says
-    snapshot_check.py  compare snapshots with what their layers unpack to
+    snapshot_check  compare snapshots with what their layers unpack to
+    owed.py         images that were taken off the list as damaged, and not pulled since
     verify.py       find what is damaged, take it out, have it brought again
 
 These run where the store lies, in a process of their own, as the user of the services. Not in a service: the mounts that the

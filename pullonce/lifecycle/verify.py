@@ -19,6 +19,7 @@ from pullonce.images import ImageRecord
 from pullonce.lifecycle.hashing import Pace, damage
 from pullonce.lifecycle.mounted import mounted
 from pullonce.lifecycle.needs import Needs, NeedsUnknown
+from pullonce.lifecycle.owed import Owed
 from pullonce.lifecycle.removal import Remover
 from pullonce.lifecycle.snapshot_check import Checker
 from pullonce.lifecycle.things import Thing, Things, blob
@@ -75,10 +76,11 @@ class Verifier:
         self._pace = Pace(rate)
         self._threads = threads
         self._compare = compare
+        self._owed = Owed(content.root)
         self._images: list[ImageRecord] = []
 
     async def run(self) -> tuple[Verified, list[ImageRecord]]:
-        """Verify everything; returns the images that were taken off the list beside the report.
+        """Verify everything; returns the report, and the images that this or an earlier verification took off the list.
 
         Raises:
             Permanent: the disk refuses.
@@ -89,8 +91,12 @@ class Verifier:
         if self._compare:
             await self._withdraw(await self._bad_trees(report), report)
         await self._withdraw(await asyncio.to_thread(self._missing), report)
-        report.images = [f"{each.reference} ({each.platform})" for each in self._images]
-        return report, self._images
+        report.images = [title(each) for each in self._images]
+        return report, await asyncio.to_thread(self._all_owed)
+
+    def _all_owed(self) -> list[ImageRecord]:
+        with self._content.images.hold():
+            return self._owed.all(self._content.images.all())
 
     # -- finding -------------------------------------------------------------------------------------------------------
 
@@ -206,9 +212,16 @@ class Verifier:
     def _take_off(self, thing: Thing) -> None:
         """Take the images that need a thing off the list."""
         needs = Needs(self._content)
-        gone = [image for image in self._content.images.all() if _needs(needs, image, thing)]
+        listed = self._content.images.all()
+        gone = [image for image in listed if _needs(needs, image, thing)]
+        self._owed.set([*self._owed.all(listed), *gone])
         self._content.images.remove(gone)
         self._images += gone
+
+
+def title(image: ImageRecord) -> str:
+    """An image for people."""
+    return f"{image.reference} ({image.platform})"
 
 
 def _needs(needs: Needs, image: ImageRecord, thing: Thing) -> bool:

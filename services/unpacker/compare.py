@@ -47,6 +47,8 @@ def _difference(here: Path, there: Path, status: os.stat_result, other: os.stat_
     """What of a name differs, its content last; empty where nothing does."""
     if stat.S_IFMT(status.st_mode) != stat.S_IFMT(other.st_mode):
         return "another type"
+    if stat.S_ISCHR(status.st_mode) and status.st_rdev == other.st_rdev == 0:
+        return ""  # a whiteout: overlayfs looks at nothing else of it, and its time is that of its making
     if status.st_mode != other.st_mode:
         return f"the mode {stat.S_IMODE(other.st_mode):o} instead of {stat.S_IMODE(status.st_mode):o}"
     if (status.st_uid, status.st_gid) != (other.st_uid, other.st_gid):
