@@ -1,0 +1,80 @@
+"""What is staged for the fold, and what is heard of work under way."""
+
+import json
+
+import msgspec
+import pytest
+
+from pullonce.identity import identify
+from schemas.events import Event, PullRequested
+from schemas.oci import ChainID, Digest
+from schemas.progress import BlobProgress, LayerProgress
+from schemas.samples import SAMPLES
+from schemas.subjects import flight_of
+from services.ledger import live
+from services.ledger.live import Heard, Live
+from services.ledger.staging import line, stage
+
+EVENTS = [message for message in SAMPLES.values() if isinstance(message, Event)]
+
+
+@pytest.mark.parametrize("event", [*EVENTS, None], ids=lambda event: type(event).__name__)
+def test_a_line_says_the_same_as_a_row(event: Event | None) -> None:
+    given = (7, 1_700_000_000.123456, event, "pull.eaten\x00", 'a "reason"\n')
+    row, told = stage(*given), json.loads(line(*given))
+    assert (told["sequence"], told["micros"], told["kind"], told["body"]) == (*row[:3], json.loads(row[3]))
+    assert row[:2] == (7, 1_700_000_000_123_456)
+    assert b"\n" not in line(*given)[:-1]
+
+
+def test_a_request_is_staged_in_normal_form_with_its_flight() -> None:
+    body = json.loads(stage(1, 0.0, PullRequested(reference="redis", platform="linux/x86_64"))[3])
+    assert (body["reference"], body["platform"]) == ("docker.io/library/redis:latest", "linux/amd64")
+    assert body["flight"] == identify("redis", platform="linux/amd64").flight
+
+
+@pytest.mark.parametrize("about", [{"reference": "NOT one"}, {"reference": "redis", "platform": "a/b/c/d"}])
+def test_what_the_coordinator_refuses_has_a_flight_of_its_own(about: dict[str, str]) -> None:
+    body = json.loads(stage(1, 0.0, PullRequested(**about))[3])  # type: ignore[arg-type]
+    request = PullRequested(**about)  # type: ignore[arg-type]
+    assert body["reference"] == request.reference
+    assert body["flight"] == flight_of(
+        store="default", reference=request.reference, platform=request.platform, credential="", policy="always", unpack=True
+    )
+
+
+def said(**about: object) -> bytes:
+    return json.dumps({"type": "blob.progress", "digest": "sha256:a", **about}).encode()
+
+
+def test_the_last_word_counts_and_failed_attempts_add_up() -> None:
+    heard = Live()
+    for body in (
+        said(done=5, size=10),
+        said(done=5, size=10, state="retrying", error="it broke off"),
+        b"no progress",
+        said(done=2, size=10, state="retrying", error="again"),
+        said(done=7, size=10),
+    ):
+        heard.hear("progress.default.sha256-a", body)
+    assert heard.of("default", "sha256:a") == Heard(done=7, size=10, state="fetching", attempts=2, error="again")
+    assert heard.of("other", "sha256:a") == Heard()
+
+
+def test_only_so_much_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "_MOST", 3)
+    heard = Live()
+    for number in range(10):
+        heard.hear("", said(digest=f"sha256:{number}"))
+    assert [name for _, name in heard.all()] == ["sha256:7", "sha256:8", "sha256:9"]
+
+
+def test_layers_are_known_by_their_chain_id() -> None:
+    heard = Live()
+
+    for message in (
+        LayerProgress(chain_id=ChainID("sha256:c"), blob=Digest("sha256:b"), done=1, state="waiting"),
+        BlobProgress(digest=Digest("sha256:b"), done=9),
+    ):
+        heard.hear("", msgspec.json.encode(message))
+    assert (heard.of("default", "sha256:c").state, heard.of("default", "sha256:b").done) == ("waiting", 9)
