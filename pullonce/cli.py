@@ -155,6 +155,29 @@ def _ledger(ledger: argparse.ArgumentParser) -> None:
     ledger.add_argument("--json", action="store_true", help="print JSON")
 
 
+def _bus(bus: argparse.ArgumentParser) -> None:
+    bus.add_argument(
+        "action", choices=("init", "setup"),
+        help="init: write a server's configuration and everybody's credentials; setup: make the streams on it",
+    )  # fmt: skip
+    bus.add_argument("directory", metavar="DIR", nargs="?", default="", help="init: where to write; keys that are there stay")
+    bus.add_argument(
+        "--url", default="tls://127.0.0.1:4222",
+        help="init: what everybody is told; tls:// or nats://, several for a cluster (default tls://127.0.0.1:4222)",
+    )  # fmt: skip
+    bus.add_argument(
+        "--store", metavar="NAME", type=_name, action="append", help="init: a store (default: default; repeatable)"
+    )
+    bus.add_argument("--name", action="append", default=[], help="init: further name of the server, for its certificate")
+    bus.add_argument("--at", metavar="DIR", default="", help="init: where the files will lie when used (default: DIR)")
+    bus.add_argument("--data", metavar="DIR", default="", help="init: directory of the server's streams")
+    bus.add_argument(
+        "--monitoring", metavar="HOST:PORT", default="127.0.0.1:8222",
+        help="init: where the server tells of itself by HTTP, nowhere if empty (default 127.0.0.1:8222)",
+    )  # fmt: skip
+    bus.add_argument("--owner", metavar="USER[:GROUP]", default="", help="init: whom the credentials belong to")
+
+
 def _since(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--since", metavar="WHEN", default="", help="from then on: 2h, 3d, 2026-11-24, 2026-11-24T18:00")
 
@@ -193,6 +216,7 @@ COMMANDS = {
     "explain": Command("tell where the time of a pull went, ended or not", "cli_ledger:explain", _explain),
     "sql": Command("ask the ledger anything else, in SQL", "cli_ledger:sql", _sql),
     "ledger": Command("rebuild the ledger from the log, or export it", "cli_ledger:ledger", _ledger),
+    "bus": Command("configure a NATS server with a user for each role, and make its streams", "cli_bus:bus", _bus),
 }
 
 

@@ -39,6 +39,17 @@ class BusSettings:
     ack_wait: float = 10.0
     """An order whose worker has been silent this long is given to another. Above 10 s for a cluster of three."""
     replicas: int = 1
+    creds: str = ""
+    """File that says who we are: a NATS seed (nkey), or a `.creds` file. Empty: what the address says, or nobody."""
+    ca: str = ""
+    """File of the authority that vouches for the server, for TLS; empty: those of the system."""
+    cert: str = ""
+    """Our own certificate and its key, where the server wants to see one."""
+    key: str = ""
+    inbox: str = "_INBOX"
+    """Prefix of the subjects that answers to us arrive under: what a role alone may read is named after it."""
+    setup: bool = True
+    """Make missing streams. Otherwise wait until somebody who may has made them (`pullonce bus setup`)."""
 
     @property
     def shown(self) -> str:
@@ -47,12 +58,18 @@ class BusSettings:
 
     @staticmethod
     def from_env(name: str, environ: Mapping[str, str] = os.environ) -> BusSettings:
-        """`PULLONCE_NATS_URL`, `PULLONCE_ACK_WAIT`, `PULLONCE_REPLICAS`."""
+        """`PULLONCE_NATS_` with URL, CREDS, CA, CERT, KEY, INBOX, SETUP; `PULLONCE_ACK_WAIT`, `PULLONCE_REPLICAS`."""
         return BusSettings(
             url=environment.nats_url(environ) or environment.DEFAULT_URL,
             name=name,
             ack_wait=number(environ, "PULLONCE_ACK_WAIT", 10.0, low=1.0, high=600.0),
             replicas=int(number(environ, "PULLONCE_REPLICAS", 1, low=1, high=5)),
+            creds=environ.get("PULLONCE_NATS_CREDS", ""),
+            ca=environ.get("PULLONCE_NATS_CA", ""),
+            cert=environ.get("PULLONCE_NATS_CERT", ""),
+            key=environ.get("PULLONCE_NATS_KEY", ""),
+            inbox=environ.get("PULLONCE_NATS_INBOX") or "_INBOX",
+            setup=_yes(environ, "PULLONCE_NATS_SETUP"),
         )
 
 
@@ -70,6 +87,13 @@ class StoreSettings:
         if not _NAME.fullmatch(name):
             raise SettingInvalid(f"PULLONCE_STORE is {name!r}; expected 1 to 64 letters, digits, `-` or `_`")
         return StoreSettings(name=name, root=store_root(home(environ), name))
+
+
+def _yes(environ: Mapping[str, str], key: str) -> bool:
+    text = environ.get(key) or "yes"
+    if text not in ("yes", "no"):
+        raise SettingInvalid(f"{key} is {text!r}; expected yes or no")
+    return text == "yes"
 
 
 def number(environ: Mapping[str, str], key: str, default: float, *, low: float, high: float) -> float:

@@ -196,7 +196,10 @@ async def until_ready(url: str, parts: list[Part], within: float = READY_WITHIN)
             news.set()
 
     try:
-        async with asyncio.timeout(within), connect(BusSettings.from_env("pullonce up", {"PULLONCE_NATS_URL": url})) as bus:
+        async with (
+            asyncio.timeout(within),
+            connect(BusSettings.from_env("pullonce up", {**os.environ, "PULLONCE_NATS_URL": url})) as bus,
+        ):
             # They say so unasked when they begin; who began before we listened answers a ping.
             await bus.signals.subscribe(HERE_SUBJECT, hear)
             patience = 0.05

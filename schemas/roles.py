@@ -43,31 +43,40 @@ class Role:
     receives: tuple[type[Message], ...]
     asks: tuple[str, ...] = ()
     answers: tuple[str, ...] = (subjects.PING_SUBJECT,)
+    folds: bool = False
+    """Reads the log from its beginning, by a consumer. Others hear facts as they pass by."""
 
+
+_WITHDRAWN = (BlobFailed, LayerFailed)
+"""What a worker hears to stop work that nobody waits for any more."""
+_NEWS = tuple(event for kind, event in EVENTS.items() if kind.startswith(("blob.", "layer.")))
+"""What an unpacker hears to look at the disk again."""
 
 ROLES = {
     "client": Role(
         sends=(PullRequested, PullCancelled),
-        receives=(PullCompleted, PullFailed, BlobProgress, LayerProgress),
+        receives=(PullCompleted, PullFailed, PullResolved, BlobFetched, LayerUnpacked, BlobProgress, LayerProgress),
         asks=tuple(QUESTIONS),
         answers=(),
     ),
     "coordinator": Role(
-        sends=(BlobClaimed, LayerClaimed, PullCompleted, PullFailed, *ORDERS.values()),
+        # An order that nobody waits for any more comes to nothing: that is a failure too, and the coordinator says it.
+        sends=(BlobClaimed, LayerClaimed, PullCompleted, PullFailed, BlobFailed, LayerFailed, *ORDERS.values()),
         receives=tuple(EVENTS.values()),
         answers=tuple(QUESTIONS),
+        folds=True,
     ),
     "fetcher": Role(
         sends=(
             *(PullResolved, PullUnresolved, PullRecorded, PullUnrecorded),
             *(BlobFetched, BlobFailed, BlobLost, BlobProgress, StoreOpened),
         ),
-        receives=(ResolveReference, FetchBlob, RecordImage),
+        receives=(ResolveReference, FetchBlob, RecordImage, *_WITHDRAWN),
     ),
     "unpacker": Role(
         sends=(LayerUnpacked, LayerFailed, LayerLost, LayerProgress),
-        receives=(UnpackLayer, BlobProgress),
+        receives=(UnpackLayer, BlobProgress, *_NEWS),
     ),
-    "ledger": Role(sends=(), receives=(*EVENTS.values(), BlobProgress, LayerProgress)),
+    "ledger": Role(sends=(), receives=(*EVENTS.values(), BlobProgress, LayerProgress), folds=True),
 }
 """By name. Whoever else reads the log (a dashboard) changes nothing for these."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from nats.aio.subscription import Subscription
 from nats.errors import AuthorizationError, ConnectionClosedError, OutboundBufferLimitError
 
 from pullonce.bus.limits import check_size
+from pullonce.bus.nats_access import access
 from pullonce.config import BusSettings
 from pullonce.errors import BusClosed, BusError, BusUnavailable, BusUnsuitable
 
@@ -57,8 +59,8 @@ class Link:
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
-    async def open(self, settings: BusSettings) -> None:
-        """Connect, however long it takes. Raises BusUnsuitable if the server refuses these credentials."""
+    async def open(self, settings: BusSettings, options: dict[str, Any]) -> None:
+        """Connect, however long it takes. Raises BusUnsuitable if the server refuses us, or we refuse it."""
         dial = asyncio.ensure_future(
             self.client.connect(
                 [each.strip() for each in settings.url.split(",")],
@@ -70,6 +72,7 @@ class Link:
                 disconnected_cb=self._on_disconnect,
                 reconnected_cb=self._on_reconnect,
                 closed_cb=self._on_close,
+                **options,
             )
         )
         try:
@@ -235,6 +238,8 @@ class Link:
         text = str(error).lower()
         if isinstance(error, AuthorizationError) or "authorization violation" in text:
             self._refuse(BusUnsuitable(f"the bus refuses these credentials: {error}"))
+        elif isinstance(error, ssl.SSLCertVerificationError):
+            self._refuse(BusUnsuitable(f"the certificate of the bus is not one to trust, see PULLONCE_NATS_CA: {error}"))
         elif "permissions violation" in text:
             # A denied publish is otherwise only seen as an answer that never comes.
             self._refuse(BusUnsuitable(f"the bus does not permit what pullonce needs: {error}"))
@@ -272,10 +277,11 @@ async def open_link(settings: BusSettings, *, patience: float | None) -> Link:
 
     Raises:
         BusUnavailable: nobody answered within `patience`.
-        BusUnsuitable: the server refuses the credentials.
+        BusUnsuitable: the server refuses the credentials, or they cannot be read, or its certificate is none of ours.
     """
     link = Link()
-    opening = asyncio.ensure_future(link.open(settings))
+    options = access(link.client, settings)
+    opening = asyncio.ensure_future(link.open(settings, options))
     try:
         done, _ = await asyncio.wait({opening}, timeout=patience if patience is not None else 2.0)
         if not done and patience is None:

@@ -12,7 +12,7 @@ import msgspec
 
 from pullonce.bus import Recorded, nats_bulk
 from pullonce.bus.nats_follow import Follower
-from pullonce.bus.nats_jetstream import WRONG_SEQUENCE, Refused, api, last_message, store
+from pullonce.bus.nats_jetstream import WRONG_SEQUENCE, Refused, api, last_message, last_stored, store
 from pullonce.bus.nats_link import Headers, Link
 from pullonce.bus.reading import recorded
 from pullonce.errors import BusUnavailable, BusUnsuitable
@@ -114,7 +114,7 @@ class NatsLog:
         return int((await api(self._link, f"STREAM.INFO.{subjects.EVENTS_STREAM}"))["state"]["last_seq"])
 
     async def last(self, subject: str) -> Recorded | None:
-        found = await last_message(self._link, subjects.EVENTS_STREAM, subject)
+        found = await last_stored(self._link, subjects.EVENTS_STREAM, subject)
         return recorded(found.sequence, found.time, found.subject, found.body) if found else None
 
     async def park(self, recorded: Recorded) -> None:

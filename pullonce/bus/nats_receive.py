@@ -148,7 +148,9 @@ class Receiver:
 
     async def _make_consumer(self) -> None:
         request = {"stream_name": self._stream, "config": self._config}
-        await api(self._link, f"CONSUMER.DURABLE.CREATE.{self._stream}.{self._durable}", request)
+        # The filter stands in the subject too, so that permissions can hold a worker to its own kind of order.
+        name = f"CONSUMER.CREATE.{self._stream}.{self._durable}.{self._config['filter_subject']}"
+        await api(self._link, name, request)
 
     async def _refill(self) -> None:
         """Ask for as many orders as there are free slots that nothing was asked for yet."""

@@ -69,7 +69,7 @@ STREAMS: dict[str, dict[str, Any]] = {
     },
 }
 
-_ESSENTIAL = ("retention", "discard_new_per_subject", "allow_msg_ttl")
+_ESSENTIAL = ("retention", "discard_new_per_subject", "allow_msg_ttl", "allow_direct")
 """Settings without which a stream does not do its work; all others are the operator's to choose."""
 
 _ESSENTIAL_OF_CLAIMS_AND_ORDERS = ("max_msgs_per_subject", "discard")
@@ -106,10 +106,32 @@ async def check_server(link: Link) -> None:
 async def prepare(link: Link, settings: BusSettings) -> None:
     """Make the streams that are missing. Repetition, by several processes at once too, is harmless.
 
+    Without `settings.setup`: wait until somebody else has. EVENTS comes last, so whoever sees it sees all.
+
     Raises:
         BusUnsuitable: a stream exists and cannot serve, or the server will not make one.
     """
-    await asyncio.gather(*(_prepare_stream(link, name, settings.replicas) for name in STREAMS))
+    if not settings.setup:
+        await _until_made(link, subjects.EVENTS_STREAM)
+        return
+    others = (name for name in STREAMS if name != subjects.EVENTS_STREAM)
+    await asyncio.gather(*(_prepare_stream(link, name, settings.replicas) for name in others))
+    await _prepare_stream(link, subjects.EVENTS_STREAM, settings.replicas)
+
+
+async def _until_made(link: Link, name: str) -> None:
+    told = False
+    while True:
+        try:
+            await api(link, f"STREAM.INFO.{name}")
+            return
+        except Refused as exc:
+            if exc.err_code != NO_STREAM:
+                raise BusUnsuitable(f"cannot look at stream {name}: {exc}") from exc
+        if not told:
+            log.warning("stream %s is missing: waiting until `pullonce bus setup` makes it", name)
+            told = True
+        await asyncio.sleep(RETRY_PAUSE)
 
 
 async def _prepare_stream(link: Link, name: str, replicas: int) -> None:

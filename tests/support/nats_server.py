@@ -48,17 +48,22 @@ class NatsServer:
         home: where its configuration and its streams lie; they outlive the process.
         jetstream: lines for the `jetstream` block, such as `sync_interval: always`; None: no JetStream at all.
         more: further lines of configuration.
+        config: a configuration file that is there already, and the port it names, instead of all this.
     """
 
-    def __init__(self, home: Path, *, jetstream: str | None = "", more: str = "") -> None:
-        self.port = free_port()
+    def __init__(
+        self, home: Path, *, jetstream: str | None = "", more: str = "", config: tuple[Path, int] | None = None
+    ) -> None:
+        self.port = config[1] if config else free_port()
         self.url = f"nats://127.0.0.1:{self.port}"
         self._binary = binary()
-        self._config = home / "nats.conf"
+        self._config = config[0] if config else home / "nats.conf"
         self._process: subprocess.Popen[bytes] | None = None
         self.output: list[str] = []
         self._streams = home / "jetstream"
         block = "" if jetstream is None else f'jetstream {{\n  store_dir: "{self._streams}"\n  {jetstream}\n}}\n'
+        if config:
+            return
         home.mkdir(parents=True, exist_ok=True)
         self._config.write_text(f'listen: "127.0.0.1:{self.port}"\n{block}{more}\n')
 

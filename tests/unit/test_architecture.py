@@ -22,6 +22,7 @@ THIRD_PARTY = {
     "yarl": ("services.fetcher.registry", "services.fetcher.auth"),
     "duckdb": ("services.ledger.*",),
     "uvloop": ("pullonce.runtime",),
+    "nacl": ("pullonce.nkeys",),
     "isal": ("services.unpacker.*",),
     "zstandard": ("services.unpacker.*",),
 }

@@ -1,0 +1,123 @@
+"""What each role may say and hear on the bus, as subjects: derived from `schemas.roles`, so that it cannot fall behind them.
+
+A role may publish the messages it sends and make the few JetStream requests that its work takes; it may hear what it
+receives, and answers under a prefix of its own. Everything else is refused. Who may not read the log's messages at large may
+not choose what is read either: a request to JetStream names the subject under which its answer is published, so a client that
+could have any stored message sent to any subject could forge an ending out of a request.
+
+Those who make consumers are trusted that far, since NATS lets them name where messages are delivered: coordinator and ledger
+for facts, workers for the orders of their own kinds.
+"""
+
+from dataclasses import dataclass
+
+from schemas import subjects
+from schemas.events import EVENTS, StoreOpened
+from schemas.orders import ORDERS
+from schemas.progress import BlobProgress, LayerProgress
+from schemas.roles import ROLES, Message, Role
+
+ADMIN = "admin"
+"""Makes the streams, and may do everything on the bus: for operators, and for `pullonce up` on a server of others."""
+
+WORKERS = ("fetcher", "unpacker")
+"""Roles that serve one store each."""
+
+_EVENTS, _ORDERS, _PARKED = subjects.EVENTS_STREAM, subjects.ORDERS_STREAM, subjects.PARKED_STREAM
+_CLAIMS = subjects.CLAIMS_BUCKET
+_API = "$JS.API"
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """Subjects, wildcards included; whatever is not listed is refused."""
+
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+    replies: bool = False
+    """May answer a message once, wherever that asks for it."""
+
+
+def permissions(role: str, inbox: str, store: str = "default") -> Permissions:
+    """Of one user.
+
+    Args:
+        role: a name of `schemas.roles.ROLES`, or `admin`.
+        inbox: prefix of the subjects under which it is answered.
+        store: the one that a worker serves; the other roles serve all.
+    """
+    if role == ADMIN:
+        return Permissions((">",), (">",), replies=True)
+    of = ROLES[role]
+    scope = store if role in WORKERS else ""
+    return Permissions(
+        publish=(*_said(of, scope), f"{inbox}.>", *_requests(of), *_order_requests(of, store)),
+        subscribe=(*_heard(role, of, scope), f"{inbox}.>"),
+        replies=bool(of.answers),
+    )
+
+
+def _kind(message: type[Message]) -> str:
+    return str(message.__struct_config__.tag)
+
+
+def _subject(message: type[Message], scope: str) -> str:
+    """All subjects of one kind of message, of one store or of all."""
+    kind = "progress" if message in (BlobProgress, LayerProgress) else _kind(message)
+    if message is StoreOpened and scope:
+        return f"{kind}.{scope}"  # the store is all it says
+    return f"{kind}.{scope}.>" if scope else f"{kind}.>"
+
+
+def _said(role: Role, scope: str) -> list[str]:
+    said = list(dict.fromkeys(_subject(each, scope) for each in role.sends))
+    if "pull.requested.>" in said:
+        said.append("pull.requested")  # from any NATS client, with nothing but a reference
+    return [*said, *role.asks, *([subjects.HERE_SUBJECT] if role.answers else [])]
+
+
+def _heard(name: str, role: Role, scope: str) -> list[str]:
+    """Core messages. What is read by a consumer arrives in the inbox."""
+    heard = list(role.answers)
+    if name == "ledger":
+        heard.append(subjects.LEDGER_SUBJECT)
+    if name == "client":
+        heard.append(subjects.HERE_SUBJECT)
+    for message in role.receives:
+        kind = _kind(message)
+        if kind in ORDERS or (role.folds and kind in EVENTS):
+            continue
+        noun = kind.partition(".")[0]
+        # A worker listens to its store by noun: it looks at the disk again whatever was said of a blob.
+        heard.append(f"{noun}.*.{scope}.*" if scope and kind in EVENTS else _subject(message, scope))
+    return list(dict.fromkeys(heard))
+
+
+def _requests(role: Role) -> list[str]:
+    """What it asks of JetStream about facts and claims."""
+    asked = [f"{_API}.INFO", f"{_API}.STREAM.INFO.{_EVENTS}"]
+    if role.folds:
+        asked += [f"{_API}.CONSUMER.CREATE.{_EVENTS}.*", f"{_API}.CONSUMER.MSG.NEXT.{_EVENTS}.*", f"$JS.FC.{_EVENTS}.>"]
+    elif role.asks:  # one that waits for endings, and reads the last one after a reconnection
+        pulls = [_kind(each) for each in role.receives if _kind(each).startswith("pull.")]
+        asked += [f"{_API}.DIRECT.GET.{_EVENTS}.{kind}.>" for kind in pulls]
+    if any(_kind(each) in ORDERS for each in role.sends):  # claims come before orders; what is no event is put aside
+        asked += [
+            *(f"$KV.{_CLAIMS}.>", f"{_API}.STREAM.MSG.GET.KV_{_CLAIMS}"),
+            *(f"parked.{_EVENTS}.*", f"{_API}.STREAM.MSG.GET.{_PARKED}"),
+            f"{_API}.STREAM.PURGE.{_ORDERS}",
+        ]
+    return asked
+
+
+def _order_requests(role: Role, store: str) -> list[str]:
+    """What it takes to receive the orders of its kinds and store, and no others."""
+    asked: list[str] = []
+    for kind in (_kind(each) for each in role.receives if _kind(each) in ORDERS):
+        durable = subjects.order_durable(kind, store)
+        asked += [
+            f"{_API}.CONSUMER.CREATE.{_ORDERS}.{durable}.{subjects.order_filter(kind, store)}",
+            f"{_API}.CONSUMER.MSG.NEXT.{_ORDERS}.{durable}",
+            f"$JS.ACK.{_ORDERS}.{durable}.>",
+        ]
+    return [*asked, f"parked.{_ORDERS}.*"] if asked else []

@@ -1,0 +1,267 @@
+"""A bus with a user for each role: what each of them can, what it is refused, and that pulls need no more than that."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+
+import nats
+import pytest
+
+from pullonce.bus.nats import connect
+from pullonce.bus_files import write
+from pullonce.client import connect as connect_client
+from pullonce.config import BusSettings
+from pullonce.errors import BusUnavailable, BusUnsuitable
+from schemas.events import PullRequested
+from schemas.subjects import pull_subject
+from tests.support.command import environment as bare
+from tests.support.images import Image, image, layer, tar_of
+from tests.support.registry import RegistryServer
+from tests.support.secured import Guest, SecuredBus, guest, stranger
+
+PULL = "default.docker%2Eio/library/redis:latest.f7b3e13a1463fa75"
+BLOB = f"default.sha256-{'0' * 64}"
+EVENTS_CONSUMER = "$JS.API.CONSUMER.CREATE.EVENTS.x"
+
+MAY_SAY = {
+    "client": ["pull.requested", f"pull.requested.{PULL}", f"pull.cancelled.{PULL}", "pullonce.ping", "coordinator.status"],
+    "coordinator": [f"pull.completed.{PULL}", f"blob.claimed.{BLOB}", f"fetch.blob.{BLOB}.1", f"$KV.claims.blob.{BLOB}"],
+    "fetcher": [f"pull.resolved.{PULL}", f"blob.fetched.{BLOB}", "store.opened.default", f"progress.{BLOB}"],
+    "unpacker": [f"layer.unpacked.{BLOB}", f"layer.lost.{BLOB}", f"progress.{BLOB}"],
+    "ledger": ["pullonce.here", EVENTS_CONSUMER],
+}
+
+REFUSED = {
+    "client": [
+        *(
+            f"pull.completed.{PULL}",
+            f"pull.failed.{PULL}",
+            f"pull.resolved.{PULL}",
+            f"blob.fetched.{BLOB}",
+            "store.opened.default",
+        ),
+        *(f"fetch.blob.{BLOB}.1", f"$KV.claims.blob.{BLOB}", "parked.EVENTS.1", "ledger.query", "_INBOX_fetcher.x"),
+        *(EVENTS_CONSUMER, "$JS.API.STREAM.DELETE.EVENTS", "$JS.API.STREAM.PURGE.EVENTS", "$JS.API.STREAM.MSG.GET.EVENTS"),
+        *("$JS.API.DIRECT.GET.EVENTS", "$JS.API.DIRECT.GET.EVENTS.pull.requested", "$JS.API.STREAM.CREATE.EVENTS"),
+    ],
+    "coordinator": [
+        *(f"pull.requested.{PULL}", f"pull.resolved.{PULL}", f"blob.fetched.{BLOB}", f"layer.unpacked.{BLOB}"),
+        *("store.opened.default", "$JS.API.STREAM.DELETE.EVENTS", "$JS.API.STREAM.PURGE.EVENTS", "$JS.ACK.ORDERS.x.1.1.1.1.1"),
+    ],
+    "fetcher": [
+        *(f"pull.completed.{PULL}", f"pull.failed.{PULL}", f"pull.requested.{PULL}", f"layer.unpacked.{BLOB}"),
+        *(f"fetch.blob.{BLOB}.1", f"$KV.claims.blob.{BLOB}", f"blob.claimed.{BLOB}", f"blob.fetched.other.sha256-{'0' * 64}"),
+        *("$JS.API.CONSUMER.CREATE.ORDERS.unpack-layer-default.unpack.layer.default.>", "store.opened.other"),
+        *("$JS.API.CONSUMER.MSG.NEXT.ORDERS.unpack-layer-default", EVENTS_CONSUMER, "$JS.API.STREAM.PURGE.ORDERS"),
+    ],
+    "unpacker": [
+        *(f"blob.fetched.{BLOB}", f"blob.failed.{BLOB}", f"pull.completed.{PULL}", f"pull.resolved.{PULL}"),
+        *(f"unpack.layer.{BLOB}.1", "$JS.API.CONSUMER.MSG.NEXT.ORDERS.fetch-blob-default", "store.opened.default"),
+        "$JS.API.CONSUMER.CREATE.ORDERS.unpack-layer-default.fetch.blob.default.>",
+        "$JS.API.CONSUMER.DURABLE.CREATE.ORDERS.unpack-layer-default",
+    ],
+    "ledger": [
+        *(f"pull.requested.{PULL}", f"pull.completed.{PULL}", f"blob.lost.{BLOB}", f"fetch.blob.{BLOB}.1"),
+        *("$JS.API.STREAM.PURGE.EVENTS", "$JS.API.STREAM.DELETE.EVENTS", f"$KV.claims.blob.{BLOB}", "coordinator.status"),
+    ],
+}
+
+DEAF = {
+    "client": ["pull.requested.>", "pull.>", ">", "fetch.blob.>", "$KV.claims.>", "_INBOX_fetcher.>", "$JS.API.>"],
+    "coordinator": ["_INBOX.>", "fetch.blob.>", "pull.requested.>", "ledger.query"],
+    "fetcher": ["_INBOX.>", "pull.requested.>", "unpack.layer.>", "fetch.blob.>", "blob.*.other.*", "coordinator.status"],
+    "unpacker": ["_INBOX.>", "pull.requested.>", "fetch.blob.>", "progress.other.*"],
+    "ledger": ["_INBOX.>", "_INBOX_coordinator.>", "fetch.blob.>", "$KV.claims.>"],
+}
+
+
+@pytest.fixture
+def bus(tmp_path: Path) -> Iterator[SecuredBus]:
+    with SecuredBus(tmp_path) as secured:
+        yield secured
+
+
+def settings(bus: SecuredBus, user: str) -> BusSettings:
+    return BusSettings.from_env(user, bus.environ(user))
+
+
+@asynccontextmanager
+async def set_up(bus: SecuredBus, user: str) -> AsyncIterator[Guest]:
+    """One user's plain connection to a bus that the administrator has set up."""
+    async with connect(settings(bus, "admin"), patience=20):
+        pass
+    async with guest(bus.directory, user, bus.url) as found:
+        yield found
+
+
+@pytest.mark.parametrize("user", MAY_SAY)
+async def test_a_role_can_say_what_is_its_own(bus: SecuredBus, user: str) -> None:
+    async with set_up(bus, user) as found:
+        assert [subject for subject in MAY_SAY[user] if not await found.may_publish(subject)] == []
+
+
+@pytest.mark.parametrize("user", REFUSED)
+async def test_a_role_is_refused_what_is_not_its_own(bus: SecuredBus, user: str) -> None:
+    async with set_up(bus, user) as found:
+        assert [subject for subject in REFUSED[user] if await found.may_publish(subject)] == []
+
+
+@pytest.mark.parametrize("user", DEAF)
+async def test_a_role_does_not_hear_what_is_not_for_it(bus: SecuredBus, user: str) -> None:
+    async with set_up(bus, user) as found:
+        assert [subject for subject in DEAF[user] if await found.may_hear(subject)] == []
+
+
+async def test_a_client_cannot_have_its_own_words_sent_as_an_ending(bus: SecuredBus) -> None:
+    """A request to JetStream says under which subject it is answered; a stored request would come back as an ending."""
+    forged = {
+        "reference": "redis", "flight": "f7b3e13a1463fa75", "opened": 1, "covers": 999, "code": "forged", "message": "forged",
+    }  # fmt: skip
+    ending = pull_subject("failed", "default", "docker.io/library/redis:latest", "f7b3e13a1463fa75")
+    async with set_up(bus, "client") as found, connect(settings(bus, "admin"), patience=20) as admin:
+        await found.client.request("pull.requested", json.dumps(forged).encode(), timeout=10)
+        query = json.dumps({"last_by_subj": "pull.requested"}).encode()
+        for subject, body in (
+            ("$JS.API.DIRECT.GET.EVENTS", query),
+            ("$JS.API.DIRECT.GET.EVENTS.pull.requested", b""),
+            ("$JS.API.STREAM.MSG.GET.EVENTS", query),
+        ):
+            await found.client.publish(subject, body, reply=ending)
+        await found.settle()
+        assert len(found.refused) == 3
+        assert await admin.log.last(ending) is None
+
+
+async def test_nobody_comes_in_without_a_key(bus: SecuredBus) -> None:
+    with pytest.raises((nats.errors.Error, OSError)):
+        await stranger(bus.url)
+
+
+async def test_a_service_says_that_it_is_refused(bus: SecuredBus, tmp_path: Path) -> None:
+    other = SecuredBus(tmp_path / "other")
+    strange = {"PULLONCE_NATS_CREDS": other.environ("fetcher")["PULLONCE_NATS_CREDS"]}
+    wrong = BusSettings.from_env("fetcher", bus.environ("fetcher") | strange)
+    with pytest.raises(BusUnsuitable, match="refuses these credentials"):
+        async with connect(wrong, patience=20):
+            pass
+
+
+@pytest.mark.parametrize(("name", "content"), [("PULLONCE_NATS_CREDS", "nonsense"), ("PULLONCE_NATS_CA", "nonsense")])
+async def test_files_that_cannot_be_used_are_named(bus: SecuredBus, tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / "bad").write_text(content)
+    for path in (tmp_path / "bad", tmp_path / "missing"):
+        with pytest.raises(BusUnsuitable, match=str(path)):
+            async with connect(BusSettings.from_env("x", bus.environ("client") | {name: str(path)}), patience=5):
+                pass
+
+
+async def test_a_server_that_nobody_vouches_for_is_refused(bus: SecuredBus, tmp_path: Path) -> None:
+    other = SecuredBus(tmp_path / "other")
+    strange = {"PULLONCE_NATS_CA": other.environ("client")["PULLONCE_NATS_CA"]}
+    with pytest.raises(BusUnsuitable, match="PULLONCE_NATS_CA"):
+        async with connect(BusSettings.from_env("client", bus.environ("client") | strange), patience=20):
+            pass
+
+
+async def test_who_may_not_make_streams_waits_for_them(bus: SecuredBus) -> None:
+    with pytest.raises(BusUnavailable):
+        async with connect(settings(bus, "coordinator"), patience=0.5):
+            pass
+    async with connect(settings(bus, "admin"), patience=20), connect(settings(bus, "coordinator"), patience=20) as coordinator:
+        assert await coordinator.log.last_sequence() == 0
+
+
+async def test_what_is_not_permitted_is_said(bus: SecuredBus) -> None:
+    async with set_up(bus, "client"), connect(settings(bus, "ledger"), patience=20) as ledger:
+        with pytest.raises(BusUnsuitable, match="does not permit"):
+            await ledger.log.append(PullRequested(reference="redis"))
+
+
+async def test_writing_the_files_again_keeps_the_keys(bus: SecuredBus) -> None:
+    before = {path: path.read_text() for path in bus.directory.rglob("nkey")}
+    write(bus.plan)
+    assert len(before) == 6 and {path: path.read_text() for path in bus.directory.rglob("nkey")} == before
+    assert all(
+        path.stat().st_mode & 0o077 == 0 for path in [*before, *bus.directory.rglob("*.key"), *bus.directory.rglob("env")]
+    )
+
+
+class Parts:
+    """The services of a store, each with the credentials of its own role."""
+
+    def __init__(self, bus: SecuredBus, home: Path) -> None:
+        self._bus = bus
+        self._home = home
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Parts:
+        for role in ("coordinator", "fetcher", "unpacker", "ledger"):
+            environ = bare(self._home) | self._bus.environ(role) | {"PULLONCE_LEDGER_HTTP": "127.0.0.1:0"}
+            process = subprocess.Popen(
+                [sys.executable, "-m", f"services.{role}"],
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            self._stack.callback(self._end, process)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @staticmethod
+    def _end(process: subprocess.Popen[str]) -> None:
+        process.terminate()
+        said = process.communicate()[1]
+        assert process.returncode == 0, said
+        assert "permissions" not in said.lower(), said
+
+
+def an_image() -> Image:
+    return image([layer(tar_of({f"file-{number}": bytes([number]) * 5000})) for number in range(3)])
+
+
+def run(*words: str, home: Path, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pullonce", *words]
+    return subprocess.run(command, env=bare(home) | environ, capture_output=True, text=True, timeout=90, check=False)
+
+
+@pytest.mark.parametrize("scheme", ["tls", "nats"])
+def test_pulls_need_no_more_than_the_roles_may(tmp_path: Path, scheme: str) -> None:
+    home = tmp_path / "home"
+    registry = RegistryServer(tmp_path / "registry").start()
+    try:
+        reference = registry.push("some/image", "1", an_image())
+        with SecuredBus(tmp_path, scheme=scheme) as bus:
+            made = run("bus", "setup", home=home, environ=bus.environ("admin"))
+            assert made.returncode == 0, made.stderr
+            with Parts(bus, home):
+                client = bus.environ("client")
+                for _ in range(2):
+                    pulled = run("pull", "--timeout", "60", "--json", reference, home=home, environ=client)
+                    assert pulled.returncode == 0, pulled.stderr
+                    assert json.loads(pulled.stdout)["type"] == "pull.completed"
+                missing = run("pull", "--timeout", "60", f"{reference}-not-there", home=home, environ=client)
+                assert missing.returncode == 1 and "MANIFEST_UNKNOWN" in missing.stderr
+                assert run("ping", home=home, environ=client).returncode == 0
+                assert run("status", home=home, environ=client).returncode == 0
+                refused = run("events", home=home, environ=client)
+                assert refused.returncode == 3 and "does not permit" in refused.stderr
+                told = run("events", "--json", home=home, environ=bus.environ("admin"))
+                assert told.stdout.count("pull.completed") and run("history", home=home, environ=bus.environ("admin")).stdout
+    finally:
+        registry.stop()
+
+
+async def test_the_python_client_lives_with_the_role_of_a_client(bus: SecuredBus, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in bus.environ("client").items():
+        monkeypatch.setenv(name, value)
+    async with connect(settings(bus, "admin"), patience=20), connect_client(patience=20) as client:
+        assert await client.last_sequence() == 0
+        assert await client.ping(0.2) == []
