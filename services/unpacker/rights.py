@@ -6,6 +6,10 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from services.unpacker.invalid import LayerError, shown
+
+_NO_SUCH_VALUE = (errno.EINVAL, errno.ERANGE, errno.E2BIG)
+_SOME_ROOM = 1 << 20
 _NOT_HERE = (errno.EPERM, errno.EACCES, errno.ENOTSUP)
 PRIVATE = (b"trusted.overlay.", b"user.overlay.")
 """Attributes by which overlayfs itself steers."""
@@ -89,6 +93,9 @@ class Rights:
         """Set extended attributes on an open file, or on a path whose last component is not followed.
 
         Attributes by which overlayfs itself steers are never taken from a layer.
+
+        Raises:
+            LayerError: the kernel takes no such value, or the file system none of that size.
         """
         for key, value in xattrs.items():
             if key.startswith(PRIVATE) or not key:
@@ -100,9 +107,21 @@ class Rights:
                 else:
                     os.setxattr(file, key, value, follow_symlinks=False)
             except OSError as exc:
+                if exc.errno in _NO_SUCH_VALUE or (exc.errno == errno.ENOSPC and _has_room(file)):
+                    what = f"attribute {shown(key)} of {len(value)} bytes is refused: {exc.strerror}"
+                    raise LayerError(what) from exc
                 if exc.errno not in _NOT_HERE:
                     raise
                 self.left_out["xattrs"] += 1
+
+
+def _has_room(file: int | str | bytes) -> bool:
+    """Whether the disk is not full: ext4 says so of an attribute that does not fit into a block, too."""
+    try:
+        stats = os.statvfs(file)
+    except OSError:  # a link that leads nowhere
+        return False
+    return stats.f_frsize * stats.f_bavail > _SOME_ROOM and (stats.f_ffree > 0 or stats.f_files == 0)
 
 
 def opaque_attribute(directory: int) -> bytes:

@@ -223,10 +223,12 @@ DEEP = tar(entry("/".join(["d" * 20] * 250), content=b"deep"))
         (image([layer(tar(*(entry("same", content=b"%d" % n) for n in range(100))))]), {""}),
         (stored(gzip.compress(ONCE) + b"garbage" * 100, ONCE), {"layer.invalid"}),
         (stored(gzip.compress(CUT)[:-20], CUT), {"layer.invalid"}),
+        (image([layer(tar(entry("cap", xattrs={"security.capability": "="})))]), {"layer.invalid"}),
+        (image([layer(tar(entry("fat", xattrs={"user.fat": "v" * 70_000})))]), {"layer.invalid"}),
         (stored(b"", b""), {"", "layer.invalid", "media.unsupported"}),
     ],
     ids=["gzip bomb", "zstd bomb", "bomb in a bomb", "gzip twice", "entries", "deep", "long name", "same name", "garbage",
-         "cut off", "nothing"],
+         "cut off", "capability", "attribute", "nothing"],
 )  # fmt: skip
 async def test_layers(crew: Crew, made: Image, codes: set[str]) -> None:
     assert await outcome(crew, made) in codes
