@@ -149,6 +149,22 @@ async def test_two_hundred_pulls_from_one_process_cost_one(place: Place) -> None
     assert set(worked(events).values()) == {1} and len(worked(events)) == 4
 
 
+async def test_a_thousand_waiters_of_one_process_and_some_of_others_are_answered_by_one_event(lone: Place) -> None:
+    behind = lone.registry.push("thousand/waiters", "latest", picture(40))
+    with Gate(lone.registry.host) as gate:
+        reference = gate.reference(behind)
+        async with connect(lone.pullonce.url) as client, asyncio.TaskGroup() as tasks:
+            others = [lone.pullonce.start_pull(reference, "--json", "--timeout", str(TIMEOUT)) for _ in range(5)]
+            pulls = [tasks.create_task(client.pull(reference, timeout=TIMEOUT)) for _ in range(1000)]
+            await requested(client, reference, 1005)
+            gate.open()
+            endings = await asyncio.gather(*pulls)
+        theirs = [json.loads(await asyncio.to_thread(said, other)) for other in others]
+    assert {ending.opened for ending in endings} == {ending["opened"] for ending in theirs} == {endings[0].opened}
+    assert endings[0].sharing.requests == 1005
+    assert lone.registry.counts() == one_pull(1)
+
+
 async def test_images_that_share_layers_share_the_work(place: Place) -> None:
     first = place.registry.push("shared/one", "latest", picture(6, 7, 8))
     second = place.registry.push("shared/two", "latest", picture(6, 7, 9))
