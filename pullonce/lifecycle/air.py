@@ -18,12 +18,13 @@ class Air:
     """The flights of one store at a log position. What came later is taken to be in the air."""
 
     def __init__(self, status: Status, store: str) -> None:
-        self._position = status.position
+        self.position = status.position
+        """The log position at which this was true."""
         self._flights = {(each.flight, each.opened) for each in status.flights if each.store == store}
 
     def has(self, use: Use) -> bool:
         """Whether the flight of a use may still be in the air. Wrong only in saying so too long."""
-        if use.opened > self._position:
+        if use.opened > self.position:
             return time.time() - use.at < _LAG
         return (use.flight, use.opened) in self._flights
 

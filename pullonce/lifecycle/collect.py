@@ -105,7 +105,7 @@ class Collector:
             return []
         uses, pinned = list(self._shelf.uses.all()), set(self._shelf.pins.all())
         images = [self._listed(image, uses_of(image, uses), air, pinned) for image in self._shelf.images.all()]
-        always = self._needs.of_all([use.image for use in uses if air.has(use)], self._shelf.images.foreign())
+        always = self._needs.of_all([], [use.image for use in uses if air.has(use)], self._shelf.images.foreign())
         everything = always.union(*(each.needs for each in images))
         sizes = {thing: self._things.size(thing) for thing in everything}
         return [each.image for each in to_go(images, always, sizes, limits)]
@@ -132,7 +132,7 @@ class Collector:
         taken = list(gone)
         listed = [image for image in self._shelf.images.all() if image not in taken]
         used = [use.image for use in self._shelf.uses.all() if air.has(use)]
-        return self._needs.of_all([*listed, *used], self._shelf.images.foreign())
+        return self._needs.of_all(listed, used, self._shelf.images.foreign())
 
     def _count(self, things: Iterable[Thing], report: Collected) -> None:
         for thing in things:

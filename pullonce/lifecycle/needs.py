@@ -45,14 +45,18 @@ class Needs:
         Raises:
             NeedsUnknown: its manifest cannot be read.
         """
-        manifest = self._document(image.manifest.digest)
-        if manifest is None:
+        if self._document(image.manifest.digest) is None:
             raise NeedsUnknown(
                 f"the manifest {image.manifest.digest} of {image.reference} cannot be read: run `pullonce verify --repair`"
             )
+        return self.of_pull(image)
+
+    def of_pull(self, image: ImageRecord) -> set[Thing]:
+        """The same for an image that is being pulled. One whose manifest is not there has not looked at its layers yet."""
+        manifest = self._document(image.manifest.digest)
         listed = [image.listed.digest] if image.listed else []
         documents = {image.manifest.digest, image.image_id, *listed, *self._indexes(image.digest)}
-        blobs = (descriptor.digest for descriptor in manifest.layers)
+        blobs = [descriptor.digest for descriptor in manifest.layers] if manifest else []
         return {*map(blob, documents), *map(blob, blobs), *map(layer, image.chain_ids)}
 
     def of_foreign(self, entry: Descriptor) -> set[Thing]:
@@ -66,9 +70,9 @@ class Needs:
                 documents += [inner.digest for inner in document.manifests]
         return found
 
-    def of_all(self, images: Iterable[ImageRecord], foreign: Iterable[Descriptor]) -> set[Thing]:
-        """The same for all of them together."""
-        return set().union(*map(self.of, images), *map(self.of_foreign, foreign))
+    def of_all(self, images: Iterable[ImageRecord], pulls: Iterable[ImageRecord], foreign: Iterable[Descriptor]) -> set[Thing]:
+        """What listed images, images that are being pulled, and entries of others need together."""
+        return set().union(*map(self.of, images), *map(self.of_pull, pulls), *map(self.of_foreign, foreign))
 
     def _indexes(self, digest: Digest) -> Iterator[Digest]:
         """What the reference named, and the indexes below it that are there."""

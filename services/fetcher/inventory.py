@@ -53,27 +53,24 @@ class Inventory:
             Retryable: manifest or config were removed since they were read; they are fetched again.
             Permanent: the disk refuses.
         """
+        record = ImageRecord(
+            reference=order.reference,
+            platform=image.platform,
+            digest=image.digest,
+            manifest=image.manifest,
+            image_id=image.config.digest,
+            chain_ids=tuple(filter(None, _chain(image))),
+        )
         with self._content.images.hold():
-            for document in (image.manifest, image.config):
-                if not self._content.has(document.digest):
-                    raise Retryable(f"{document.digest} was removed while it was read", code="blob.missing", after=0.0)
-            layers = self.layers(image)
-            chain = tuple(layer.chain_id for layer in layers if layer.chain_id)
-            record = ImageRecord(
-                reference=order.reference,
-                platform=image.platform,
-                digest=image.digest,
-                manifest=image.manifest,
-                image_id=image.config.digest,
-                chain_ids=chain,
-            )
             self._uses.note(Use(flight=order.flight, opened=order.opened, image=record))
-            return layers, self._recorded(record)
+            for document in (image.manifest, image.config):
+                if not self._content.has(document.digest):  # the next attempt finds it protected by the note
+                    raise Retryable(f"{document.digest} was removed while it was read", code="blob.missing", after=0.0)
+            return self.layers(image), self._recorded(record)
 
     def layers(self, image: Image) -> tuple[ResolvedLayer, ...]:
         """The layers of an image, bottom first, and what is there of each."""
-        chain = chain_ids(image.diff_ids) if all(image.diff_ids) else [ChainID("")] * len(image.layers)
-        return tuple(map(self._layer, image.layers, image.diff_ids, chain))
+        return tuple(map(self._layer, image.layers, image.diff_ids, _chain(image)))
 
     def check_room(self, layers: tuple[ResolvedLayer, ...]) -> None:
         """What is missing of an image has room, beside what is reserved for blobs that are being fetched.
@@ -129,3 +126,8 @@ class Inventory:
             fetched=self._content.has(blob.digest),
             unpacked=bool(chain_id) and self._snapshots.has(chain_id),
         )
+
+
+def _chain(image: Image) -> list[ChainID]:
+    """The ChainID of each layer, bottom first; empty ones where it is an artifact."""
+    return chain_ids(image.diff_ids) if all(image.diff_ids) else [ChainID("")] * len(image.layers)
