@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import subprocess
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from pullonce.client import connect
-from pullonce.errors import PullFailed
+from pullonce.disk import disk_errors
+from pullonce.errors import Permanent, PullFailed
 from schemas.events import PullCompleted
 from tests.support.buses import eventually
 from tests.support.chaos import Crew
@@ -112,3 +114,10 @@ async def test_a_forbidden_directory(place: Place) -> None:
 def change(attribute: str, path: Path) -> int:
     """chattr(1); its exit code."""
     return subprocess.run(["chattr", attribute, path], capture_output=True, check=False).returncode
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_quota_is_a_full_disk(tmp_path: Path, number: int) -> None:
+    with pytest.raises(Permanent, match="7 bytes were needed") as failed, disk_errors(tmp_path / "x", 7):
+        raise OSError(number, "refused")
+    assert failed.value.code == "disk.full" and str(tmp_path / "x") in str(failed.value)
