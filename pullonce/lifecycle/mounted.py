@@ -16,13 +16,17 @@ from schemas.subjects import digest_of
 _NAMES = re.compile(r"(?<![A-Z2-7])[A-Z2-7]{20}(?![A-Z2-7])|sha256-[0-9a-f]{64}")
 
 
-def mounted(chain_ids: Iterable[ChainID]) -> set[ChainID]:
-    """Those of some snapshots that are mounted anywhere; a snapshot of another store with the same ChainID counts too."""
+def mounted(chain_ids: Iterable[ChainID], tables: Iterable[str] | None = None) -> set[ChainID]:
+    """Those of some snapshots that are mounted anywhere; a snapshot of another store with the same ChainID counts too.
+
+    Args:
+        tables: texts of `mountinfo` files; those of this machine where none are given.
+    """
     names = {short_name(chain_id): chain_id for chain_id in chain_ids}
     wanted = set(names.values())
     if not names:
         return set()
-    found = {name for table in _tables() for name in _NAMES.findall(table)}
+    found = {name for table in (_tables() if tables is None else tables) for name in _NAMES.findall(table)}
     return {names[name] for name in found & names.keys()} | (wanted & {ChainID(digest_of(n)) for n in found if "-" in n})
 
 

@@ -11,7 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from pullonce.content import ContentStore
-from pullonce.errors import Permanent
+from pullonce.errors import Permanent, Retryable
 from pullonce.oci import platform as platforms
 from pullonce.oci.digest import digest_bytes, matches
 from pullonce.oci.reference import Reference
@@ -157,7 +157,9 @@ class Resolver:
                 await ingest.write(content)
                 await ingest.commit()
                 return content
-        return self._content.read(descriptor.digest, limit)
+        if (kept := self._kept(descriptor, limit)) is None:
+            raise Retryable(f"{descriptor.digest} was removed before it was read", code="blob.missing", after=0.0)
+        return kept
 
     def _kept(self, descriptor: Descriptor, limit: int) -> bytes | None:
         """What the store holds; what it holds damaged is removed, so that it is fetched again."""

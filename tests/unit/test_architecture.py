@@ -35,6 +35,7 @@ PURE = (
     "pullonce.oci.*",
     "pullonce.errors",
     "pullonce.identity",
+    "pullonce.lifecycle.choice",
     "services.coordinator.board",
     "services.coordinator.claim",
     "services.coordinator.flight",
