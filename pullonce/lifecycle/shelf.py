@@ -6,6 +6,7 @@ from pullonce.content import ContentStore
 from pullonce.errors import PullonceError
 from pullonce.images import ImageRecord
 from pullonce.lifecycle.air import Air
+from pullonce.lifecycle.owed import Owed
 from pullonce.pins import Pins
 from pullonce.uses import Use, Uses
 
@@ -25,9 +26,12 @@ class Shelf:
         self.images = content.images
         self.pins = Pins(content.root)
         self.uses = Uses(content.root)
+        self.owed = Owed(content.root)
 
     def remove(self, reference: str, platform: str, air: Air) -> list[ImageRecord]:
         """Take a reference off the list; one platform of it, or all where `platform` is empty. Returns what was listed.
+
+        What a verification took off the list is not to be repaired any more; it counts as listed here.
 
         Raises:
             NotListed: it is not there.
@@ -35,15 +39,18 @@ class Shelf:
             Permanent: the disk refuses.
         """
         with self.images.hold():
-            found = [each for each in self.images.named(reference) if platform in ("", each.platform)]
-            if not found:
+            listed = self.images.all()
+            found = [each for each in listed if _is_meant(each, reference, platform)]
+            owed = [each for each in self.owed.all(listed) if _is_meant(each, reference, platform)]
+            if not found and not owed:
                 raise NotListed(f"{reference}{f' for {platform}' if platform else ''} is not in the store")
             if reference in self.pins.all():
                 raise Kept(f"{reference} is pinned; `pullonce unpin` it first")
             if any(air.has(use) for use in self.uses.all() if _same(use.image, found)):
                 raise Kept(f"{reference} is being pulled at this moment; try again when that has ended")
             self.images.remove(found)
-            return found
+            self.owed.forget([*found, *owed])
+            return [*found, *owed]
 
     def drop(self, chosen: Iterable[ImageRecord], air: Air, since: float) -> list[ImageRecord]:
         """Take chosen images off the list, those aside that were pinned or used since. Returns what was taken off."""
@@ -58,6 +65,7 @@ class Shelf:
                 and not any(use.at >= since or air.has(use) for use in uses if _same(use.image, [each]))
             ]
             self.images.remove(gone)
+            self.owed.forget(gone)
             return gone
 
     def pin(self, reference: str, *, pinned: bool) -> None:
@@ -81,6 +89,10 @@ class Shelf:
             for use in list(self.uses.all()):
                 if not air.has(use) and not _same(use.image, listed):
                     self.uses.forget(use)
+
+
+def _is_meant(image: ImageRecord, reference: str, platform: str) -> bool:
+    return image.reference == reference and platform in ("", image.platform)
 
 
 def uses_of(image: ImageRecord, uses: Iterable[Use]) -> list[Use]:

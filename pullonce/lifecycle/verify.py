@@ -214,7 +214,8 @@ class Verifier:
         needs = Needs(self._content)
         listed = self._content.images.all()
         gone = [image for image in listed if _needs(needs, image, thing)]
-        self._owed.set([*self._owed.all(listed), *gone])
+        if gone:
+            self._owed.add(gone)
         self._content.images.remove(gone)
         self._images += gone
 
