@@ -13,8 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import msgspec
-
 from pullonce.errors import PlatformInvalid, ReferenceInvalid
 from pullonce.identity import identify_request
 from schemas import subjects
@@ -40,8 +38,8 @@ from schemas.events import (
     StoreOpened,
 )
 from services.coordinator.flight import Ending, Flight, State
-from services.coordinator.intents import End, Intent, Settle, Want, Withdraw
-from services.coordinator.key import Key, concerned
+from services.coordinator.intents import End, Intent
+from services.coordinator.waits import Waits
 
 _REFUSALS = ("reference.invalid", "platform.invalid")
 """Codes of what cannot be asked for: there is nothing to resolve, now or later."""
@@ -52,13 +50,10 @@ class Board:
 
     def __init__(self) -> None:
         self.position = 0
-        self.trusted = 0
-        """What the log said up to here about queued orders is hearsay: the queue may have lost them in a power cut. Moved by
-        the shell whenever it has not watched the bus without a break."""
         self.flights: dict[str, Flight] = {}
-        self.keys: dict[str, Key] = {}
-        self._incarnations: dict[str, str] = {}
         self._intents: list[Intent] = []
+        self.waits = Waits(self._intents)
+        self._incarnations: dict[str, str] = {}
         self._rules: dict[type[Event], Callable[..., None]] = {
             PullRequested: self._requested,
             PullResolved: self._resolved,
@@ -68,11 +63,11 @@ class Board:
             PullCompleted: self._ended,
             PullFailed: self._ended,
             PullCancelled: self._cancelled,
-            BlobClaimed: lambda e, q: self._claimed(subjects.blob_key(e.store, e.digest), e, q),
+            BlobClaimed: lambda e, q: self.waits.claim(subjects.blob_key(e.store, e.digest), e, q),
             BlobFetched: lambda e, q: self._settled(subjects.blob_key(e.store, e.digest), e, q),
             BlobFailed: lambda e, q: self._failed(subjects.blob_key(e.store, e.digest), e, q),
             BlobLost: lambda e, q: self._lost(subjects.blob_key(e.store, e.digest), q),
-            LayerClaimed: lambda e, q: self._claimed(subjects.layer_key(e.store, e.chain_id), e, q),
+            LayerClaimed: lambda e, q: self.waits.claim(subjects.layer_key(e.store, e.chain_id), e, q),
             LayerUnpacked: lambda e, q: self._settled(subjects.layer_key(e.store, e.chain_id), e, q),
             LayerFailed: lambda e, q: self._failed(subjects.layer_key(e.store, e.chain_id), e, q),
             LayerLost: lambda e, q: self._lost(subjects.layer_key(e.store, e.chain_id), q),
@@ -87,7 +82,8 @@ class Board:
         self._rules[type(event)](event, sequence)
         if not self._intents:
             return []
-        intents, self._intents = self._intents, []
+        intents = self._intents.copy()
+        self._intents.clear()
         return intents
 
     def intents(self) -> Iterator[Intent]:
@@ -95,28 +91,7 @@ class Board:
         for flight in self.flights.values():
             if flight.ending is not None:
                 yield End(flight.ending, flight.ended_by)
-        for key, state in self.keys.items():
-            if state.waiters and not state.settled:
-                yield self._want(key, state)
-            elif (withdraw := self._withdrawal(key, state)) is not None:
-                yield withdraw
-
-    def want(self, key: str) -> Want | None:
-        """The present want of a key; None when it is settled or nobody waits for it any more."""
-        state = self.keys.get(key)
-        if state is None or state.settled or not state.waiters:
-            return None
-        return self._want(key, state)
-
-    def in_hand(self, key: str) -> bool:
-        """An order for the key is known to be queued or running, and not by hearsay."""
-        state = self.keys.get(key)
-        return state is not None and self._in_hand(state)
-
-    def unwanted(self, withdraw: Withdraw) -> bool:
-        """Still nobody waits for the key, and that same order is still out."""
-        state = self.keys.get(withdraw.key)
-        return state is not None and self._withdrawal(withdraw.key, state) == withdraw
+        yield from self.waits.everything()
 
     def flight_in_air(self, ending: Ending) -> bool:
         """The flight of an ending is still here: its ending has not been folded."""
@@ -137,7 +112,7 @@ class Board:
         flight = self.flights.get(identity.flight)
         if flight is None:
             flight = self._open(event, q, identity.flight, identity.reference, identity.platform)
-            self._await(flight, flight.resolve_key)
+            self.waits.wait(flight, flight.resolve_key)
         if flight.ending is not None:
             flight.late += 1
         else:
@@ -180,20 +155,20 @@ class Board:
         flight = self._current(event)
         if flight is None or flight.state is not State.RESOLVING:
             return
-        self._leave(flight, flight.resolve_key, q)
-        for key, on_disk in flight.adopt(event):
-            state = self.keys.get(key) or self.keys.setdefault(key, Key())
-            if on_disk and not state.settled and state.since <= flight.opened:
+        self.waits.leave(flight, flight.resolve_key, q)
+        for name, on_disk in flight.adopt(event):
+            key = self.waits.of(name)
+            if on_disk and not key.settled and key.since <= flight.opened:
                 # What was lost since the flight opened may have been seen a moment before: then the worker looks again.
-                self._settle(key, state, q)
-            elif not on_disk and 0 < state.settled <= flight.opened:
+                self._settle(name, q)
+            elif not on_disk and 0 < key.settled <= flight.opened:
                 # The disk was asked after the flight opened, so it knows better than a fact from before that.
-                state.settled, state.since = 0, q
-            if state.settled:
-                flight.how[key] = "reused"
+                self.waits.lose(name, q)
+            if key.settled:
+                flight.how[name] = "reused"
             else:
-                flight.how[key] = "waited" if state.waiters else "ours"
-                self._await(flight, key)
+                flight.how[name] = "waited" if key.waiters else "ours"
+                self.waits.wait(flight, name)
         self._advance(flight, q, flight.resolve_key)
 
     def _recorded(self, event: PullRecorded, q: int) -> None:
@@ -203,7 +178,7 @@ class Board:
         if flight.again:
             self._record_again(flight, q, event.revision)
             return
-        self._leave(flight, flight.record_key, q)
+        self.waits.leave(flight, flight.record_key, q)
         flight.recorded = True
         self._advance(flight, q, flight.record_key)
 
@@ -236,7 +211,7 @@ class Board:
         flight = self._current(event)
         if flight is None:
             return
-        self._forget(flight, q)
+        self.waits.forget(flight, q)
         del self.flights[flight.name]
         if flight.last_request < event.covers:
             return
@@ -245,48 +220,31 @@ class Board:
         if isinstance(event, PullFailed) and event.code in _REFUSALS:
             self._end(following.fail(q, "", code=event.code, message=event.message), "")
         else:
-            self._await(following, following.resolve_key)
+            self.waits.wait(following, following.resolve_key)
 
     # -- a key ---------------------------------------------------------------------------------------------------------
 
-    def _claimed(self, key: str, event: BlobClaimed | LayerClaimed, q: int) -> None:
-        state = self.keys.get(key) or self.keys.setdefault(key, Key())
-        if event.revision > state.claimed:
-            state.claimed, state.claimed_at = event.revision, q
-            state.holder = event.holder
-            self._drop_if_unwanted(key, state)
-
-    def _settled(self, key: str, event: BlobFetched | LayerUnpacked, q: int) -> None:
-        state = self.keys.get(key) or self.keys.setdefault(key, Key())
-        state.done = max(state.done, event.revision)
+    def _settled(self, name: str, event: BlobFetched | LayerUnpacked, q: int) -> None:
+        key = self.waits.of(name)
+        key.done = max(key.done, event.revision)
         if event.reused:
-            for flight in state.waiters.values():
-                flight.reused.add(key)
-        self._settle(key, state, q)
+            for flight in key.waiters.values():
+                flight.reused.add(name)
+        self._settle(name, q)
 
-    def _failed(self, key: str, event: BlobFailed | LayerFailed, q: int) -> None:
-        state = self.keys.get(key)
-        if state is None or event.revision < state.claimed:
-            return  # an attempt that was given up long ago: its successor is at work
-        state.done = max(state.done, event.revision)
-        if state.settled:
-            return  # a verified success stands, whoever failed after it
-        state.since = q
-        self._intents.append(Settle(key, q))
-        for flight in [f for f in state.waiters.values() if concerned(event, f, key)]:
-            self._fail(flight, q, key, event.code, event.message)
-        if state.waiters:
-            self._intents.append(self._want(key, state))
+    def _failed(self, name: str, event: BlobFailed | LayerFailed, q: int) -> None:
+        for flight in self.waits.fail(name, event, q):
+            self._fail(flight, q, name, event.code, event.message)
+        self.waits.want_again(name, q)
 
-    def _lost(self, key: str, q: int) -> None:
-        state = self.keys.get(key) or self.keys.setdefault(key, Key())
-        state.settled, state.since = 0, q
+    def _lost(self, name: str, q: int) -> None:
+        self.waits.lose(name, q)
         for flight in self.flights.values():
-            if flight.ending is None and key in flight.work:
+            if flight.ending is None and name in flight.work:
                 # Listed or being listed, it must be again: whoever lists an image looks whether all of it is there.
                 flight.recorded = False
                 flight.again = flight.state is State.RECORDING
-                self._await(flight, key)
+                self.waits.wait(flight, name)
 
     def _store_opened(self, event: StoreOpened, q: int) -> None:
         known = self._incarnations.get(event.store)
@@ -294,29 +252,15 @@ class Board:
         if known is None or known == event.incarnation:
             return
         prefixes = (f"blob.{event.store}.", f"layer.{event.store}.")
-        for key in [key for key, state in self.keys.items() if state.settled and key.startswith(prefixes)]:
-            self._lost(key, q)
+        for name in [name for name, key in self.waits.keys.items() if key.settled and name.startswith(prefixes)]:
+            self._lost(name, q)
 
     # -- what follows --------------------------------------------------------------------------------------------------
 
-    def _await(self, flight: Flight, key: str) -> None:
-        """Let a flight wait for a key, and want it if nobody is at it."""
-        state = self.keys.get(key) or self.keys.setdefault(key, Key())
-        first = not state.waiters
-        state.waiters[flight.name] = flight
-        state.order = flight.order_for(key)
-        flight.missing.add(key)
-        if first and not self._in_hand(state):
-            self._intents.append(self._want(key, state))
-
-    def _settle(self, key: str, state: Key, q: int) -> None:
+    def _settle(self, name: str, q: int) -> None:
         """A key needs no more work: every flight that waits for it moves on, in this same step."""
-        state.settled, state.order = q, None
-        waiters, state.waiters = state.waiters, {}
-        self._intents.append(Settle(key, q))
-        for flight in waiters.values():
-            flight.missing.discard(key)
-            self._advance(flight, q, key)
+        for flight in self.waits.settle(name, q):
+            self._advance(flight, q, name)
 
     def _advance(self, flight: Flight, q: int, by: str) -> None:
         """Level, not edge: look at what a flight still misses, and take the step that this allows."""
@@ -326,41 +270,20 @@ class Board:
             self._end(flight.complete(q, by), by)
         else:
             flight.state = State.RECORDING
-            self._await(flight, flight.record_key)
+            self.waits.wait(flight, flight.record_key)
 
     def _record_again(self, flight: Flight, q: int, revision: int) -> None:
         """What came of listing an image does not count: it is listed anew, once nothing is missing."""
-        key = flight.record_key
-        state = self.keys[key]
-        state.done, state.since = max(state.done, revision), q
-        state.waiters.clear()
-        flight.missing.discard(key)
+        self.waits.void(flight, flight.record_key, q, revision)
         flight.again, flight.state = False, State.WORKING
-        self._intents.append(Settle(key, q))
-        self._advance(flight, q, key)
+        self._advance(flight, q, flight.record_key)
 
     def _fail(self, flight: Flight, q: int, by: str, code: str, message: str) -> None:
         self._end(flight.fail(q, by, code=code, message=message), by)
-        self._forget(flight, q)
+        self.waits.forget(flight, q)
 
     def _end(self, ending: Ending, by: str) -> None:
         self._intents.append(End(ending, by))
-
-    def _leave(self, flight: Flight, key: str, q: int) -> None:
-        """A key of this flight alone is done."""
-        flight.missing.discard(key)
-        if self.keys.pop(key, None) is not None:
-            self._intents.append(Settle(key, q))
-
-    def _forget(self, flight: Flight, q: int) -> None:
-        """Let a flight wait for nothing any more. Work that was ordered goes on while anybody else waits for it."""
-        for key in flight.missing:
-            if (state := self.keys.get(key)) is not None:
-                state.waiters.pop(flight.name, None)
-                self._drop_if_unwanted(key, state)
-        flight.missing.clear()
-        for key in (flight.resolve_key, flight.record_key):
-            self._leave(flight, key, q)
 
     def _current(self, event: PullResolved | PullUnresolved | PullRecorded | PullUnrecorded | Ending) -> Flight | None:
         """The flight an event speaks of, if it is this one's and not an earlier one's of the same key."""
@@ -372,26 +295,9 @@ class Board:
         flight = self._current(event)
         if flight is None or flight.state is State.RESOLVING:
             return None
-        state = self.keys.get(flight.record_key) or self.keys.setdefault(flight.record_key, Key())
-        spent = 0 < event.revision <= state.done
+        key = self.waits.of(flight.record_key)
+        spent = 0 < event.revision <= key.done
         if flight.state is State.RECORDING and not spent:
             return flight
-        state.done = max(state.done, event.revision)  # one that nobody waits for any more
+        key.done = max(key.done, event.revision)  # one that nobody waits for any more
         return None
-
-    def _drop_if_unwanted(self, key: str, state: Key) -> None:
-        if (withdraw := self._withdrawal(key, state)) is not None:
-            self._intents.append(withdraw)
-
-    def _withdrawal(self, key: str, state: Key) -> Withdraw | None:
-        if state.waiters or state.settled or state.order is None or not state.ordered:
-            return None
-        return Withdraw(key, msgspec.structs.replace(state.order, revision=state.claimed))
-
-    def _in_hand(self, state: Key) -> bool:
-        return state.ordered and state.claimed_at > self.trusted
-
-    def _want(self, key: str, state: Key) -> Want:
-        first = next(iter(state.waiters.values()))
-        hearsay = state.ordered and not self._in_hand(state)
-        return Want(key, first.order_for(key), since=state.since, done=state.done, hearsay=hearsay)

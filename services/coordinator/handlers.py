@@ -104,7 +104,7 @@ class Coordinator:
     def _look_again(self) -> None:
         """Act on everything that is wanted, trusting nothing that happened unseen."""
         if self.live:
-            self.board.trusted = self.board.position
+            self.board.waits.trusted = self.board.position
             self._act_on(list(self.board.intents()), ensure=True)
 
     # -- intents -------------------------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ class Coordinator:
     async def _withdraw(self, withdraw: Withdraw, grace: float) -> None:
         """Say that an order came to nothing: a worker that runs it hears that and stops. Then clear it from the queue."""
         await self._sleep(asyncio.sleep(grace))
-        if self.board.unwanted(withdraw):
+        if self.board.waits.unwanted(withdraw):
             await self._bus.log.append(withdrawn(withdraw.order))
             await self._bus.orders.withdraw(withdraw.order)
 

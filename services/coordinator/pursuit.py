@@ -100,7 +100,7 @@ class Pursuer:
                 after a reconnection.
         """
         expected = seen = 0
-        while (want := self.board.want(key)) is not None and (ensure or not self.board.in_hand(key)):
+        while (want := self.board.waits.want(key)) is not None and (ensure or not self.board.waits.in_hand(key)):
             held = Held(by=self.me, nonce=f"{self.me}.{next(self._writes)}")
             revision = yield Put(key, held, expected, HOLD)
             if isinstance(revision, int):

@@ -10,7 +10,7 @@ from services.coordinator.key import Key
 
 def describe(board: Board) -> bytes:
     """The flights in the air and what each waits for, as JSON of `schemas.status.Status`."""
-    flights = tuple(_flight(flight, board.keys) for flight in board.flights.values())
+    flights = tuple(_flight(flight, board.waits.keys) for flight in board.flights.values())
     return encode(Status(position=board.position, flights=flights))
 
 

@@ -391,7 +391,7 @@ class Coordinator:
                     self._fold()
         elif not self.live:
             self.live = True
-            self.board.trusted = self.board.position if world.protocol.ensure else 0
+            self.board.waits.trusted = self.board.position if world.protocol.ensure else 0
             self._act(list(self.board.intents()), ensure=world.protocol.ensure)
         else:
             return self._carry_on() or behind
@@ -409,7 +409,7 @@ class Coordinator:
                     self.world.append(end.ending)
             case "STOP":
                 withdraw = self.withdrawals.pop()
-                if self.board.unwanted(withdraw):
+                if self.board.waits.unwanted(withdraw):
                     self.world.append(withdrawn(withdraw.order))
                     self.world.withdraw(withdraw.order)
             case "PUT":
@@ -455,7 +455,7 @@ class Coordinator:
             del self.pursuits[key]
             if key in self.again:
                 self.again.discard(key)
-                if (want := self.board.want(key)) is not None:
+                if (want := self.board.waits.want(key)) is not None:
                     self._act([want])
 
     def _take(self, key: str, step: Step) -> Outcome:

@@ -22,6 +22,7 @@ THIRD_PARTY = {
     "yarl": ("services.fetcher.registry", "services.fetcher.auth"),
     "duckdb": ("services.ledger.*",),
     "uvloop": ("pullonce.runtime",),
+    "prometheus_client": ("pullonce.metrics",),
     "nacl": ("pullonce.nkeys",),
     "isal": ("services.unpacker.*",),
     "zstandard": ("services.unpacker.*",),
@@ -42,10 +43,12 @@ PURE = (
     "services.coordinator.intents",
     "services.coordinator.key",
     "services.coordinator.pursuit",
+    "services.coordinator.waits",
     "services.fetcher.challenge",
     "services.fetcher.failures",
     "services.fetcher.manifest",
     "services.fetcher.ranges",
+    "services.ledger.access",
     "services.ledger.explain",
     "services.ledger.fold",
     "services.ledger.staging",
@@ -71,7 +74,7 @@ FRONT = ("pullonce.client", "pullonce.full_pull", "pullonce.cli*", "pullonce.emb
 
 WIRING = {
     "pullonce.bus.nats*": ("pullonce.bus.nats*",),
-    "pullonce.config": ("pullonce.bus.nats*", "pullonce.runtime", "services.*.settings"),
+    "pullonce.config": ("pullonce.bus.nats*", "pullonce.metrics_http", "pullonce.runtime", "services.*.settings"),
     "pullonce.runtime": (),
 }
 """Module → who may import it beside the front: an implementation knows its own settings."""

@@ -312,10 +312,10 @@ def test_a_new_incarnation_of_a_store_holds_nothing() -> None:
     log.say(StoreOpened(incarnation="one"))
     log.fetched(1)
     log.say(StoreOpened(incarnation="one"))
-    assert log.board.keys[subjects.blob_key("default", blob(1).digest)].settled
+    assert log.board.waits.keys[subjects.blob_key("default", blob(1).digest)].settled
     log.say(StoreOpened(store="b", incarnation="two"))
     log.say(StoreOpened(incarnation="two"))
-    assert not log.board.keys[subjects.blob_key("default", blob(1).digest)].settled
+    assert not log.board.waits.keys[subjects.blob_key("default", blob(1).digest)].settled
 
 
 def test_what_cannot_be_resolved_fails_all_who_asked() -> None:
@@ -366,13 +366,13 @@ def test_when_the_last_requester_leaves_the_flight_ends_and_its_orders_are_withd
     (stop,) = [intent for intent in intents if isinstance(intent, Withdraw)]
     assert isinstance(stop.order, FetchBlob)
     assert (stop.order.revision, stop.key) == (9, subjects.blob_key("default", blob(1).digest))
-    assert log.board.unwanted(stop)
+    assert log.board.waits.unwanted(stop)
     end = ending(intents)
     assert isinstance(end, PullFailed) and end.code == "pull.cancelled"
     fact = withdrawn(stop.order)
     log.say(end)
     assert not wanted(log.say(fact))
-    assert not log.board.unwanted(stop)
+    assert not log.board.waits.unwanted(stop)
     again = log.request("redis")
     assert FetchBlob in wanted(log.resolve(again, 1))
 
@@ -442,6 +442,6 @@ def test_after_catching_up_everything_in_the_air_is_wanted_once() -> None:
     log.say(BlobClaimed(digest=blob(1).digest, revision=3, holder="c1"))
     wants = [intent for intent in log.board.intents() if isinstance(intent, Want)]
     assert sorted(type(want.order).__name__ for want in wants) == ["FetchBlob", "ResolveReference", "UnpackLayer"]
-    log.board.trusted = log.board.position
-    want = log.board.want(subjects.blob_key("default", blob(1).digest))
+    log.board.waits.trusted = log.board.position
+    want = log.board.waits.want(subjects.blob_key("default", blob(1).digest))
     assert want is not None and want.hearsay
