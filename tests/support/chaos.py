@@ -19,6 +19,8 @@ from pullonce.client import connect
 from tests.support.nats_server import NatsServer, _die_with_parent
 
 READY = 60.0
+ORDERED = (0, -signal.SIGKILL, -signal.SIGTERM)
+"""How processes end that are told to, one way or the other."""
 LEASE = 5.0
 """Seconds of a coordinator's hold on a claim; the longest lease there is when `PULLONCE_ACK_WAIT` is shorter."""
 
@@ -89,6 +91,8 @@ class Member:
                 )
                 self._started.set()
                 self.deaths.append(self._process.wait())
+                if self.deaths[-1] not in ORDERED:
+                    self._ending.wait(0.5)  # what cannot start shall not be started without a breath between
 
 
 class Crew:
@@ -120,6 +124,7 @@ class Crew:
         }
         self.members: list[Member] = []
         self._counts = counts
+        self._told = 0
 
     def __enter__(self) -> Crew:
         try:
@@ -177,9 +182,10 @@ class Crew:
         return (self.armed / step).exists()
 
     def unforeseen(self) -> list[str]:
-        """Deaths that nobody ordered: a service that gave up or met a defect."""
-        ordered = (0, -signal.SIGKILL, -signal.SIGTERM)
-        return [f"{m.name} ended with {code}: see {m.log}" for m in self.members for code in m.deaths if code not in ordered]
+        """Deaths that nobody ordered: a service that gave up or met a defect. Each is told once."""
+        found = [(member, code) for member in self.members for code in member.deaths if code not in ORDERED]
+        fresh, self._told = found[self._told :], len(found)
+        return [f"{member.name} ended with {code}:\n{member.output[-3000:]}" for member, code in fresh]
 
 
 class Trouble:
