@@ -8,13 +8,15 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from pullonce.disk import disk_errors, disk_full, free_bytes, release, reserve, sync_directory
+from pullonce.disk import begin_writing, disk_errors, disk_full, free_bytes, release, reserve, sync_directory
 from pullonce.errors import Permanent
 from pullonce.failpoints import reach
 from pullonce.oci.digest import Verifier
 from schemas.oci import Descriptor
 
 _PIECE = 1 << 20
+_STRETCH = 8 << 20
+"""Bytes after which the disk is given something to do: else all of it would be left to the end."""
 
 
 class GrowingFile:
@@ -37,6 +39,7 @@ class GrowingFile:
         self._blob = blob
         self._sync = sync
         self._published = False
+        self._begun = 0
 
     def still_named(self) -> bool:
         """Whether this is the file that bears the name: whoever held the lock before may have renamed or removed it."""
@@ -83,13 +86,16 @@ class GrowingFile:
                 view = view[written:]
         self.verifier.update(data)
         self.stored = position
+        if self._sync and position - self._begun >= _STRETCH:
+            begin_writing(self._fd, self._begun, position - self._begun)
+            self._begun = position
         reach("body.middle")
 
     def empty(self) -> None:
         """Drop everything."""
         os.ftruncate(self._fd, 0)
         self.verifier = Verifier(self._blob.digest)
-        self.stored = 0
+        self.stored = self._begun = 0
 
     def publish(self, final: Path) -> None:
         """Make the file visible as what it has proved to be. Raises Permanent where the disk refuses."""

@@ -1,5 +1,8 @@
 """`python -m services.fetcher`: its settings and its wiring. Environment: see `services.fetcher.settings`."""
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
 from pullonce.bus.nats import connect as connect_bus
 from pullonce.bus.worker import Worker
 from pullonce.content import open_store
@@ -13,6 +16,9 @@ from services.fetcher.settings import FetcherSettings
 
 _DOCUMENTS_AT_ONCE = 16
 """References resolved, and images listed, at a time: small requests that mostly wait."""
+_ORDERS_A_TRANSFER = 4
+"""Blobs in hand for each that may come in at a time: most of them are small, and wait for the disk rather than for bytes. More
+would be kept from other fetchers."""
 
 
 async def main() -> None:
@@ -20,17 +26,28 @@ async def main() -> None:
     store = settings.store.name
     content = open_store(settings.store.root, sync=settings.sync)
     credentials = Credentials(settings.credentials, settings.configs)
+    orders = _ORDERS_A_TRANSFER * settings.fetches
+    # A thread for each blob that may be in one: none shall wait for its bytes to be written while others wait for a sync. Syncs
+    # that are asked for together are done together.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(orders + _DOCUMENTS_AT_ONCE, "disk"))
     async with (
         connect_bus(settings.bus) as bus,
         connect_registry(settings.registry, credentials, version()) as registry,
     ):
-        handlers = Handlers(registry, content, bus.signals, store=store, at_once=settings.fetches_per_registry)
+        handlers = Handlers(
+            registry,
+            content,
+            bus.signals,
+            store=store,
+            transfers=settings.fetches,
+            at_once=settings.fetches_per_registry,
+        )
         worker = Worker(
             bus,
             store,
             {
                 ResolveReference: (handlers.resolve_reference, _DOCUMENTS_AT_ONCE),
-                FetchBlob: (handlers.fetch_blob, settings.fetches),
+                FetchBlob: (handlers.fetch_blob, orders),
                 RecordImage: (handlers.record_image, _DOCUMENTS_AT_ONCE),
             },
             give_up=handlers.give_up,

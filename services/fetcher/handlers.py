@@ -52,16 +52,27 @@ class Handlers:
 
     Args:
         store: its name.
-        at_once: blobs that are fetched from one registry at a time.
+        transfers: blobs that come in at a time.
+        at_once: those of them that come from one registry.
     """
 
-    def __init__(self, registry: Registry, content: ContentStore, signals: Signals, *, store: str, at_once: int = 3) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        content: ContentStore,
+        signals: Signals,
+        *,
+        store: str,
+        transfers: int = 12,
+        at_once: int = 3,
+    ) -> None:
         self._registry = registry
         self._content = content
         self._inventory = Inventory(content)
         self._signals = signals
         self._store = store
         self._incarnation = content.incarnation
+        self._transfers = asyncio.Semaphore(transfers)
         self._slots: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(at_once))
         self._words: set[asyncio.Task[None]] = set()
 
@@ -175,7 +186,7 @@ class Handlers:
         """From the registry into the growing file, and into view once it is verified."""
         try:
             turn("slot")
-            async with self._slots[source.registry]:
+            async with self._slots[source.registry], self._transfers:
                 turn("answer")
                 await announcer.advance(ingest.stored)
                 async with aclosing(self._registry.blob(source, blob, ingest.offset)) as body:
@@ -184,6 +195,8 @@ class Handlers:
                         await ingest.write(chunk)
                         await announcer.advance(ingest.stored)
             turn("verify")
+            await ingest.flush()
+            await announcer.advance(ingest.stored)  # whoever follows need not wait until the disk has it all
             await ingest.commit()
         except BaseException as exc:
             with suppress(Permanent):

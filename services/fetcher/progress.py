@@ -10,10 +10,13 @@ from schemas.progress import BlobProgress
 from schemas.subjects import progress_subject
 
 _INTERVAL = 0.1
+_SHORT_INTERVAL = 0.02
+_MUCH = 4 << 20
+"""Bytes whose arrival is told after the short interval: whoever unpacks them would soon have nothing to do."""
 
 
 class Announcer:
-    """Progress of one fetch: the first word at once, then at most ten a second, the last one always.
+    """Progress of one fetch: its beginning, first and last bytes at once; between them ten words a second, or fifty for much.
 
     Args:
         store: name of the store the blob is fetched into.
@@ -23,13 +26,15 @@ class Announcer:
         self._signals = signals
         self._store = store
         self._blob = blob
-        self._next = 0.0
+        self._told = -1
+        self._when = 0.0
 
     async def advance(self, done: int) -> None:
         """`done` bytes lie in the growing file."""
-        now = asyncio.get_running_loop().time()
-        if now >= self._next:
-            self._next = now + _INTERVAL
+        new, passed = done - self._told, asyncio.get_running_loop().time() - self._when
+        landmark = self._told <= 0 or done == self._blob.size
+        if new and (landmark or passed >= (_SHORT_INTERVAL if new >= _MUCH else _INTERVAL)):
+            self._told, self._when = done, self._when + passed
             await self._say(BlobProgress(store=self._store, digest=self._blob.digest, size=self._blob.size, done=done))
 
     async def verified(self) -> None:
