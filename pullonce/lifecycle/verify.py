@@ -8,6 +8,7 @@ import asyncio
 import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
+from graphlib import CycleError, TopologicalSorter
 
 import msgspec
 from msgspec import Struct
@@ -22,7 +23,7 @@ from pullonce.lifecycle.needs import Needs, NeedsUnknown
 from pullonce.lifecycle.owed import Owed
 from pullonce.lifecycle.removal import Remover
 from pullonce.lifecycle.snapshot_check import Checker
-from pullonce.lifecycle.things import Thing, Things, blob
+from pullonce.lifecycle.things import Thing, Things, blob, layer
 from pullonce.snapshots import SnapshotMissing
 from schemas.oci import ChainID
 
@@ -153,19 +154,31 @@ class Verifier:
 
     async def _bad_trees(self, report: Verified) -> dict[Thing, str]:
         """Snapshots that are not what their layers unpack to."""
-        found = {}
+        found: dict[Thing, str] = {}
         async with Checker(self._content.root) as checker:
-            for thing in await asyncio.to_thread(lambda: list(self._things.all())):
-                if thing.kind == "blob" or not self._things.snapshots.has(ChainID(thing.name)):
-                    continue
-                checked = await checker.check(thing.name)
-                if checked.unchecked:
-                    report.unchecked[thing.name] = checked.unchecked
+            for chain_id, parent in await asyncio.to_thread(self._bottom_up):
+                # What a layer leaves unsaid comes from those below it.
+                doubtful = parent and (layer(parent) in found or parent in report.unchecked)
+                checked = None if doubtful else await checker.check(chain_id)
+                if checked is None or checked.unchecked:
+                    report.unchecked[chain_id] = checked.unchecked if checked else f"the snapshot {parent} below it is in doubt"
                     continue
                 report.compared += 1
                 if checked.differences:
-                    found[thing] = "; ".join(checked.differences)
+                    found[layer(chain_id)] = "; ".join(checked.differences)
         return found
+
+    def _bottom_up(self) -> list[tuple[ChainID, ChainID]]:
+        """Every snapshot with the one below it, lower ones first."""
+        snapshots, parents = self._things.snapshots, dict[ChainID, ChainID]()
+        for thing in self._things.all():
+            if thing.kind == "layer" and snapshots.has(chain_id := ChainID(thing.name)):
+                parents[chain_id] = snapshots.get(chain_id).parent
+        try:
+            order = list(TopologicalSorter({each: [parent] for each, parent in parents.items()}).static_order())
+        except CycleError:  # some snapshot lies about what is below it; comparing tells
+            order = list(parents)
+        return [(each, parents[each]) for each in order if each in parents]
 
     def _missing(self) -> dict[Thing, str]:
         """What listed images need and the disk has not."""
