@@ -44,7 +44,9 @@ def ping(args: argparse.Namespace) -> int:
     except BusUnavailable as exc:
         raise ServicesMissing(f"missing: the bus ({exc})") from None
     for pong in sorted(pongs, key=lambda pong: (pong.service, pong.store, pong.pid)):
-        print(f"{pong.service:<12} {pong.store or '-':<12} process {pong.pid}, version {pong.version}")
+        print(
+            f"{pong.service:<12} {pong.store or '-':<12} process {pong.pid}{' on ' + pong.host if pong.host else ''}, version {pong.version}"
+        )
     if missing := missing_parts(_present(pongs), args.store):
         raise ServicesMissing(f"missing: {', '.join(missing)}")
     return 0

@@ -164,4 +164,4 @@ class Client:
                     pongs.append(decode_pong(body))
             if enough and enough(pongs):
                 break
-        return list({(pong.pid, pong.service, pong.store): pong for pong in pongs}.values())
+        return list({(pong.host, pong.pid, pong.service, pong.store): pong for pong in pongs}.values())

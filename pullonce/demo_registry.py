@@ -20,7 +20,7 @@ from types import TracebackType
 
 from pullonce.oci.platform import spell
 
-_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG = "application/vnd.oci.image.config.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 _EPOCH = 1_700_000_000
@@ -52,7 +52,7 @@ class DemoImage:
             "rootfs": {"type": "layers", "diff_ids": [_digest(layer) for layer in layers]},
         }).encode()  # fmt: skip
         self.manifest = json.dumps({
-            "schemaVersion": 2, "mediaType": _MANIFEST, "config": _descriptor(_CONFIG, config),
+            "schemaVersion": 2, "mediaType": MANIFEST, "config": _descriptor(_CONFIG, config),
             "layers": [_descriptor(_LAYER, blob) for blob in blobs],
         }).encode()  # fmt: skip
         self.blobs = {_digest(blob): blob for blob in (config, *blobs)}
@@ -139,7 +139,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         elif match["kind"] == "manifests":
             self.owner.count(f"{self.command} manifest")
             known = match["name"] == "demo/app" and match["which"] in ("1", _digest(image.manifest))
-            self._send(200 if known else 404, _MANIFEST, image.manifest if known else b"{}", body=body)
+            self._send(200 if known else 404, MANIFEST, image.manifest if known else b"{}", body=body)
         else:
             self.owner.count(f"{self.command} {'config' if match['which'] == image.config else 'layer'}")
             self._blob(image.blobs.get(match["which"]), body=body)
@@ -160,7 +160,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", media_type)
         self.send_header("Content-Length", str(len(content)))
-        if media_type == _MANIFEST:
+        if media_type == MANIFEST:
             self.send_header("Docker-Content-Digest", _digest(content))
         for key, value in (extra or {}).items():
             self.send_header(key, value)

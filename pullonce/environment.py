@@ -32,6 +32,11 @@ def store(environ: "Mapping[str, str]" = os.environ) -> str:
     return environ.get("PULLONCE_STORE") or "default"
 
 
+def ready_file(environ: "Mapping[str, str]" = os.environ) -> str:
+    """`PULLONCE_READY_FILE`: what a service makes when it begins its work; nothing where none is wanted."""
+    return environ.get("PULLONCE_READY_FILE", "")
+
+
 def redacted(url: str) -> str:
     """Addresses of the bus without the secrets that they may hold, for logs and messages."""
     parts = (each.strip().rpartition("://") for each in url.split(","))

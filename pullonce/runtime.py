@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,6 +20,7 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from typing import NoReturn
 
+from pullonce import environment
 from pullonce.bus import Signals, Subscription
 from pullonce.config import SettingInvalid, log_level
 from pullonce.errors import PullonceError
@@ -183,12 +185,24 @@ async def answer_pings(
         details: called for each answer; what the service wants to say of itself. Call this once the service does its work:
             `pullonce up` takes the answer for readiness.
     """
-    pid, running = os.getpid(), version()
+    pid, host, running = os.getpid(), socket.gethostname(), version()
 
     def pong(_: bytes) -> bytes:
         said = dict(details()) if details else {}
-        return encode(Pong(service=service, store=store, pid=pid, version=running, details=said))
+        return encode(Pong(service=service, store=store, pid=pid, host=host, version=running, details=said))
 
     subscription = await signals.answer(PING_SUBJECT, pong)
     await signals.publish(HERE_SUBJECT, pong(b""))
+    _tell_supervisor()
     return subscription
+
+
+def _tell_supervisor() -> None:
+    """Say that the work has begun to whoever started this process: systemd (sd_notify(3)), or a container's health check,
+    which looks for the file `PULLONCE_READY_FILE`."""
+    if address := os.environ.get("NOTIFY_SOCKET"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.sendto(b"READY=1", f"\0{address[1:]}" if address.startswith("@") else address)
+    if path := environment.ready_file():
+        with open(path, "w"):
+            pass

@@ -17,6 +17,8 @@ class Pong(Struct, frozen=True, kw_only=True, omit_defaults=True):
     store: str = ""
     """The store it serves; empty where it serves all."""
     pid: int = 0
+    host: str = ""
+    """The machine, or the container, that gave the process its id."""
     version: str = ""
     details: dict[str, str | int | float] = {}
     """Whatever the service wants to say of itself."""

