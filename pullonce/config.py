@@ -114,6 +114,30 @@ def number(environ: Mapping[str, str], key: str, default: float, *, low: float, 
     return value
 
 
+def address(environ: Mapping[str, str], key: str, default: str = "") -> tuple[str, int] | None:
+    """Host and port of `host:port` from the environment; port 0: any that is free. None where there is none.
+
+    Raises:
+        SettingInvalid: it is no such pair.
+    """
+    text = environ.get(key) or default
+    if not text:
+        return None
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise SettingInvalid(f"{key} is {text!r}; expected host:port, such as 127.0.0.1:9464")
+    return host.strip("[]"), int(port)
+
+
+def metrics_address(environ: Mapping[str, str] = os.environ) -> tuple[str, int] | None:
+    """`PULLONCE_METRICS_ADDRESS`: where a service shows its metrics and health; unset: nowhere.
+
+    Raises:
+        SettingInvalid: it is no host:port.
+    """
+    return address(environ, "PULLONCE_METRICS_ADDRESS")
+
+
 def log_level(environ: Mapping[str, str] = os.environ) -> int:
     """`PULLONCE_LOG_LEVEL`: debug, info (the default), warning or error.
 

@@ -33,13 +33,15 @@ class AskHistory(Question, frozen=True, kw_only=True, tag="history"):
     """Opened before this position: where the last answer ended. 0: from the newest."""
     failed: bool = False
     """Only those that failed."""
+    search: Annotated[str, Meta(max_length=256)] = ""
+    """Only those with this in their reference or in the name of somebody who asked, in upper or lower case."""
     limit: Limit = 50
 
 
 class AskStats(Question, frozen=True, kw_only=True, tag="stats"):
     """How much was asked for, what did it cost, and how long did it take?"""
 
-    by: Literal["all", "image", "registry", "store", "day"] = "all"
+    by: Literal["all", "image", "registry", "store", "day", "hour"] = "all"
     reference: str = ""
     store: str = ""
     since: datetime | None = None
@@ -154,7 +156,7 @@ class Figures(Struct, frozen=True, kw_only=True):
 
 
 class Stats(Answer, frozen=True, kw_only=True, tag="stats"):
-    """Figures by group, the busiest first; days in order."""
+    """Figures by group, the busiest first; days and hours from the newest back. What was rolled up lies at the start of its day."""
 
     by: str
     figures: tuple[Figures, ...] = ()

@@ -12,20 +12,26 @@ import sys
 import time
 from pathlib import Path
 
+from pullonce.bus import Bus
 from pullonce.bus.nats import connect
 from pullonce.errors import PullonceError
-from pullonce.runtime import answer_pings, run
+from pullonce.metrics import Meter
+from pullonce.metrics_http import Health, telling
+from pullonce.runtime import answer_pings, run, version
 from schemas.ledger import Done
 from schemas.subjects import LEDGER_SUBJECT
 from services.ledger import rebuild
 from services.ledger.keeper import Keeper
 from services.ledger.live import Live
+from services.ledger.measures import Measures
 from services.ledger.projection import LedgerTaken
 from services.ledger.queries import NoAnswer
 from services.ledger.questions import Questions
+from services.ledger.roll import Roll
 from services.ledger.settings import LedgerSettings
 from services.ledger.shelf import Shelf
-from services.ledger.web import Pages, serving
+from services.ledger.watching import Watching
+from services.ledger.web import Pages, Sources, serving
 
 log = logging.getLogger(__name__)
 
@@ -35,25 +41,36 @@ async def main() -> None:
     settings.path.parent.mkdir(parents=True, exist_ok=True)
     lock = _lock(settings.path)
     try:
-        async with connect(settings.bus) as bus:
+        meter = Meter("ledger", "", version())
+        async with telling(meter) as health, connect(settings.bus) as bus:
             shelf = await asyncio.to_thread(Shelf, settings.path, memory=settings.memory)
             try:
-                keeper, live = Keeper(bus.log, shelf), Live()
-                questions = Questions(shelf, live, _Rebuilding(settings, keeper).run)
-                await bus.signals.subscribe("progress.>", live.hear)
-                async with serving(Pages(questions), settings.host, settings.port) as address:
-                    await bus.signals.answer(LEDGER_SUBJECT, questions.answer_encoded, queue="ledger")
-                    await answer_pings(
-                        bus.signals,
-                        "ledger",
-                        details=lambda: {"position": keeper.position, "behind": keeper.behind, "http": address},
-                    )
-                    log.info("the ledger is open", extra={"position": keeper.position, "http": address})
-                    await keeper.run()
+                await _keep(settings, bus, shelf, meter, health)
             finally:
                 await asyncio.to_thread(shelf.close)
     finally:
         os.close(lock)
+
+
+async def _keep(settings: LedgerSettings, bus: Bus, shelf: Shelf, meter: Meter, health: Health) -> None:
+    """Keep an open ledger, and answer for it."""
+    keeper, live = Keeper(bus.log, shelf), Live()
+    watching, measures = Watching(shelf, keeper, live), Measures(shelf, keeper, meter)
+    questions = Questions(shelf, live, _Rebuilding(settings, keeper).run)
+    health.ready = lambda: not keeper.behind
+    sources = Sources(questions, watching, Roll(bus.signals).encoded, meter.shown, health.ready, settings.token)
+    await bus.signals.subscribe("progress.>", live.hear)
+    async with serving(Pages(sources), settings.host, settings.port) as address:
+        await bus.signals.answer(LEDGER_SUBJECT, questions.answer_encoded, queue="ledger")
+        await answer_pings(
+            bus.signals,
+            "ledger",
+            details=lambda: {"position": keeper.position, "behind": keeper.behind, "http": address, **health.details()},
+        )
+        log.info("the ledger is open", extra={"position": keeper.position, "http": address})
+        async with asyncio.TaskGroup() as tasks:
+            for part in (keeper, watching, measures):
+                tasks.create_task(part.run())
 
 
 def _lock(path: Path) -> int:

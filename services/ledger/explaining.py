@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import duckdb
 
 from schemas.ledger import Explanation, Piece, State
 from services.ledger.explain import Kind, Story, Work, advice, critical_path
 from services.ledger.live import Heard, Live
-from services.ledger.queries import NoAnswer, Row, normal, pull, rows
+from services.ledger.queries import NoAnswer, Row, normal, pull, rows, seconds_of
 
 _FLIGHT = "SELECT * FROM flights WHERE opened = ? AND flight = ?"
 
@@ -28,8 +26,8 @@ def explain(reader: duckdb.DuckDBPyConnection, wanted: str, live: Live, now: flo
     flight, request = _find(reader, wanted)
     begin = request["time"] if request and request["time"] > flight["opened_at"] else flight["opened_at"]
     ended = flight["ended"] is not None
-    end = _seconds(flight["ended_at"]) if ended else max(now, _seconds(begin))
-    story = _story(reader, flight, _seconds(begin), end)
+    end = seconds_of(flight["ended_at"]) if ended else max(now, seconds_of(begin))
+    story = _story(reader, flight, seconds_of(begin), end)
     parts = critical_path(story)
     works = [story.resolve, *story.blobs.values(), *story.layers.values(), *([story.record] if story.record else [])]
     return Explanation(
@@ -40,10 +38,6 @@ def explain(reader: duckdb.DuckDBPyConnection, wanted: str, live: Live, now: flo
         pieces=tuple(_Pieces(reader, flight, story.begin, live).piece(work) for work in works),
         advice=advice(parts),
     )
-
-
-def _seconds(moment: datetime) -> float:
-    return moment.replace(tzinfo=UTC).timestamp()
 
 
 def _find(reader: duckdb.DuckDBPyConnection, wanted: str) -> tuple[Row, Row | None]:
@@ -99,13 +93,13 @@ def _story(reader: duckdb.DuckDBPyConnection, flight: Row, begin: float, end: fl
 
 
 def _done(kind: Kind, name: str, row: Row) -> Work:
-    return Work(kind, name, end=_seconds(row["time"]), steps=dict(row["seconds"] or {}))
+    return Work(kind, name, end=seconds_of(row["time"]), steps=dict(row["seconds"] or {}))
 
 
 def _mark_failure(reader: duckdb.DuckDBPyConnection, work: Work, kind: str, names: tuple[int, str], until: int) -> None:
     query = "SELECT time FROM failures WHERE kind = ? AND opened = ? AND flight = ? AND sequence BETWEEN opened AND ? LIMIT 1"
     if failed := rows(reader, query, kind, *names, until):
-        work.end, work.failed = _seconds(failed[0]["time"]), True
+        work.end, work.failed = seconds_of(failed[0]["time"]), True
 
 
 class _Facts:
@@ -128,7 +122,7 @@ class _Facts:
             self._reader, "SELECT sequence, time FROM claims WHERE revision = ? AND name = ?", found[0]["revision"], name
         )
         if claim:
-            work.ordered = _seconds(claim[0]["time"])
+            work.ordered = seconds_of(claim[0]["time"])
             work.others = claim[0]["sequence"] < self._about[1]
         return work
 
@@ -136,7 +130,7 @@ class _Facts:
         noun = "blob" if kind == "fetch" else "layer"
         query = f"SELECT time FROM failures WHERE kind = '{noun}.failed' AND {among} ORDER BY sequence DESC LIMIT 1"
         failed = rows(self._reader, query, *self._about, name)
-        return Work(kind, name, end=_seconds(failed[0]["time"]), failed=True) if failed else Work(kind, name)
+        return Work(kind, name, end=seconds_of(failed[0]["time"]), failed=True) if failed else Work(kind, name)
 
 
 class _Pieces:
@@ -152,7 +146,7 @@ class _Pieces:
         heard = self._heard(work)
         claim = self._claim(work)
         failures = self._failures(work)
-        ordered = work.ordered if work.ordered is not None else _seconds(claim["time"]) if claim else None
+        ordered = work.ordered if work.ordered is not None else seconds_of(claim["time"]) if claim else None
         return Piece(
             work=work.kind,
             name=work.name,

@@ -52,6 +52,7 @@ class Keeper:
         self._news = asyncio.Event()
         self._drained = asyncio.Event()
         self._listeners: list[Callable[[], None]] = []
+        self._waiting: list[asyncio.Future[None]] = []
         self._reading: asyncio.Task[None] | None = None
 
     @property
@@ -62,6 +63,12 @@ class Keeper:
     def on_fold(self, notify: Callable[[], None]) -> None:
         """Call `notify` after each fold, in the event loop."""
         self._listeners.append(notify)
+
+    async def folded(self) -> None:
+        """Wait for the next fold."""
+        done = asyncio.get_running_loop().create_future()
+        self._waiting.append(done)
+        await done
 
     async def run(self) -> None:
         """Keep the ledger until cancelled. What was staged and not folded then is read again at the next start."""
@@ -149,6 +156,10 @@ class Keeper:
         self.folds += 1
         for notify in self._listeners:
             notify()
+        waiting, self._waiting = self._waiting, []
+        for done in waiting:
+            if not done.done():
+                done.set_result(None)
 
 
 def _fold(ledger: Ledger, rows: list[Staged], after: int) -> int | None:

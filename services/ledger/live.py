@@ -30,6 +30,8 @@ class Live:
 
     def __init__(self) -> None:
         self._heard: OrderedDict[tuple[str, str], Heard] = OrderedDict()
+        self.words = 0
+        """Messages taken so far: whoever looks again sees by it whether there is anything new."""
 
     def hear(self, _: str, body: bytes) -> None:
         """Take one progress message; what is none is passed over."""
@@ -45,6 +47,7 @@ class Live:
         if said.error:
             heard = replace(heard, error=said.error)
         self._heard[key] = heard
+        self.words += 1
         if len(self._heard) > _MOST:
             self._heard.popitem(last=False)
 

@@ -47,6 +47,11 @@ def utc(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
 
 
+def seconds_of(moment: datetime) -> float:
+    """A time as it lies in the tables → seconds since the epoch."""
+    return moment.replace(tzinfo=UTC).timestamp()
+
+
 def history(reader: duckdb.DuckDBPyConnection, asked: AskHistory) -> History:
     """Pulls, the newest first.
 
@@ -62,6 +67,12 @@ def history(reader: duckdb.DuckDBPyConnection, asked: AskHistory) -> History:
         values.append(asked.before)
     if asked.failed:
         conditions.append("outcome = 'failed'")
+    if asked.search:
+        # `contains` knows no wildcards, so whatever is looked for is looked for as it is.
+        conditions.append(
+            "(contains(lower(reference), lower(?)) OR contains(lower(array_to_string(requesters, ' ')), lower(?)))"
+        )
+        values += [asked.search, asked.search]
     where = " AND ".join(conditions) or "true"
     # The newest are found by their positions alone, so that only as many whole rows are read as are shown.
     query = (
@@ -106,6 +117,7 @@ _GROUPS = {
     "registry": "registry",
     "store": "store",
     "day": "strftime(ended_at, '%Y-%m-%d')",
+    "hour": "strftime(ended_at, '%Y-%m-%dT%H:00')",
 }
 
 _PERCENTILES = "[0.5, 0.95, 0.99]"
@@ -145,7 +157,7 @@ def stats(reader: duckdb.DuckDBPyConnection, asked: AskStats) -> Stats:
         sum(fetched_bytes)::DOUBLE AS fetched_bytes, sum(reused_bytes)::DOUBLE AS reused_bytes,
         sum(waited_bytes)::DOUBLE AS waited_bytes, arg_min(took, rank) AS took, arg_min(released, rank) AS released
     FROM (FROM live UNION ALL BY NAME FROM past) GROUP BY name
-    ORDER BY {"name DESC" if asked.by == "day" else "requests DESC, name"} LIMIT ?
+    ORDER BY {"name DESC" if asked.by in ("day", "hour") else "requests DESC, name"} LIMIT ?
     """
     found = rows(reader, query, *values, *rolled_values, asked.limit)
     return Stats(by=asked.by, figures=tuple(_figures(row) for row in found if row["flights"]))

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pullonce.config import BusSettings, SettingInvalid, home, number
+from pullonce.config import BusSettings, SettingInvalid, address, home, number
+from services.ledger.access import is_loopback
 
 HTTP = "127.0.0.1:4280"
 
@@ -22,16 +23,23 @@ class LedgerSettings:
     host: str
     port: int
     """0: any that is free."""
+    token: str
+    """Whoever reads over HTTP must know it; empty: whoever is on this machine may read."""
 
     @staticmethod
     def from_env(environ: Mapping[str, str] = os.environ) -> LedgerSettings:
         """`PULLONCE_HOME` (the file is `ledger/ledger.duckdb` below it), `PULLONCE_LEDGER_MEMORY` (megabytes, default 512),
-        `PULLONCE_LEDGER_HTTP` (host:port, default 127.0.0.1:4280, or any free port of that host where it is taken).
+        `PULLONCE_LEDGER_HTTP` (host:port, default 127.0.0.1:4280, or any free port of that host where it is taken),
+        `PULLONCE_LEDGER_TOKEN` (needed where others than this machine can reach that).
 
         Raises:
             SettingInvalid: one of them cannot be used.
         """
-        host, port = address(environ.get("PULLONCE_LEDGER_HTTP") or HTTP)
+        host, port = address(environ, "PULLONCE_LEDGER_HTTP", HTTP) or ("", 0)
+        token = environ.get("PULLONCE_LEDGER_TOKEN", "")
+        if not token and not is_loopback(host):
+            why = "which others can reach; PULLONCE_LEDGER_TOKEN must say what they have to know"
+            raise SettingInvalid(f"PULLONCE_LEDGER_HTTP is {host}:{port}, {why}")
         megabytes = int(number(environ, "PULLONCE_LEDGER_MEMORY", 512, low=64, high=1 << 20))
         return LedgerSettings(
             bus=BusSettings.from_env("ledger", environ),
@@ -39,12 +47,5 @@ class LedgerSettings:
             memory=f"{megabytes}MB",
             host=host,
             port=port,
+            token=token,
         )
-
-
-def address(text: str) -> tuple[str, int]:
-    """Host and port of `host:port`; raises SettingInvalid."""
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise SettingInvalid(f"PULLONCE_LEDGER_HTTP is {text!r}; expected host:port, such as 127.0.0.1:4280")
-    return host.strip("[]"), int(port)

@@ -1,0 +1,49 @@
+"""Who may read the ledger over HTTP. Pure."""
+
+import base64
+import binascii
+import hmac
+import ipaddress
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on can be reached from this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def authorized(authorization: str, token: str) -> bool:
+    """Whether an `Authorization` header carries the token: as `Bearer`, or as the password of `Basic`, which browsers ask for.
+
+    Sources: RFC 6750, section 2.1; RFC 7617, section 2.
+    """
+    scheme, _, given = authorization.partition(" ")
+    given = given.strip()
+    if scheme.lower() == "basic":
+        try:
+            given = base64.b64decode(given, validate=True).decode().partition(":")[2]
+        except (binascii.Error, UnicodeDecodeError):
+            return False
+    elif scheme.lower() != "bearer":
+        return False
+    return hmac.compare_digest(given.encode(), token.encode())
+
+
+def is_named_plainly(host: str) -> bool:
+    """Whether a `Host` header is an address or `localhost`, not a name that somebody's DNS answers for.
+
+    A page elsewhere whose name is made to lead to this machine (DNS rebinding) is by that name kept from reading what lies
+    open to whoever is on this machine.
+    """
+    name = host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
+    if name.lower() == "localhost":
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
