@@ -69,7 +69,7 @@ ROLES = {
     "fetcher": Role(
         sends=(
             *(PullResolved, PullUnresolved, PullRecorded, PullUnrecorded),
-            *(BlobFetched, BlobFailed, BlobLost, BlobProgress, StoreOpened),
+            *(BlobFetched, BlobFailed, BlobLost, LayerLost, BlobProgress, StoreOpened),
         ),
         receives=(ResolveReference, FetchBlob, RecordImage, *_WITHDRAWN),
     ),
