@@ -1,238 +1,34 @@
 """The command `pullonce`: arguments in, exit code out. Each command loads what it needs only when it runs."""
 
-import argparse
 import os
 import sys
 
-from pullonce import environment
+from pullonce import cli_plain, environment
 from pullonce.errors import BusError, LedgerRefused, PlatformInvalid, PullFailed, PullonceError, PullTimeout, ReferenceInvalid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import NoReturn
-
-    Handler = Callable[[argparse.Namespace], int]
+    from typing import Any, NoReturn
 
 DONE, FAILED, USAGE, NO_SERVICE = 0, 1, 2, 3
 INTERRUPTED = 130
-
-EXIT_CODES = """\
-exit codes:
-  0    done
-  1    failed; the reason is on stderr
-  2    usage: an argument, a reference or a setting cannot be used
-  3    no service answers, or the time given with --timeout passed
-  130  interrupted (a pull that was waited for is withdrawn)
-"""
-
-ENVIRONMENT = """\
-environment:
-  PULLONCE_HOME       where everything lies (default /var/lib/pullonce for root, else $XDG_DATA_HOME/pullonce)
-  PULLONCE_NATS_URL   the bus (default: that of the `pullonce up` of this home)
-  PULLONCE_STORE      the store, where --store does not say (default: default)
-"""
-
-
-class Formatter(argparse.RawDescriptionHelpFormatter):
-    """Help as wide as the terminal lets it be, with the epilogue as it was written."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=32)
-
-
-class Command:
-    """One command: what it is called in help, which function carries it out (`module:name`), and what it accepts."""
-
-    __slots__ = ("fill", "handler", "help")
-
-    def __init__(self, help: str, handler: str, fill: "Callable[[argparse.ArgumentParser], None]") -> None:
-        self.help = help
-        self.handler = handler
-        self.fill = fill
-
-    def parser(self, name: str) -> argparse.ArgumentParser:
-        made = argparse.ArgumentParser(
-            prog=f"pullonce {name}", description=self.help, formatter_class=Formatter, epilog=EXIT_CODES
-        )
-        made.add_argument("--home", metavar="DIR", type=os.path.abspath, help="home directory (default: PULLONCE_HOME)")
-        self.fill(made)
-        return made
-
-
-def _up(up: argparse.ArgumentParser) -> None:
-    up.add_argument("--nats-url", metavar="URL", default="", help="use this NATS server instead of starting one")
-    _store(up)
-    for part in ("coordinators", "fetchers", "unpackers"):
-        up.add_argument(f"--{part}", metavar="N", type=_count, default=1, help=f"how many {part} to run (default 1)")
-    up.add_argument("--no-ledger", dest="ledger", action="store_false", help="keep no history; nothing else needs it")
-    up.add_argument("--temporary", action="store_true", help=argparse.SUPPRESS)
-
-
-def _pull(pull: argparse.ArgumentParser) -> None:
-    pull.add_argument("reference", metavar="REF", help="image reference, such as redis:7 or ghcr.io/owner/app@sha256:…")
-    pull.add_argument("--platform", metavar="OS/ARCH", default="", help="os/arch[/variant] (default: the store's machine)")
-    _store(pull)
-    pull.add_argument("--credential", metavar="NAME", type=_credential, default="", help="a credential that the fetcher knows")
-    pull.add_argument(
-        "--policy", choices=("always", "if-not-present"), default="always",
-        help="ask the registry what the tag names now (always), or only where the image is not there (if-not-present)",
-    )  # fmt: skip
-    pull.add_argument("--no-unpack", dest="unpack", action="store_false", help="fetch only; make no snapshots")
-    pull.add_argument("--timeout", metavar="S", type=_seconds, help="give up waiting after S seconds")
-    pull.add_argument("--json", action="store_true", help="print the ending event as it is")
-    pull.add_argument("-q", "--quiet", action="store_true", help="no progress, even on a terminal")
-
-
-def _images(images: argparse.ArgumentParser) -> None:
-    _store(images)
-    images.add_argument("--json", action="store_true", help="print JSON")
-
-
-def _image(sub: argparse.ArgumentParser) -> None:
-    _store(sub)
-    sub.add_argument("reference", metavar="REF", help="image reference")
-    sub.add_argument("--platform", metavar="OS/ARCH", default="", help="os/arch[/variant], where several are present")
-
-
-def _mounts(mounts: argparse.ArgumentParser) -> None:
-    _image(mounts)
-    mounts.add_argument("--json", action="store_true", help="print JSON")
-
-
-def _mount(mount: argparse.ArgumentParser) -> None:
-    _image(mount)
-    mount.add_argument("directory", metavar="DIR", help="where to mount it")
-
-
-def _umount(umount: argparse.ArgumentParser) -> None:
-    umount.add_argument("directory", metavar="DIR", help="where it is mounted")
-
-
-def _status(status: argparse.ArgumentParser) -> None:
-    status.add_argument("--json", action="store_true", help="print JSON")
-
-
-def _events(events: argparse.ArgumentParser) -> None:
-    events.add_argument("-f", "--follow", action="store_true", help="go on with new ones until interrupted")
-    events.add_argument("--since", metavar="SEQ", type=_count, default=1, help="begin at this sequence number (default 1)")
-    events.add_argument("--json", action="store_true", help="one JSON object a line")
-
-
-def _history(history: argparse.ArgumentParser) -> None:
-    history.add_argument("reference", metavar="REF", nargs="?", default="", help="only pulls of this image")
-    history.add_argument("--failed", action="store_true", help="only pulls that failed")
-    _since(history)
-    _rows(history)
-
-
-def _stats(stats: argparse.ArgumentParser) -> None:
-    stats.add_argument("reference", metavar="REF", nargs="?", default="", help="only pulls of this image")
-    groups = ("all", "image", "registry", "store", "day")
-    stats.add_argument("--by", choices=groups, default="all", help="one row a group (default: all together)")
-    _since(stats)
-    _rows(stats)
-
-
-def _explain(explain: argparse.ArgumentParser) -> None:
-    explain.add_argument("pull", metavar="PULL", help="an image (its latest pull), a flight, or the number of a request")
-    explain.add_argument("--json", action="store_true", help="print JSON")
-
-
-def _sql(sql: argparse.ArgumentParser) -> None:
-    sql.add_argument("query", metavar="QUERY", help="one SELECT over the tables of docs/ledger.md")
-    sql.add_argument("--limit", metavar="N", type=_count, default=1000, help="rows at most (default 1000)")
-    sql.add_argument("--json", action="store_true", help="print JSON")
-
-
-def _ledger(ledger: argparse.ArgumentParser) -> None:
-    ledger.add_argument(
-        "action", choices=("rebuild", "export"),
-        help="rebuild: make the tables anew from the log; export: write them as Parquet on the ledger's machine",
-    )  # fmt: skip
-    ledger.add_argument("--before", metavar="DAY", default="", help="export only what happened before that day")
-    ledger.add_argument("--roll-up", action="store_true", help="then keep of it one row a day, store and image")
-    ledger.add_argument("--json", action="store_true", help="print JSON")
-
-
-def _bus(bus: argparse.ArgumentParser) -> None:
-    bus.add_argument(
-        "action", choices=("init", "setup"),
-        help="init: write a server's configuration and everybody's credentials; setup: make the streams on it",
-    )  # fmt: skip
-    bus.add_argument("directory", metavar="DIR", nargs="?", default="", help="init: where to write; keys that are there stay")
-    bus.add_argument(
-        "--url", default="tls://127.0.0.1:4222",
-        help="init: what everybody is told; tls:// or nats://, several for a cluster (default tls://127.0.0.1:4222)",
-    )  # fmt: skip
-    bus.add_argument(
-        "--store", metavar="NAME", type=_name, action="append", help="init: a store (default: default; repeatable)"
-    )
-    bus.add_argument("--name", action="append", default=[], help="init: further name of the server, for its certificate")
-    bus.add_argument("--at", metavar="DIR", default="", help="init: where the files will lie when used (default: DIR)")
-    bus.add_argument("--data", metavar="DIR", default="", help="init: directory of the server's streams")
-    bus.add_argument(
-        "--monitoring", metavar="HOST:PORT", default="127.0.0.1:8222",
-        help="init: where the server tells of itself by HTTP, nowhere if empty (default 127.0.0.1:8222)",
-    )  # fmt: skip
-    bus.add_argument("--owner", metavar="USER[:GROUP]", default="", help="init: whom the credentials belong to")
-
-
-def _since(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--since", metavar="WHEN", default="", help="from then on: 2h, 3d, 2026-11-24, 2026-11-24T18:00")
-
-
-def _rows(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--limit", metavar="N", type=_count, default=50, help="rows at most (default 50)")
-    sub.add_argument("--json", action="store_true", help="print JSON")
-
-
-def _lifecycle(sub: argparse.ArgumentParser) -> None:
-    _load(f"cli_lifecycle:fill_{sub.prog.split()[-1].removeprefix('un')}")(sub)  # type: ignore[arg-type]  # of a parser
-    _store(sub)
-
-
-def _store(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--store", metavar="NAME", type=_name, default=environment.store(), help="store (default: PULLONCE_STORE)")
-
-
-COMMANDS = {
-    "up": Command("run nats-server and all services in the foreground, until Ctrl-C", "cli_service:up", _up),
-    "ping": Command("exit 0 when every part answers; name what is missing otherwise", "cli_service:ping", _store),
-    "pull": Command("pull an image; joins whoever is pulling it already", "cli_pull:pull", _pull),
-    "images": Command("list the images of a store on this machine", "cli_store:images", _images),
-    "mounts": Command("print the overlay mount of an image's snapshot", "cli_store:mounts", _mounts),
-    "mount": Command("mount an image's snapshot, read-only, on a directory", "cli_store:mount", _mount),
-    "umount": Command("unmount a directory", "cli_store:umount", _umount),
-    "rm": Command("take an image off the list of a store", "cli_lifecycle:rm", _lifecycle),
-    "pin": Command("keep an image, whatever is collected", "cli_lifecycle:pin", _lifecycle),
-    "unpin": Command("let a pinned image go with the others", "cli_lifecycle:unpin", _lifecycle),
-    "gc": Command("remove what no image and no pull needs", "cli_lifecycle:gc", _lifecycle),
-    "verify": Command("read a store again; take out what is damaged", "cli_lifecycle:verify", _lifecycle),
-    "status": Command("show the flights in the air, and what each waits for", "cli_look:status", _status),
-    "events": Command("print the stored events", "cli_look:events", _events),
-    "history": Command("list the pulls there were, the newest first", "cli_ledger:history", _history),
-    "stats": Command("show what was asked for, what it cost and how long it took", "cli_ledger:stats", _stats),
-    "explain": Command("tell where the time of a pull went, ended or not", "cli_ledger:explain", _explain),
-    "sql": Command("ask the ledger anything else, in SQL", "cli_ledger:sql", _sql),
-    "ledger": Command("rebuild the ledger from the log, or export it", "cli_ledger:ledger", _ledger),
-    "bus": Command("configure a NATS server with a user for each role, and make its streams", "cli_bus:bus", _bus),
-}
 
 
 def main(argv: "Sequence[str] | None" = None) -> int:
     """Run one command and return its exit code; whatever goes wrong becomes one clear line on stderr."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] not in COMMANDS:
-        return _without_command(words)
-    # One command's parser, not all: building the others would cost each pull as much as its whole conversation.
-    command = COMMANDS[words[0]]
-    args = command.parser(words[0]).parse_args(words[1:])
+    found = cli_plain.read(words) or _read(words)
+    if found is None:
+        from pullonce.cli_commands import without_command
+
+        return DONE if without_command(words) else USAGE
+    handler, args = found
     if args.home:
         os.environ["PULLONCE_HOME"] = args.home
     args.home = environment.home()
     try:
-        return int(_load(command.handler)(args))
+        return int(_load(handler)(args))
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
@@ -252,26 +48,13 @@ def entry() -> "NoReturn":
     os._exit(code)
 
 
-def _without_command(words: "list[str]") -> int:
-    """Help, the version, or what is wrong."""
-    top = argparse.ArgumentParser(
-        prog="pullonce", formatter_class=Formatter, epilog=f"{EXIT_CODES}\n{ENVIRONMENT}",
-        description="Pull container images once, however many ask for them at once.",
-    )  # fmt: skip
-    top.add_argument("--version", action="store_true", help="print the version and exit")
-    commands = top.add_subparsers(metavar="COMMAND", title="commands (pullonce COMMAND --help tells more)")
-    for name, command in COMMANDS.items():
-        commands.add_parser(name, help=command.help)
-    if top.parse_args(words).version:
-        from pullonce.runtime import version
+def _read(words: "list[str]") -> "tuple[str, Any] | None":
+    from pullonce.cli_commands import read
 
-        print(f"pullonce {version()}")
-        return DONE
-    top.print_help(sys.stderr)
-    return USAGE
+    return read(words)
 
 
-def _load(handler: str) -> "Handler":
+def _load(handler: str) -> "Callable[[Any], int]":
     module, _, name = handler.partition(":")
     # Not importlib: it would cost the light commands a tenth of their start.
     return getattr(__import__(f"pullonce.{module}", fromlist=[name]), name)  # type: ignore[no-any-return]
@@ -297,32 +80,6 @@ def _say(exc: Exception) -> int:
             raise exc
     print(f"pullonce: {exc}", file=sys.stderr)
     return code
-
-
-def _name(text: str) -> str:
-    if text and not (len(text) <= 64 and text.isascii() and all(c.isalnum() or c in "-_" for c in text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not 1 to 64 letters, digits, `-` or `_`")
-    return text
-
-
-def _credential(text: str) -> str:
-    return _name(text) if text else ""
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1e9:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
-    return value
 
 
 if __name__ == "__main__":

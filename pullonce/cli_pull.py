@@ -1,9 +1,7 @@
 """`pullonce pull`: find the bus, or start the embedded default for the time of the pull; wait; say what came of it."""
 
-import argparse
 import os
 import signal
-import socket
 import sys
 
 from pullonce import discovery, environment
@@ -15,10 +13,12 @@ from pullonce.thin_pull import Pull
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from argparse import Namespace
+
     from pullonce.progress_view import ProgressView
 
 
-def pull(args: argparse.Namespace) -> int:
+def pull(args: "Namespace") -> int:
     """Carry out `pullonce pull`."""
     identity = identify(
         args.reference, store=args.store, platform=args.platform, credential=args.credential, policy=args.policy,
@@ -26,7 +26,7 @@ def pull(args: argparse.Namespace) -> int:
     )  # fmt: skip
     wanted = Wanted(
         identity, store=args.store, credential=args.credential, policy=args.policy, unpack=args.unpack,
-        requester=f"pullonce pull, process {os.getpid()} on {socket.gethostname()}"[:128],
+        requester=f"pullonce pull, process {os.getpid()} on {os.uname().nodename}"[:128],
     )  # fmt: skip
     signal.signal(signal.SIGTERM, _interrupt)
     url, users = find_bus(args.home, args.store)
@@ -131,7 +131,7 @@ def _interrupt(number: int, _: object) -> None:
     raise SystemExit(128 + number)
 
 
-def _view(args: argparse.Namespace) -> "ProgressView | None":
+def _view(args: "Namespace") -> "ProgressView | None":
     if args.quiet or args.json or not sys.stderr.isatty():
         return None
     from pullonce.progress_view import ProgressView

@@ -6,7 +6,6 @@ agree on whether to unpack. What differs in spelling only (`redis`, `docker.io/l
 
 from __future__ import annotations
 
-from pullonce.oci import platform as platforms
 from pullonce.oci import reference
 from schemas import subjects
 
@@ -47,7 +46,9 @@ def identify(
     """
     normal = str(reference.parse(text))
     if platform:
-        platform = platforms.normalise(platform)
+        from pullonce.oci.platform import normalise  # few requests name one, and a light client feels every import
+
+        platform = normalise(platform)
     flight = subjects.flight_of(
         store=store, reference=normal, platform=platform, credential=credential, policy=policy, unpack=unpack
     )

@@ -7,10 +7,10 @@ credentials. Everything else is the full client's work: `Unsupported` says so, a
 Source: the NATS client protocol, https://docs.nats.io/reference/reference-protocols/nats-protocol.
 """
 
+import _socket  # Python's `socket` is made of it; loading that, with its enums and selectors, costs a tenth of a light client.
 import json
 import os
 import select
-import socket
 import time
 
 from pullonce.errors import BusUnavailable, BusUnsuitable
@@ -65,6 +65,21 @@ def address(url: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def _connected(host: str, port: int, timeout: float) -> _socket.socket:
+    """A connection to the first address of a host that answers; raises OSError."""
+    failure: OSError | None = None
+    for family, kind, protocol, _, place in _socket.getaddrinfo(host, port, 0, _socket.SOCK_STREAM):
+        made = _socket.socket(family, kind, protocol)
+        try:
+            made.settimeout(timeout)
+            made.connect(place)
+            return made
+        except OSError as exc:
+            made.close()
+            failure = exc
+    raise failure or OSError(f"{host} has no address")
+
+
 class Connection:
     """One connection. Whatever is subscribed and published is collected and sent with the next `receive` or `flush`.
 
@@ -93,8 +108,8 @@ class Connection:
         self.inbox = f"_INBOX.{os.urandom(11).hex()}"
         """Prefix for the reply subjects of this connection."""
         try:
-            self._socket = socket.create_connection(address(url), timeout=timeout)
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._socket = _connected(*address(url), timeout)
+            self._socket.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
             self._greet(time.monotonic() + timeout)
         except (OSError, ConnectionLost) as exc:
             raise BusUnavailable(f"no NATS server answers at {url}: {exc}") from exc
@@ -195,7 +210,7 @@ class Connection:
             Woken: `wake` became readable. Nothing was read, so nothing is lost, which an exception out of a signal handler
                 could not promise.
         """
-        files: list[socket.socket | int] = [self._socket] if self.wake is None else [self._socket, self.wake]
+        files: list[_socket.socket | int] = [self._socket] if self.wake is None else [self._socket, self.wake]
         left = deadline - time.monotonic()
         readable = select.select(files, [], [], max(left, 0.0) if left < _FOREVER else None)[0]
         if self.wake in readable:

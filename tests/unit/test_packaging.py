@@ -86,10 +86,10 @@ def test_scripts_are_plain_shell(script: str) -> None:
 
 
 def test_the_readme_tells_the_exit_codes_and_settings() -> None:
-    from pullonce import cli
+    from pullonce import cli, cli_commands
 
     readme = (ROOT / "README.md").read_text()
     for code in (cli.DONE, cli.FAILED, cli.USAGE, cli.NO_SERVICE, cli.INTERRUPTED):
         assert f"| {code} |" in readme
-    for variable in re.findall(r"PULLONCE_[A-Z_]+", cli.ENVIRONMENT):
+    for variable in re.findall(r"PULLONCE_[A-Z_]+", cli_commands.ENVIRONMENT):
         assert f"`{variable}`" in readme
