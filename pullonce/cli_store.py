@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import shlex
+from contextlib import nullcontext
 from pathlib import Path
 
 import msgspec
@@ -52,7 +53,9 @@ def mounts(args: argparse.Namespace) -> int:
 def mount(args: argparse.Namespace) -> int:
     """Carry out `pullonce mount`."""
     target = Path(args.directory)
-    mount_overlay(_overlay(args), target)
+    # Under the lock of the store: a collector sees the mount, or this finds the image gone.
+    with Images(_root(args)).hold() if _root(args).is_dir() else nullcontext():
+        mount_overlay(_overlay(args), target)
     return 0
 
 

@@ -257,8 +257,9 @@ def test_every_reference_of_the_document_leads_somewhere() -> None:
 
 def test_every_message_is_sent_by_one_part_and_read_by_another() -> None:
     sent = [cls for role in ROLES.values() for cls in role.sends]
-    # A worker and a coordinator may both say that an order has failed: the one tried, the other withdrew it.
-    assert Counter(sent) == Counter([*MESSAGES.values(), events.BlobFailed, events.LayerFailed])
+    # A worker and a coordinator may both say that an order has failed: the one tried, the other withdrew it. That a layer is
+    # lost, a fetcher may say too: whoever lists an image looks for it.
+    assert Counter(sent) == Counter([*MESSAGES.values(), events.BlobFailed, events.LayerFailed, events.LayerLost])
     assert {cls for role in ROLES.values() for cls in role.receives} == set(MESSAGES.values())
 
 
