@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,13 @@ def _identity(path: str) -> Identity:
         raise BusUnsuitable(f"PULLONCE_NATS_CREDS: {exc}") from exc
 
 
+def _quiet(record: logging.LogRecord) -> bool:
+    """nats-py keeps a plain connection half open at its end; over TLS asyncio complains of that, each time, and is right."""
+    return not record.getMessage().startswith("returning true from eof_received()")
+
+
 def _tls(settings: BusSettings) -> ssl.SSLContext:
+    logging.getLogger("asyncio").addFilter(_quiet)
     try:
         context = ssl.create_default_context(cafile=settings.ca or None)
         if settings.cert:

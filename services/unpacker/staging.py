@@ -49,6 +49,8 @@ class Staging:
         self._count = 0
         self._boot = boot_id()
         self._rubbish: asyncio.Queue[Path] = asyncio.Queue()
+        self._group = -1
+        """Who beside us may look whether a snapshot is there: the store's own group, where the store is somebody else's."""
         self.opaque = b"trusted.overlay.opaque"
         """The attribute by which this process marks opaque directories."""
 
@@ -58,6 +60,7 @@ class Staging:
         with disk_errors(self._place):
             for path in self._directories:
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._group = _foreign_group(self._root)
             self._place.mkdir(mode=0o700)
             self._lock = os.open(self._place, _DIRECTORY)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -103,6 +106,9 @@ class Staging:
                     link.symlink_to(Path("..", "snapshots", target.name, "fs"))
                 except FileExistsError:
                     pass
+            if self._group >= 0:
+                os.chown(draft.snapshot, -1, self._group)
+                draft.snapshot.chmod(0o710)
             reach("snapshot.made")
             while True:
                 try:
@@ -140,6 +146,12 @@ class Staging:
         except FileNotFoundError:
             return
         self.discard(place)
+
+
+def _foreign_group(root: Path) -> int:
+    """Group of a store that belongs to another user, a fetcher without privileges say; -1 where it is our own."""
+    status = root.stat()
+    return -1 if status.st_uid == os.geteuid() else status.st_gid
 
 
 def _forbid_inheritance(directory: int) -> None:

@@ -86,7 +86,7 @@ async def test_twenty_pulls_from_outside_cost_the_registry_one(stack: Stack) -> 
     before = stack.asked(name)
     async with requester(stack) as asking:
         endings = await pull(asking, reference)
-    assert {ending["type"] for ending in endings} == {"pull.completed"}
+    assert {ending["type"] for ending in endings} == {"pull.completed"}, endings[0]
     assert len({ending["image_id"] for ending in endings}) == 1
     assert endings[0]["sharing"]["fetched"] == 4 and endings[0]["sharing"]["unpacked"] == 4
     asked = stack.asked(name) - before
