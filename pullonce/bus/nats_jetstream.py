@@ -109,23 +109,30 @@ async def store(link: Link, subject: str, body: bytes, headers: Headers) -> Ack:
         Refused: the server refused the last attempt; its `unclear` says whether an earlier one may have been stored.
         BusClosed: the link ended.
     """
-    unclear = told = False
+    unclear = False
     while True:
         try:
-            return await _store_once(link, subject, body, headers)
+            ack = await _store_once(link, subject, body, headers)
+            link.refusing.discard(subject.partition(".")[0])
+            return ack
         except Refused as exc:
             exc.unclear = unclear
             raise
         except Unclear as exc:
-            if unclear and link.connected and not told:  # a stream whose disk is full falls silent
-                log.warning("nothing is stored on %s at the moment (%s): trying on", subject, exc)
-                told = True
+            if unclear and link.connected:  # a stream whose disk is full falls silent
+                _say_once(link, subject, exc)
             unclear = True
         except Unheard as exc:
-            if not told:
-                log.warning("nothing can be stored on %s at the moment (%s): trying on", subject, exc)
-                told = True
+            _say_once(link, subject, exc)
             await asyncio.sleep(RETRY_PAUSE)
+
+
+def _say_once(link: Link, subject: str, error: Exception) -> None:
+    """Say that writes have to wait; once until one gets through, however many of them wait."""
+    kind = subject.partition(".")[0]
+    if kind not in link.refusing:
+        link.refusing.add(kind)
+        log.warning("nothing can be stored on %s at the moment (%s): trying on", subject, error)
 
 
 async def _store_once(link: Link, subject: str, body: bytes, headers: Headers) -> Ack:

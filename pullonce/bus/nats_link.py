@@ -56,6 +56,8 @@ class Link:
         self._refused = asyncio.get_running_loop().create_future()
         self._closing = False
         self.on_reconnect: list[Callable[[], None]] = []
+        self.refusing: set[str] = set()
+        """First tokens of the subjects that nothing could be stored on lately."""
 
     # -- life ----------------------------------------------------------------------------------------------------------
 

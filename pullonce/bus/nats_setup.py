@@ -147,7 +147,18 @@ async def _prepare_stream(link: Link, name: str, replicas: int) -> None:
     if missing := sorted(set(wanted["subjects"]) - set(existing["subjects"])):
         log.info("stream %s gains the subjects %s", name, missing)
         existing["subjects"] = [*existing["subjects"], *missing]
-        await _call(link, f"STREAM.UPDATE.{name}", existing)
+        existing = await _call(link, f"STREAM.UPDATE.{name}", existing)
+    if existing["num_replicas"] < replicas:  # whoever made it, a client perhaps, had not been told
+        await _copy(link, name, existing, replicas)
+
+
+async def _copy(link: Link, name: str, existing: dict[str, Any], replicas: int) -> None:
+    """Have a stream kept more often. It serves as it is, so a cluster that cannot do that now is no reason to stop."""
+    try:
+        await _call(link, f"STREAM.UPDATE.{name}", {**existing, "num_replicas": replicas})
+        log.info("stream %s is kept %d times from now on", name, replicas)
+    except Refused as exc:
+        log.warning("stream %s is kept %d times, not %d: %s", name, existing["num_replicas"], replicas, exc)
 
 
 def _beginning(name: str) -> dict[str, int]:

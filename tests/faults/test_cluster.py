@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from pullonce.bus.nats import connect as connect_bus
+from pullonce.bus.nats_setup import STREAMS
 from pullonce.client import connect
+from pullonce.config import BusSettings
+from schemas.events import StoreOpened
 from schemas.subjects import EVENTS_STREAM, ORDERS_STREAM
 from tests.support.chaos import Crew
 from tests.support.chaos_check import damage, judge, picture, read_on, stack, trees
@@ -20,6 +24,18 @@ LIMIT = 100
 ROUNDS = 3
 PULLS = 25
 """A round."""
+
+
+async def test_a_stream_that_somebody_made_with_one_copy_gets_the_others(tmp_path: Path) -> None:
+    """A client that comes before the services makes the streams, and does not know how often they are to be kept."""
+    with Cluster(tmp_path / "nats") as cluster:
+        async with connect(cluster.url, patience=LIMIT):
+            pass
+        settings = BusSettings(url=cluster.url, name="a service", replicas=3)
+        async with connect_bus(settings, patience=LIMIT) as bus:
+            await bus.log.append(StoreOpened(incarnation="x"))
+            await cluster.settled(*STREAMS)
+            assert await bus.log.last_sequence() == 1
 
 
 @pytest.mark.timeout(2 * LIMIT)
@@ -36,6 +52,7 @@ async def test_leaders_die_and_pulls_go_on(registry: RegistryServer, tmp_path: P
         async with connect(cluster.url, patience=LIMIT) as client:
             for number, reference in enumerate(map(line.reference, behind)):
                 pulls = [asyncio.ensure_future(client.pull(reference, timeout=LIMIT)) for _ in range(PULLS)]
+                await cluster.settled(*STREAMS)
                 stream = (EVENTS_STREAM, ORDERS_STREAM)[number % 2]
                 leader = cluster.servers[await cluster.leader(stream)]
                 leader.kill()

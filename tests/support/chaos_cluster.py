@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import nats
 
@@ -47,7 +49,21 @@ class Cluster:
             thread.join()
 
     async def leader(self, stream: str) -> str:
-        """Name of the server that leads a stream of three copies, as soon as there is one."""
+        """Name of the server that leads a stream, as soon as there is one."""
+        return str((await self._until(stream, lambda cluster: bool(cluster.get("leader"))))["leader"])
+
+    async def settled(self, *streams: str) -> None:
+        """Return when every server has all of these streams: then any one may die."""
+
+        def whole(cluster: dict[str, Any]) -> bool:
+            copies = [copy for copy in cluster.get("replicas", ()) if copy["current"] and not copy.get("offline")]
+            return bool(cluster.get("leader")) and len(copies) + 1 == len(self.servers)
+
+        for stream in streams:
+            await self._until(stream, whole)
+
+    async def _until(self, stream: str, true: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """What the cluster says of a stream, as soon as it is what is waited for."""
         async with asyncio.timeout(ENOUGH):
             client = await nats.connect(self.url.split(","), max_reconnect_attempts=-1, reconnect_time_wait=0.1)
             try:
@@ -56,9 +72,9 @@ class Cluster:
                         answer = json.loads((await client.request(f"$JS.API.STREAM.INFO.{stream}", b"", timeout=1)).data)
                     except (nats.errors.TimeoutError, nats.errors.NoRespondersError):
                         continue
-                    if leader := answer.get("cluster", {}).get("leader"):
-                        assert answer["config"]["num_replicas"] == len(self.servers)
-                        return str(leader)
+                    cluster: dict[str, Any] = answer.get("cluster", {})
+                    if true(cluster):
+                        return cluster
                     await asyncio.sleep(0.1)
             finally:
                 await client.close()

@@ -97,9 +97,10 @@ class NatsServer:
         shutil.rmtree(self._streams)
 
     def pause(self) -> None:
-        """SIGSTOP: connected but dumb, until `resume`."""
+        """SIGSTOP: connected but dumb, until `resume`. Returns when all its threads stand still."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
 
     def resume(self) -> None:
         assert self._process is not None
