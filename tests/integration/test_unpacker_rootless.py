@@ -141,10 +141,6 @@ print(*sorted(path.name for path in (root / "m/opt").iterdir()))
 """
 
 
-if __name__ == "__main__":
-    print(json.dumps(unpack_here(Path(sys.argv[1]))))
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can unpack into the store of another user")
 def test_whoever_owns_the_store_sees_what_root_unpacked_there(ordinary: Ordinary) -> None:
     store = ordinary.place / "store"
@@ -152,7 +148,12 @@ def test_whoever_owns_the_store_sees_what_root_unpacked_there(ordinary: Ordinary
     os.chown(store, NOBODY, NOBODY)
     chain = unpack_here(store)["chain"]
     assert isinstance(chain, list)
-    look = f"from pullonce.snapshots import Snapshots; from pathlib import Path; print(Snapshots(Path({str(store)!r})).has({chain[-1]!r}))"
+    imports = "from pathlib import Path; from pullonce.snapshots import Snapshots"
+    look = f"{imports}; print(Snapshots(Path({str(store)!r})).has({chain[-1]!r}))"
     assert ordinary.run(ordinary.python, "-c", look).stdout == "True\n"
     directory = Snapshots(store).directory(chain[-1])
     assert stat.S_IMODE(directory.stat().st_mode) == 0o710 and directory.stat().st_uid == 0
+
+
+if __name__ == "__main__":
+    print(json.dumps(unpack_here(Path(sys.argv[1]))))
