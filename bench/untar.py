@@ -18,12 +18,13 @@ import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from bench.tools.disk import fresh_disk
 from pullonce.bus.memory import MemoryBus
 from pullonce.content import open_store
 from pullonce.oci.digest import chain_ids
@@ -35,23 +36,6 @@ from services.unpacker.messages import Limits
 from services.unpacker.rights import Rights
 from services.unpacker.service import unpacking
 from services.unpacker.tar import Archive
-
-SIZE = "4G"
-
-
-@contextmanager
-def fresh_ext4() -> Iterator[Path]:
-    """A new, empty ext4 with a journal."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as memory, tempfile.TemporaryDirectory() as place:
-        image = Path(memory) / "ext4"
-        subprocess.run(["truncate", "-s", SIZE, image], check=True)
-        options = ["-i", "16384", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0"]
-        subprocess.run(["mkfs.ext4", "-q", "-F", *options, image], check=True)
-        subprocess.run(["mount", "-o", "loop", image, place], check=True)
-        try:
-            yield Path(place)
-        finally:
-            subprocess.run(["umount", place], check=True)
 
 
 def run_ours(tar: str, target: str) -> None:
@@ -134,7 +118,7 @@ def compare(cases: dict[str, Callable[[Path], tuple[float, float]]], repetitions
     results: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
     for _ in range(repetitions):
         for name, case in cases.items():
-            with fresh_ext4() as place:
+            with fresh_disk() as place:
                 results[name].append(case(place))
     print(f"{'':24} {'wall min':>9} {'median':>7} {'CPU min':>8} {'median':>7}   seconds, {repetitions} runs")
     for name, runs in results.items():
