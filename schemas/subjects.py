@@ -18,9 +18,26 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
     from schemas.events import Event, PullRequested
     from schemas.orders import Order
     from schemas.progress import Progress
+
+
+def _light_sha256() -> Callable[[bytes], Any]:
+    """SHA-256, not from hashlib where it can be helped: that loads OpenSSL, an eighth of a light client's time."""
+    for module in ("_sha2", "_sha256", "hashlib"):  # Python 3.12, 3.11, any
+        try:
+            made: Callable[[bytes], Any] = __import__(module).sha256
+        except ImportError:
+            continue
+        return made
+    raise ImportError("hashlib")
+
+
+_sha256 = _light_sha256()
 
 EVENTS_STREAM = "EVENTS"
 ORDERS_STREAM = "ORDERS"
@@ -79,17 +96,7 @@ def flight_of(*, store: str, reference: str, platform: str, credential: str, pol
     collision; subjects carry the store and the image in clear beside it.
     """
     key = "\n".join((store, reference, platform, credential, policy, "unpack" if unpack else "fetch"))
-    return _sha256(key.encode())[:16]
-
-
-def _sha256(content: bytes) -> str:
-    """64 hex digits. Not from hashlib where it can be helped: that loads OpenSSL, an eighth of a light client's time."""
-    for module in ("_sha2", "_sha256", "hashlib"):  # Python 3.12, 3.11, any
-        try:
-            return str(__import__(module).sha256(content).hexdigest())
-        except ImportError:
-            continue
-    raise ImportError("hashlib")
+    return str(_sha256(key.encode()).hexdigest()[:16])
 
 
 def pull_subject(verbed: str, store: str, reference: str, flight: str) -> str:
