@@ -44,12 +44,16 @@ def ping(args: argparse.Namespace) -> int:
     except BusUnavailable as exc:
         raise ServicesMissing(f"missing: the bus ({exc})") from None
     for pong in sorted(pongs, key=lambda pong: (pong.service, pong.store, pong.pid)):
-        print(
-            f"{pong.service:<12} {pong.store or '-':<12} process {pong.pid}{' on ' + pong.host if pong.host else ''}, version {pong.version}"
-        )
+        where = f" on {pong.host}" if pong.host else ""
+        print(f"{pong.service:<12} {pong.store or '-':<12} process {pong.pid}{where}, version {pong.version}{_told(pong)}")
     if missing := missing_parts(_present(pongs), args.store):
         raise ServicesMissing(f"missing: {', '.join(missing)}")
     return 0
+
+
+def _told(pong: Pong) -> str:
+    """Where it answers over HTTP."""
+    return "".join(f", {name} {pong.details[name]}" for name in ("http", "metrics") if name in pong.details)
 
 
 async def _ping(store: str) -> list[Pong]:

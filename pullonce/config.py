@@ -69,7 +69,7 @@ class BusSettings:
             cert=environ.get("PULLONCE_NATS_CERT", ""),
             key=environ.get("PULLONCE_NATS_KEY", ""),
             inbox=environ.get("PULLONCE_NATS_INBOX") or "_INBOX",
-            setup=_yes(environ, "PULLONCE_NATS_SETUP"),
+            setup=yes(environ, "PULLONCE_NATS_SETUP"),
         )
 
 
@@ -89,8 +89,9 @@ class StoreSettings:
         return StoreSettings(name=name, root=store_root(home(environ), name))
 
 
-def _yes(environ: Mapping[str, str], key: str) -> bool:
-    text = environ.get(key) or "yes"
+def yes(environ: Mapping[str, str], key: str, *, default: bool = True) -> bool:
+    """`yes` or `no` from the environment; raises SettingInvalid for anything else."""
+    text = environ.get(key) or ("yes" if default else "no")
     if text not in ("yes", "no"):
         raise SettingInvalid(f"{key} is {text!r}; expected yes or no")
     return text == "yes"

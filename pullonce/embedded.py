@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from pullonce import discovery, environment
-from pullonce.config import BusSettings, store_root
+from pullonce.config import BusSettings, metrics_address, store_root
 from pullonce.errors import PullonceError
 from pullonce.nats_server import choose_port, configuration, find_nats_server, log_taker
 from pullonce.supervisor import Part, running
@@ -165,6 +165,7 @@ def services(settings: UpSettings, url: str, *, keep: int) -> list[Part]:
         "PULLONCE_HOME": str(settings.home),
         "PULLONCE_STORE": settings.store,
         "PULLONCE_NATS_URL": url,
+        **_metrics(settings),
     }
     counts = {"coordinator": settings.coordinators, "fetcher": settings.fetchers, "unpacker": settings.unpackers}
     parts = [
@@ -177,6 +178,13 @@ def services(settings: UpSettings, url: str, *, keep: int) -> list[Part]:
         ledger.ready = True  # however often it dies, that is no reason for the others to end
         parts.append(ledger)
     return parts
+
+
+def _metrics(settings: UpSettings) -> dict[str, str]:
+    """Where the parts show their metrics: each on a free port, which its answer to a ping tells. One that serves a single pull
+    is gone before anybody could read them."""
+    host, _ = metrics_address() or ("127.0.0.1", 0)
+    return {"PULLONCE_METRICS_ADDRESS": "" if settings.temporary else f"{f'[{host}]' if ':' in host else host}:0"}
 
 
 async def until_ready(url: str, parts: list[Part], within: float = READY_WITHIN) -> None:

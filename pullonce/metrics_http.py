@@ -11,7 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from http import HTTPStatus
 
-from pullonce.config import metrics_address
+from pullonce.config import SettingInvalid, metrics_address
 from pullonce.metrics import Meter
 
 log = logging.getLogger(__name__)
@@ -43,8 +43,7 @@ async def telling(meter: Meter) -> AsyncIterator[Health]:
     """Serve a process's metrics and health for as long as the block lasts; nothing, where no address is configured.
 
     Raises:
-        SettingInvalid: the address is none.
-        OSError: it cannot be listened on.
+        SettingInvalid: the address is none, or cannot be listened on.
     """
     health, configured = Health(), metrics_address()
     if configured is None:
@@ -61,7 +60,10 @@ async def telling(meter: Meter) -> AsyncIterator[Health]:
         finally:
             writer.close()
 
-    server = await asyncio.start_server(serve, *configured, limit=_LONGEST)
+    try:
+        server = await asyncio.start_server(serve, *configured, limit=_LONGEST)
+    except OSError as exc:
+        raise SettingInvalid(f"PULLONCE_METRICS_ADDRESS cannot be listened on: {exc.strerror or exc}") from exc
     host, port = server.sockets[0].getsockname()[:2]
     health.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     log.info("metrics are served", extra={"metrics": f"{health.address}/metrics"})

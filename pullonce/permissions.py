@@ -69,16 +69,21 @@ def _subject(message: type[Message], scope: str) -> str:
     return f"{kind}.{scope}.>" if scope else f"{kind}.>"
 
 
+def _question(subject: str, scope: str) -> str:
+    """The subject of a question, of one store or of all."""
+    return subject.format(store=scope or "*")
+
+
 def _said(role: Role, scope: str) -> list[str]:
     said = list(dict.fromkeys(_subject(each, scope) for each in role.sends))
     if "pull.requested.>" in said:
         said.append("pull.requested")  # from any NATS client, with nothing but a reference
-    return [*said, *role.asks, *([subjects.HERE_SUBJECT] if role.answers else [])]
+    return [*said, *(_question(each, scope) for each in role.asks), *([subjects.HERE_SUBJECT] if role.answers else [])]
 
 
 def _heard(name: str, role: Role, scope: str) -> list[str]:
     """Core messages. What is read by a consumer arrives in the inbox."""
-    heard = list(role.answers)
+    heard = [_question(each, scope) for each in role.answers]
     if name == "ledger":
         heard.append(subjects.LEDGER_SUBJECT)
     if name == "client":

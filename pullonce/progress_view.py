@@ -41,7 +41,7 @@ def _amount(count: int) -> str:
 class ProgressView:
     """The layers of one image and where each stands.
 
-    `take` accepts the JSON objects of `pull.resolved`, `blob.progress`, `layer.progress`, `blob.fetched` and
+    `take` accepts the JSON objects of `pull.resolved`, `progress.now`, `blob.progress`, `layer.progress`, `blob.fetched` and
     `layer.unpacked`; what concerns other images is passed over.
     """
 
@@ -56,6 +56,8 @@ class ProgressView:
     def take(self, fields: "dict[str, object]") -> None:
         """Take in one message; draws if it is time."""
         match fields.get("type"):
+            case "progress.now":
+                self._take_all(fields.get("works"))
             case "pull.resolved":
                 self._resolved(fields)
             case "blob.progress":
@@ -72,6 +74,12 @@ class ProgressView:
     def close(self) -> None:
         """Leave the last state on the screen."""
         self._draw(now=True)
+
+    def _take_all(self, works: object) -> None:
+        """Where everything stands, for who comes late."""
+        for work in works if isinstance(works, list) else ():
+            if work.get("type") != "progress.now":
+                self.take(work)
 
     def _resolved(self, fields: "dict[str, object]") -> None:
         layers = fields.get("layers")

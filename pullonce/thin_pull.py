@@ -133,6 +133,8 @@ class Pull:
         self._looks = link.subscribe(f"{link.inbox}.last")
         self._pongs = link.subscribe(f"{link.inbox}.pong")
         if self._watch:
+            link.subscribe(f"{link.inbox}.now")
+        if self._watch:
             for subject in self._tidings():
                 link.subscribe(subject)
         now = time.monotonic()
@@ -213,8 +215,17 @@ class Pull:
         if ending.fields.get("type") == "pull.resolved":
             if self._watch:
                 self._watch(message)
+                self._ask_how_far(ending.fields)
         elif self._best is None or ending.covers > self._best.covers:
             self._best = ending
+
+    def _ask_how_far(self, resolved: "dict[str, object]") -> None:
+        """Who joins in the air has missed what was said of the layers so far, and of those that were finished before."""
+        layers = resolved.get("layers")
+        names = [each.get("chain_id") for each in layers] if isinstance(layers, list) else []
+        names += [each["blob"]["digest"] for each in layers] if isinstance(layers, list) else []
+        subject, link = subjects.progress_now_subject(self._wanted.store), self._connection
+        link.publish(subject, json.dumps([name for name in names if name]).encode(), reply=f"{link.inbox}.now")
 
     def _confirmed(self, message: Message) -> None:
         if message.status:

@@ -18,6 +18,8 @@ from schemas import events, progress, subjects
 
 LOOK = 30.0
 """Seconds of waiting after which the last stored ending is looked at again."""
+PRESENT = 1.0
+"""Seconds that workers have to say how far they are, to who joins in the air."""
 LEAVE = 2.0
 """Seconds that withdrawing a request may hold up the end of a client."""
 
@@ -151,7 +153,19 @@ class Flights:
         recorded = await self._bus.log.last(subject)  # who joins in the air has missed it
         if recorded and isinstance(recorded.event, events.PullResolved):
             resolved(recorded.event)
+            self._spawn(self._ask_how_far(store, tuple(known), tell))
         return listening
+
+    async def _ask_how_far(self, store: str, names: tuple[str, ...], tell: Callable[[Tidings], None]) -> None:
+        """Where everything stands by now, the layers that were finished before we listened included."""
+
+        def take(body: bytes) -> None:
+            with contextlib.suppress(msgspec.MsgspecError):
+                for word in progress.decode_now(body).works:
+                    tell(word)
+
+        question = msgspec.json.encode(names)
+        await self._bus.signals.gather(subjects.progress_now_subject(store), question, timeout=PRESENT, take=take)
 
     def _spawn(self, work: object) -> None:
         task = asyncio.ensure_future(_quietly(work))

@@ -99,9 +99,12 @@ def _channels() -> dict[str, Json]:
     )
     channels[_HERE]["messages"]["answer"] = _ref("components", "messages", answer_kind(subjects.PING_SUBJECT))
     for subject in QUESTIONS:
-        channels[subject] = _channel(subject, "Core NATS request; the question has an empty body.")
+        names = {"type": ["array", "null"], "items": {"type": "string"}}
+        named = subject == subjects.PROGRESS_NOW_SUBJECT
+        body = "may name digests and ChainIDs" if named else "has an empty body"
+        channels[subject] = _channel(subject, f"Core NATS request; the question {body}.")
         channels[subject]["messages"] = {
-            "question": {"name": f"{subject}.question", "payload": {"type": "null"}},
+            "question": {"name": f"{subject}.question", "payload": names if named else {"type": "null"}},
             "answer": _ref("components", "messages", answer_kind(subject)),
         }
     return channels

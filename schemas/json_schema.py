@@ -30,7 +30,7 @@ def file_name(kind: str) -> str:
 
 def answer_kind(subject: str) -> str:
     """What the answer to a question is called among the messages: `pullonce.ping.answer`."""
-    return f"{subject}.answer"
+    return f"{subject.replace('.{store}', '')}.answer"
 
 
 def json_schema(kind: str, cls: type[Struct]) -> dict[str, Json]:

@@ -156,7 +156,7 @@ class Figures(Struct, frozen=True, kw_only=True):
 
 
 class Stats(Answer, frozen=True, kw_only=True, tag="stats"):
-    """Figures by group, the busiest first; days and hours from the newest back. What was rolled up lies at the start of its day."""
+    """Figures by group, the busiest first; days and hours from the newest back, what was rolled up at the start of its day."""
 
     by: str
     figures: tuple[Figures, ...] = ()

@@ -41,6 +41,27 @@ class LayerProgress(Progress, frozen=True, kw_only=True, tag="layer.progress"):
     state: Literal["waiting", "unpacking", "committed", "retrying", "aborted"] = "unpacking"
 
 
+class ProgressNow(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="progress.now", tag_field="type"):
+    """The answer of one worker to `progress.now.<store>`: where the work stands that was asked about."""
+
+    store: str = "default"
+    works: tuple[BlobProgress | LayerProgress, ...] = ()
+
+
+_now: msgspec.json.Decoder[ProgressNow] = msgspec.json.Decoder(ProgressNow)
+_names: msgspec.json.Decoder[tuple[str, ...]] = msgspec.json.Decoder(tuple[str, ...])
+
+
+def decode_now(body: bytes) -> ProgressNow:
+    """Read such an answer; raises msgspec.MsgspecError where it is none."""
+    return _now.decode(body)
+
+
+def names_of(body: bytes) -> tuple[str, ...]:
+    """Read such a question: digests and ChainIDs; none, where everything is meant. Raises msgspec.MsgspecError."""
+    return _names.decode(body) if body else ()
+
+
 _decoder: msgspec.json.Decoder[BlobProgress | LayerProgress] = msgspec.json.Decoder(BlobProgress | LayerProgress)
 
 

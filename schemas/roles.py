@@ -25,14 +25,20 @@ from schemas.events import (
     StoreOpened,
 )
 from schemas.orders import ORDERS, FetchBlob, Order, RecordImage, ResolveReference, UnpackLayer
-from schemas.progress import BlobProgress, LayerProgress, Progress
+from schemas.progress import BlobProgress, LayerProgress, Progress, ProgressNow
 from schemas.status import Pong, Status
 
 Message = Event | Order | Progress
 """Whatever is published and has a type."""
 
-QUESTIONS: dict[str, type[Pong | Status]] = {subjects.PING_SUBJECT: Pong, subjects.STATUS_SUBJECT: Status}
-"""Requests over core NATS, with an empty body: subject → what is answered."""
+QUESTIONS: dict[str, type[Pong | Status | ProgressNow]] = {
+    subjects.PING_SUBJECT: Pong,
+    subjects.STATUS_SUBJECT: Status,
+    subjects.PROGRESS_NOW_SUBJECT: ProgressNow,
+}
+"""Requests over core NATS: subject → what is answered. Their bodies are empty; only the one for progress may name works."""
+
+_OF_WORKERS = (subjects.PING_SUBJECT, subjects.PROGRESS_NOW_SUBJECT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +69,7 @@ ROLES = {
         # An order that nobody waits for any more comes to nothing: that is a failure too, and the coordinator says it.
         sends=(BlobClaimed, LayerClaimed, PullCompleted, PullFailed, BlobFailed, LayerFailed, *ORDERS.values()),
         receives=tuple(EVENTS.values()),
-        answers=tuple(QUESTIONS),
+        answers=(subjects.PING_SUBJECT, subjects.STATUS_SUBJECT),
         folds=True,
     ),
     "fetcher": Role(
@@ -72,11 +78,18 @@ ROLES = {
             *(BlobFetched, BlobFailed, BlobLost, LayerLost, BlobProgress, StoreOpened),
         ),
         receives=(ResolveReference, FetchBlob, RecordImage, *_WITHDRAWN),
+        answers=_OF_WORKERS,
     ),
     "unpacker": Role(
         sends=(LayerUnpacked, LayerFailed, LayerLost, LayerProgress),
         receives=(UnpackLayer, BlobProgress, *_NEWS),
+        answers=_OF_WORKERS,
     ),
-    "ledger": Role(sends=(), receives=(*EVENTS.values(), BlobProgress, LayerProgress), folds=True),
+    "ledger": Role(
+        sends=(),
+        receives=(*EVENTS.values(), BlobProgress, LayerProgress),
+        asks=(subjects.PING_SUBJECT, subjects.PROGRESS_NOW_SUBJECT),
+        folds=True,
+    ),
 }
 """By name. Whoever else reads the log (a dashboard) changes nothing for these."""

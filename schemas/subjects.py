@@ -9,7 +9,8 @@ Imports nothing heavy: the command line computes its subjects here without loadi
              unpack.layer.<store>.<chain>.<revision>          record.image.<store>.<flight>.<revision>
     claims   resolve.<store>.<flight>.<opened>                record.<store>.<flight>.<opened>
              blob.<store>.<digest>   layer.<store>.<chain>
-    core     progress.<store>.<digest or chain>               pullonce.here   pullonce.ping   coordinator.status (`status.py`)
+    core     progress.<store>.<digest or chain>               progress.now.<store>
+             pullonce.here   pullonce.ping   coordinator.status (`status.py`)
 
 Digests and ChainIDs are written `sha256-<hex>`: a KV key may hold no colon.
 """
@@ -50,6 +51,7 @@ PARKED_SUBJECTS = ("parked.>",)
 PING_SUBJECT = "pullonce.ping"
 HERE_SUBJECT = "pullonce.here"
 STATUS_SUBJECT = "coordinator.status"
+PROGRESS_NOW_SUBJECT = "progress.now.{store}"
 LEDGER_SUBJECT = "ledger.query"
 
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789:/_@-")
@@ -226,6 +228,11 @@ def progress_subject(progress: Progress) -> str:
 def progress_filter(store: str) -> str:
     """All progress of one store."""
     return f"progress.{store}.*"
+
+
+def progress_now_subject(store: str) -> str:
+    """Where the workers of a store are asked how far they are."""
+    return PROGRESS_NOW_SUBJECT.format(store=store)
 
 
 def parked_subject(stream: str, sequence: int) -> str:

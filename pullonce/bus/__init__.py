@@ -217,8 +217,10 @@ class Signals(Protocol):
         """Ask, and return the first answer. Raises TimeoutError after `timeout` seconds, or at once if nobody listens."""
         ...
 
-    async def gather(self, subject: str, body: bytes, *, timeout: float) -> list[bytes]:
-        """Ask everybody, and return what was answered within `timeout` seconds."""
+    async def gather(
+        self, subject: str, body: bytes, *, timeout: float, take: Callable[[bytes], None] | None = None
+    ) -> list[bytes]:
+        """Ask everybody, and return what was answered within `timeout` seconds; `take` gets each answer as it comes."""
         ...
 
     async def answer(self, subject: str, reply: Reply, *, queue: str = "") -> Subscription:

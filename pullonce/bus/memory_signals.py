@@ -86,12 +86,20 @@ class MemorySignals:
         finally:
             timer.cancel()
 
-    async def gather(self, subject: str, body: bytes, *, timeout: float) -> list[bytes]:
+    async def gather(
+        self, subject: str, body: bytes, *, timeout: float, take: Callable[[bytes], None] | None = None
+    ) -> list[bytes]:
         answers: list[bytes] = []
+
+        def keep(answer: bytes) -> None:
+            answers.append(answer)
+            if take:
+                take(answer)
+
         over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         timer = self._clock.call_later(timeout, lambda: None if over.done() else over.set_result(None))
         try:
-            self._send(subject, body, answers.append)
+            self._send(subject, body, keep)
             await over
         finally:
             timer.cancel()

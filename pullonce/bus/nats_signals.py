@@ -34,6 +34,11 @@ class NatsSignals:
         self._link = link
         self._answering: set[asyncio.Task[None]] = set()
 
+    @property
+    def connected(self) -> bool:
+        """The server can be reached now."""
+        return self._link.connected
+
     async def publish(self, subject: str, body: bytes) -> None:
         if self._link.connected:
             await self._link.send(subject, body)
@@ -56,12 +61,16 @@ class NatsSignals:
         except Unclear:
             raise TimeoutError(f"the connection broke while {subject} was asked") from None
 
-    async def gather(self, subject: str, body: bytes, *, timeout: float) -> list[bytes]:
+    async def gather(
+        self, subject: str, body: bytes, *, timeout: float, take: Callable[[bytes], None] | None = None
+    ) -> list[bytes]:
         answers: list[bytes] = []
 
         async def on_message(msg: Msg) -> None:
             if not (msg.headers and "Status" in msg.headers):
                 answers.append(msg.data)
+                if take:
+                    take(msg.data)
 
         inbox = self._link.client.new_inbox()
         subscription = await self._link.subscribe(inbox, on_message)

@@ -8,19 +8,28 @@ import secrets
 
 from pullonce.bus.nats import connect
 from pullonce.config import BusSettings
-from pullonce.runtime import answer_pings, run
+from pullonce.metrics import Meter
+from pullonce.metrics_bus import MeteredBus
+from pullonce.metrics_http import telling
+from pullonce.runtime import answer_pings, run, version
 from schemas.subjects import STATUS_SUBJECT
 from services.coordinator.handlers import Coordinator
+from services.coordinator.measures import show
 from services.coordinator.status import describe
 
 
 async def main() -> None:
-    async with connect(BusSettings.from_env("coordinator")) as bus:
+    meter = Meter("coordinator", "", version())
+    async with telling(meter) as health, connect(BusSettings.from_env("coordinator")) as connection:
+        bus = MeteredBus(connection, meter)
         coordinator = Coordinator(bus, me=f"coordinator-{os.getpid()}-{secrets.token_hex(4)}")
+        show(coordinator, meter)
+        health.ready = lambda: coordinator.live and connection.signals.connected
 
         async def answer() -> None:
             await bus.signals.answer(STATUS_SUBJECT, lambda _: describe(coordinator.board), queue="coordinator")
-            await answer_pings(bus.signals, "coordinator", details=lambda: {"position": coordinator.board.position})
+            said = lambda: {"position": coordinator.board.position, **health.details()}  # noqa: E731
+            await answer_pings(bus.signals, "coordinator", details=said)
 
         await coordinator.run(ready=answer)
 

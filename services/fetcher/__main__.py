@@ -6,11 +6,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pullonce.bus.nats import connect as connect_bus
 from pullonce.bus.worker import Worker
 from pullonce.content import open_store
+from pullonce.metrics import Meter, WorkMeter
+from pullonce.metrics_bus import MeteredBus
+from pullonce.metrics_http import telling
+from pullonce.present import Present
 from pullonce.runtime import answer_pings, run, version
 from schemas.events import StoreOpened
 from schemas.orders import FetchBlob, RecordImage, ResolveReference
 from services.fetcher.credentials import Credentials
 from services.fetcher.handlers import Handlers
+from services.fetcher.progress import on_disk
 from services.fetcher.registry import connect as connect_registry
 from services.fetcher.settings import FetcherSettings
 
@@ -30,31 +35,31 @@ async def main() -> None:
     # A thread for each blob that may be in one: none shall wait for its bytes to be written while others wait for a sync. Syncs
     # that are asked for together are done together.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(orders + _DOCUMENTS_AT_ONCE, "disk"))
+    meter = Meter("fetcher", store, version())
+    measured = WorkMeter(meter)
     async with (
-        connect_bus(settings.bus) as bus,
+        telling(meter) as health,
+        connect_bus(settings.bus) as connection,
         connect_registry(settings.registry, credentials, version()) as registry,
     ):
-        handlers = Handlers(
-            registry,
-            content,
-            bus.signals,
-            store=store,
-            transfers=settings.fetches,
-            at_once=settings.fetches_per_registry,
-        )
+        bus = MeteredBus(connection, meter)
+        present = Present(bus.signals, store, on_disk(content, store))
+        handlers = Handlers(registry, content, present.signals, store=store, at_once=settings.fetches_per_registry)
         worker = Worker(
             bus,
             store,
             {
-                ResolveReference: (handlers.resolve_reference, _DOCUMENTS_AT_ONCE),
-                FetchBlob: (handlers.fetch_blob, orders),
-                RecordImage: (handlers.record_image, _DOCUMENTS_AT_ONCE),
+                ResolveReference: (measured.measured(handlers.resolve_reference), _DOCUMENTS_AT_ONCE),
+                FetchBlob: (measured.measured(handlers.fetch_blob), settings.fetches),
+                RecordImage: (measured.measured(handlers.record_image), _DOCUMENTS_AT_ONCE),
             },
-            give_up=handlers.give_up,
+            give_up=measured.giving_up(handlers.give_up),
             retrying=handlers.retrying,
         )
         await bus.log.append(StoreOpened(store=store, incarnation=content.incarnation))
-        await answer_pings(bus.signals, "fetcher", store)
+        await present.open()
+        await answer_pings(bus.signals, "fetcher", store, health.details)
+        health.ready = lambda: connection.signals.connected
         await worker.run()
 
 

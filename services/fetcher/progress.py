@@ -1,11 +1,13 @@
 """Tells whoever listens how far a fetch is: the unpacker follows the growing file by it, people watch it."""
 
 import asyncio
+from collections.abc import Callable
 
 import msgspec
 
 from pullonce.bus import Signals
-from schemas.oci import Descriptor
+from pullonce.content import ContentStore
+from schemas.oci import Descriptor, Digest
 from schemas.progress import BlobProgress
 from schemas.subjects import progress_subject
 
@@ -65,3 +67,17 @@ class Announcer:
 
     async def _say(self, message: BlobProgress) -> None:
         await self._signals.publish(progress_subject(message), msgspec.json.encode(message))
+
+
+def on_disk(content: ContentStore, store: str) -> Callable[[str], BlobProgress | None]:
+    """What the disk says of a digest: that the blob is there, or how much of it; None where there is nothing of it."""
+
+    def look(name: str) -> BlobProgress | None:
+        digest = Digest(name)
+        if content.has(digest):
+            size = content.blob_path(digest).stat().st_size
+            return BlobProgress(store=store, digest=digest, done=size, size=size, state="verified")
+        path = content.ingest_path(digest)
+        return BlobProgress(store=store, digest=digest, done=path.stat().st_size) if path.exists() else None
+
+    return look

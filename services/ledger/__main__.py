@@ -19,7 +19,7 @@ from pullonce.metrics import Meter
 from pullonce.metrics_http import Health, telling
 from pullonce.runtime import answer_pings, run, version
 from schemas.ledger import Done
-from schemas.subjects import LEDGER_SUBJECT
+from schemas.subjects import LEDGER_SUBJECT, progress_now_subject
 from services.ledger import rebuild
 from services.ledger.keeper import Keeper
 from services.ledger.live import Live
@@ -34,6 +34,9 @@ from services.ledger.watching import Watching
 from services.ledger.web import Pages, Sources, serving
 
 log = logging.getLogger(__name__)
+
+_ANSWER = 0.15
+"""Seconds that workers have to say how far they are."""
 
 
 async def main() -> None:
@@ -55,7 +58,11 @@ async def main() -> None:
 async def _keep(settings: LedgerSettings, bus: Bus, shelf: Shelf, meter: Meter, health: Health) -> None:
     """Keep an open ledger, and answer for it."""
     keeper, live = Keeper(bus.log, shelf), Live()
-    watching, measures = Watching(shelf, keeper, live), Measures(shelf, keeper, meter)
+
+    async def ask(store: str) -> None:
+        await bus.signals.gather(progress_now_subject(store), b"", timeout=_ANSWER, take=live.hear_all)
+
+    watching, measures = Watching(shelf, keeper, live, ask), Measures(shelf, keeper, meter)
     questions = Questions(shelf, live, _Rebuilding(settings, keeper).run)
     health.ready = lambda: not keeper.behind
     sources = Sources(questions, watching, Roll(bus.signals).encoded, meter.shown, health.ready, settings.token)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from schemas.progress import BlobProgress, decode
+from schemas.progress import BlobProgress, LayerProgress, decode, decode_now
 
 _MOST = 10_000
 """Pieces of work that are remembered."""
@@ -39,6 +39,19 @@ class Live:
             said = decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return
+        self.take(said)
+
+    def hear_all(self, body: bytes) -> None:
+        """Take the answer of a worker that was asked how far it is."""
+        try:
+            works = decode_now(body).works
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return
+        for said in works:
+            self.take(said)
+
+    def take(self, said: BlobProgress | LayerProgress) -> None:
+        """Take one word of progress."""
         key = (said.store, said.digest if isinstance(said, BlobProgress) else said.chain_id)
         before = self._heard.pop(key, Heard())
         heard = replace(before, done=said.done, size=said.size, state=said.state)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pullonce.config import BusSettings, SettingInvalid, address, home, number
+from pullonce.config import BusSettings, SettingInvalid, address, home, number, yes
 from services.ledger.access import is_loopback
 
 HTTP = "127.0.0.1:4280"
@@ -30,15 +30,16 @@ class LedgerSettings:
     def from_env(environ: Mapping[str, str] = os.environ) -> LedgerSettings:
         """`PULLONCE_HOME` (the file is `ledger/ledger.duckdb` below it), `PULLONCE_LEDGER_MEMORY` (megabytes, default 512),
         `PULLONCE_LEDGER_HTTP` (host:port, default 127.0.0.1:4280, or any free port of that host where it is taken),
-        `PULLONCE_LEDGER_TOKEN` (needed where others than this machine can reach that).
+        `PULLONCE_LEDGER_TOKEN` (needed where others than this machine can reach that), `PULLONCE_LEDGER_OPEN` (`yes`: it is
+        not, since something else keeps them away: a port that is published on loopback alone, a proxy that asks who is there).
 
         Raises:
             SettingInvalid: one of them cannot be used.
         """
         host, port = address(environ, "PULLONCE_LEDGER_HTTP", HTTP) or ("", 0)
         token = environ.get("PULLONCE_LEDGER_TOKEN", "")
-        if not token and not is_loopback(host):
-            why = "which others can reach; PULLONCE_LEDGER_TOKEN must say what they have to know"
+        if not token and not is_loopback(host) and not yes(environ, "PULLONCE_LEDGER_OPEN", default=False):
+            why = "which others can reach; PULLONCE_LEDGER_TOKEN must say what they have to know (or PULLONCE_LEDGER_OPEN=yes)"
             raise SettingInvalid(f"PULLONCE_LEDGER_HTTP is {host}:{port}, {why}")
         megabytes = int(number(environ, "PULLONCE_LEDGER_MEMORY", 512, low=64, high=1 << 20))
         return LedgerSettings(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import duckdb
@@ -79,10 +79,12 @@ class Watching:
 
     Args:
         live: what was heard of work under way.
+        ask: asks the workers of a store how far they are, for `live` to hear.
     """
 
-    def __init__(self, shelf: Shelf, keeper: Keeper, live: Live) -> None:
+    def __init__(self, shelf: Shelf, keeper: Keeper, live: Live, ask: Callable[[str], Awaitable[None]]) -> None:
         self._shelf = shelf
+        self._ask = ask
         self._keeper = keeper
         self._live = live
         self._watchers: set[Watcher] = set()
@@ -105,6 +107,7 @@ class Watching:
         async with self._looking:
             if not self._watchers:
                 await self._look()  # nobody has looked for some time
+                await self._ask_how_far()
             watcher.show(self._whole())
             self._watchers.add(watcher)
         self._somebody.set()
@@ -144,6 +147,12 @@ class Watching:
             if watcher.lost:
                 watcher.lost = False
                 watcher.show(self._whole())
+
+    async def _ask_how_far(self) -> None:
+        """Hear again what was said of work under way while this ledger was not there."""
+        for store in {row["store"] for row in self._tables.flights}:
+            await self._ask(store)
+        self._air = await asyncio.to_thread(air.seen, self._tables, self._live)
 
     async def _look(self) -> bool:
         """Look at the air; say whether there may be anything new."""

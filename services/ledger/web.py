@@ -96,7 +96,7 @@ class Pages:
             return await handler(request)
         token = self._sources.token
         if token and not authorized(request.headers.get("Authorization", ""), token):
-            asking = {"WWW-Authenticate": 'Basic realm="pullonce ledger; any name, and the token", Bearer'}
+            asking = {"WWW-Authenticate": 'Basic realm="pullonce ledger: any name, and the token", charset="UTF-8"'}
             raise web.HTTPUnauthorized(headers=asking, text="the ledger's token is asked for")
         if not token and not is_named_plainly(request.host):
             raise web.HTTPForbidden(text="without a token, the ledger answers only to an address or localhost")

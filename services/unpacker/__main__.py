@@ -12,9 +12,15 @@ from dataclasses import dataclass
 from pullonce.bus.nats import connect
 from pullonce.bus.worker import Handler, Worker
 from pullonce.config import BusSettings, StoreSettings, number
-from pullonce.runtime import answer_pings, run
+from pullonce.metrics import Meter, WorkMeter
+from pullonce.metrics_bus import MeteredBus
+from pullonce.metrics_http import telling
+from pullonce.present import Present
+from pullonce.runtime import answer_pings, run, version
+from pullonce.snapshots import Snapshots
 from schemas.orders import Order, UnpackLayer
 from services.unpacker.messages import Limits
+from services.unpacker.progress import on_disk
 from services.unpacker.service import unpacking
 
 _ORDERS = 1024
@@ -50,13 +56,18 @@ class UnpackerSettings:
 async def main() -> None:
     settings = UnpackerSettings.from_env()
     store, root = settings.store.name, settings.store.root
-    async with (
-        connect(settings.bus) as bus,
-        unpacking(store, root, bus.signals, workers=settings.workers, limits=settings.limits) as unpacker,
-    ):
-        await answer_pings(bus.signals, "unpacker", store, lambda: {"workers": settings.workers})
-        table: dict[type[Order], tuple[Handler, int]] = {UnpackLayer: (unpacker.unpack_layer, _ORDERS)}
-        await Worker(bus, store, table, give_up=unpacker.give_up, retrying=unpacker.retrying).run()
+    meter = Meter("unpacker", store, version())
+    measured = WorkMeter(meter)
+    async with telling(meter) as health, connect(settings.bus) as connection:
+        bus = MeteredBus(connection, meter)
+        present = Present(bus.signals, store, on_disk(Snapshots(root), store))
+        async with unpacking(store, root, present.signals, workers=settings.workers, limits=settings.limits) as unpacker:
+            await present.open()
+            await answer_pings(bus.signals, "unpacker", store, lambda: {"workers": settings.workers, **health.details()})
+            health.ready = lambda: connection.signals.connected
+            table: dict[type[Order], tuple[Handler, int]] = {UnpackLayer: (measured.measured(unpacker.unpack_layer), _ORDERS)}
+            give_up = measured.giving_up(unpacker.give_up)
+            await Worker(bus, store, table, give_up=give_up, retrying=unpacker.retrying).run()
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """Say how an unpack is getting on. A worker reports at a bounded rate; what it says is passed on as it comes."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
 
 from pullonce.bus import Signals
+from pullonce.snapshots import Snapshots
+from schemas.oci import ChainID, Digest
 from schemas.orders import UnpackLayer
 from schemas.progress import LayerProgress
 from schemas.subjects import progress_subject
@@ -40,3 +43,15 @@ class Announcer:
         while True:
             progress = await self._queue.get()
             await self._signals.publish(progress_subject(progress), msgspec.json.encode(progress))
+
+
+def on_disk(snapshots: Snapshots, store: str) -> Callable[[str], LayerProgress | None]:
+    """What the disk says of a ChainID: that the snapshot is there; None where it is not."""
+
+    def look(name: str) -> LayerProgress | None:
+        chain_id = ChainID(name)
+        if not snapshots.has(chain_id):
+            return None
+        return LayerProgress(store=store, chain_id=chain_id, blob=Digest(snapshots.get(chain_id).blob), state="committed")
+
+    return look

@@ -36,11 +36,22 @@ KILLS = 5
 class Service:
     """`python -m services.ledger` with a home of its own."""
 
-    def __init__(self, home: Path, url: str) -> None:
+    def __init__(self, home: Path, url: str, **more: str) -> None:
         self.path = home / "ledger" / "ledger.duckdb"
         settings = {"PULLONCE_HOME": str(home), "PULLONCE_NATS_URL": url, "PULLONCE_LEDGER_HTTP": "127.0.0.1:0"}
-        self._environ = {**os.environ, **settings}
+        self._environ = {**os.environ, **settings, **more}
         self._process: asyncio.subprocess.Process | None = None
+
+    def set(self, name: str, value: str) -> None:
+        """Another environment, from the next start on."""
+        self._environ[name] = value
+
+    async def ended(self) -> int:
+        """The exit code, once it has ended by itself."""
+        assert self._process is not None
+        code = await soon(self._process.wait())
+        self._process = None
+        return code
 
     async def start(self) -> None:
         self._process = await asyncio.create_subprocess_exec(sys.executable, "-m", "services.ledger", env=self._environ)
@@ -58,8 +69,8 @@ class Service:
 
 
 @asynccontextmanager
-async def service(home: Path, url: str) -> AsyncIterator[Service]:
-    made = Service(home, url)
+async def service(home: Path, url: str, **more: str) -> AsyncIterator[Service]:
+    made = Service(home, url, **more)
     await made.start()
     try:
         yield made

@@ -9,7 +9,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright, expect
+
+expect.set_options(timeout=20_000)
 
 _PROGRAMS = ("chromium-headless-shell", "chromium", "chromium-browser")
 _FLAGS = (

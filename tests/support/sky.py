@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 
 import msgspec
@@ -13,15 +14,14 @@ from schemas import events, subjects
 from schemas.oci import ChainID, Descriptor, DiffID, Digest
 from schemas.progress import BlobProgress, LayerProgress
 
-HOSTILE = 'registry.example:5000/<img src=x onerror=alert(1)>"&\'</script>'
+HOSTILE = "registry.example:5000/<img src=x onerror=alert(1)>\"&'</script>"
 """What somebody may call an image; no reference at all, and shown as it is all the same."""
 
 _TAR = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 
 def digest(*words: object) -> Digest:
-    import hashlib
-
+    """One for each of whatever it is made of."""
     return Digest("sha256:" + hashlib.sha256(repr(words).encode()).hexdigest())
 
 
@@ -54,25 +54,43 @@ class Sky:
 
     async def resolve(self, reference: str, flight: tuple[str, int], *layers: events.ResolvedLayer) -> None:
         """The image's layers are known, and ordered."""
+        await self._bus.log.append_all(self._resolved(reference, flight, layers))
+
+    async def resolve_all(self, flights: list[tuple[str, int, tuple[events.ResolvedLayer, ...]]]) -> None:
+        """The same for many, by reference and where they were opened."""
+        told: list[events.Event] = []
+        for reference, opened, layers in flights:
+            told += self._resolved(reference, (identify(reference).flight, opened), layers)
+        await self._bus.log.append_all(told)
+
+    def _resolved(
+        self, reference: str, flight: tuple[str, int], layers: tuple[events.ResolvedLayer, ...]
+    ) -> list[events.Event]:
         config = Descriptor(media_type="application/vnd.oci.image.config.v1+json", digest=digest(reference, "config"), size=900)
         normal = identify(reference).reference
         host, _, repository = normal.partition("/")
-        await self._bus.log.append(
+        told: list[events.Event] = []
+        told.append(
             events.PullResolved(
-                reference=normal, flight=flight[0], opened=flight[1], platform="linux/amd64",
-                source=events.Source(host, repository.rpartition(":")[0]), digest=digest(reference), manifest=config,
-                config=config, layers=layers, revision=self._next(), seconds={"head": 0.08, "manifest": 0.05, "config": 0.02},
-            )  # fmt: skip
+                reference=normal,
+                flight=flight[0],
+                opened=flight[1],
+                platform="linux/amd64",
+                source=events.Source(host, repository.rpartition(":")[0]),
+                digest=digest(reference),
+                manifest=config,
+                config=config,
+                layers=layers,
+                revision=self._next(),
+                seconds={"head": 0.08, "manifest": 0.05, "config": 0.02},
+            )
         )
         for each in layers:
             if not each.fetched:
-                await self._bus.log.append(
-                    events.BlobClaimed(digest=each.blob.digest, revision=self._next(), holder="coordinator-1")
-                )
+                told.append(events.BlobClaimed(digest=each.blob.digest, revision=self._next(), holder="coordinator-1"))
             if not each.unpacked:
-                await self._bus.log.append(
-                    events.LayerClaimed(chain_id=each.chain_id, revision=self._next(), holder="coordinator-1")
-                )
+                told.append(events.LayerClaimed(chain_id=each.chain_id, revision=self._next(), holder="coordinator-1"))
+        return told
 
     async def fetching(self, of: events.ResolvedLayer, share: float) -> None:
         """A fetch is that far."""
@@ -103,17 +121,29 @@ class Sky:
         normal, size = identify(reference).reference, sum(each.blob.size for each in layers)
         mine = [each for each in layers if not each.fetched]
         shared = events.Sharing(
-            requests=asked, fetched=len(mine), fetched_bytes=sum(each.blob.size for each in mine),
-            reused=len(layers) - len(mine), reused_bytes=size - sum(each.blob.size for each in mine), unpacked=len(mine),
-        )  # fmt: skip
+            requests=asked,
+            fetched=len(mine),
+            fetched_bytes=sum(each.blob.size for each in mine),
+            reused=len(layers) - len(mine),
+            reused_bytes=size - sum(each.blob.size for each in mine),
+            unpacked=len(mine),
+        )
         name = {"reference": normal, "flight": flight[0], "opened": flight[1]}
         await self._bus.log.append(events.PullRecorded(**name, revision=self._next(), seconds={"record": 0.002}))
         covers = await self._bus.log.last_sequence() + 1
         await self._bus.log.append(
             events.PullCompleted(
-                **name, covers=covers, platform="linux/amd64", digest=digest(reference), manifest=digest(reference),
-                image_id=digest(reference, "config"), chain_id=layers[-1].chain_id, layers=len(layers), size=size, sharing=shared,
-            )  # fmt: skip
+                **name,
+                covers=covers,
+                platform="linux/amd64",
+                digest=digest(reference),
+                manifest=digest(reference),
+                image_id=digest(reference, "config"),
+                chain_id=layers[-1].chain_id,
+                layers=len(layers),
+                size=size,
+                sharing=shared,
+            )
         )
 
     async def fail(self, reference: str, flight: tuple[str, int], code: str, message: str, asked: int = 1) -> None:
@@ -121,9 +151,14 @@ class Sky:
         covers = await self._bus.log.last_sequence() + 1
         await self._bus.log.append(
             events.PullFailed(
-                reference=identify(reference).reference, flight=flight[0], opened=flight[1], covers=covers,
-                code=code, message=message, requests=asked,
-            )  # fmt: skip
+                reference=identify(reference).reference,
+                flight=flight[0],
+                opened=flight[1],
+                covers=covers,
+                code=code,
+                message=message,
+                requests=asked,
+            )
         )
 
     def _next(self) -> int:

@@ -1,0 +1,310 @@
+"""The page in a real browser: what is in the air moves by itself, hostile names stay names, phones and keyboards get along."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import aiohttp
+import pytest
+from playwright.async_api import expect
+
+from pullonce.bus import Bus
+from schemas.status import decode_pong
+from schemas.subjects import PING_SUBJECT
+from services.ledger.watching import WATCHERS
+from tests.integration.test_ledger_service import Service, service, until_folded
+from tests.support.browser import browser, page, picture
+from tests.support.buses import NatsPlace, eventually
+from tests.support.long_log import long_log
+from tests.support.nats_server import NatsServer
+from tests.support.sky import HOSTILE, Sky, crowd, crowd_layers, layer
+
+APP, OTHER = "registry.example/team/app:1", "registry.example/team/other:2"
+BASE = layer("base", 48)
+LAYERS = (BASE, layer("own", 9.4), layer("large", 62))
+VIEWS = ("air", "history", "stats", "failures", "parts")
+
+
+@asynccontextmanager
+async def ledger(server: NatsServer, tmp_path: Path, **settings: str) -> AsyncIterator[tuple[Bus, str, Service]]:
+    """A ledger on a bus, and the address of its page."""
+    async with NatsPlace(server.url).connect() as bus, service(tmp_path / "home", server.url, **settings) as running:
+        yield bus, await address(bus), running
+
+
+async def address(bus: Bus) -> str:
+    found: list[str] = []
+
+    async def answers() -> bool:
+        pongs = [decode_pong(body) for body in await bus.signals.gather(PING_SUBJECT, b"", timeout=0.2)]
+        found.extend(str(pong.details["http"]) for pong in pongs if pong.service == "ledger")
+        return bool(found)
+
+    await eventually(answers)
+    return found[-1]
+
+
+async def test_twenty_requests_are_seen_to_become_one_fetch(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with ledger(nats_server, tmp_path) as (bus, where, _), browser() as chromium, page(chromium, where) as shown:
+        sky = Sky(bus)
+        await shown.goto("/")
+        await expect(shown.get_by_text("Nothing is in the air.")).to_be_visible()
+        await expect(shown.locator("#line")).to_have_text("live")
+
+        flight = await sky.ask(APP, 20, who="ci")
+        row = shown.locator(".flight")
+        await expect(row).to_have_count(1)
+        await expect(row.locator(".asked")).to_have_text("20 waiting")
+        await expect(row.locator(".state")).to_have_text("resolving")
+
+        await sky.resolve(APP, flight, *LAYERS)
+        other = await sky.ask(OTHER, 3)
+        await sky.resolve(OTHER, other, BASE)
+        await expect(shown.locator("#sum-asking")).to_have_text("23")
+        await expect(shown.locator("#sum-flights")).to_have_text("2")
+        await expect(shown.locator("#sum-fetches")).to_have_text("3")
+        await expect(
+            shown.get_by_role("img", name=re.compile("23 requests joined into 2 flights that need 3 fetches"))
+        ).to_be_visible()
+        assert await shown.locator(".confluence .thread").count() == 23
+        await expect(row.first.locator(".layer.shared")).to_have_count(1)
+
+        await sky.fetching(BASE, 0.5)
+        await expect(row.first.locator(".layer").first).to_have_attribute("title", re.compile("fetch fetching 50 %"))
+        await picture(shown, "air")
+        for each in LAYERS:
+            await sky.fetched(each)
+            await sky.unpacked(each)
+        await expect(row.first.locator(".sum")).to_contain_text("3 of 3 layers ready")
+        await sky.land(APP, flight, *LAYERS, asked=20)
+        await sky.land(OTHER, other, BASE, asked=3)
+        await expect(row).to_have_count(0)
+        await expect(shown.locator(".landed")).to_have_count(2)
+        await expect(shown.locator(".landed").last).to_contain_text("20 requests → 3 fetches")
+
+
+async def test_a_pull_is_explained_while_it_flies_and_after(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with (
+        ledger(nats_server, tmp_path) as (bus, where, _),
+        browser() as chromium,
+        page(chromium, where, dark=True) as shown,
+    ):
+        sky = Sky(bus)
+        flight = await sky.ask(APP, 4)
+        await sky.resolve(APP, flight, *LAYERS)
+        await until_folded(bus)
+        await shown.goto(f"/#/pull/{flight[1]}")
+        await expect(shown.locator(".verdict")).to_contain_text("In the air")
+        await expect(shown.get_by_role("listitem", name=re.compile("^fetch "))).to_have_count(3)
+        for each in LAYERS:
+            await sky.fetched(each)
+            await sky.unpacked(each)
+        await sky.land(APP, flight, *LAYERS, asked=4)
+        await expect(shown.locator(".verdict")).to_contain_text("Landed after")
+        await expect(shown.get_by_role("listitem", name=re.compile("^Critical path: "))).to_be_visible()
+        await shown.locator("summary").click()
+        await expect(shown.locator("tbody tr")).to_have_count(6)
+        await picture(shown, "pull-dark")
+
+
+async def test_a_hostile_name_stays_a_name(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with ledger(nats_server, tmp_path) as (bus, where, _), browser() as chromium, page(chromium, where) as shown:
+        sky = Sky(bus)
+        shown.on("dialog", lambda _: pytest.fail("a script of somebody else's ran"))
+        await sky.ask(HOSTILE, 2, who=HOSTILE)
+        flight = await sky.ask(APP, 1, who="<b>bold</b>")
+        await sky.fail(APP, flight, "<i>CODE</i>", "<script>alert(1)</script>")
+        await until_folded(bus)
+        for view in (*VIEWS, f"pull/{flight[1]}", "pull/<img src=x onerror=alert(1)>"):
+            if view.startswith("pull/<"):
+                continue
+            await shown.goto(f"/#/{view}")
+            await expect(shown.locator("h1")).to_be_visible()
+            await expect(shown.locator(".view img, .view script, .view b b")).to_have_count(0)
+        await shown.goto("/#/air")
+        await expect(shown.locator(".flight .name")).to_have_text(HOSTILE)
+        await shown.goto("/#/failures")
+        await expect(shown.locator("td", has_text="<script>alert(1)</script>").first).to_be_visible()
+
+
+async def test_history_is_searched_and_read_on(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with ledger(nats_server, tmp_path) as (bus, where, _), browser() as chromium, page(chromium, where) as shown:
+        await bus.log.append_all([event for _, _, event in long_log(2000)])
+        sky = Sky(bus)
+        await sky.fail(APP, await sky.ask(APP, 2, who="somebody"), "MANIFEST_UNKNOWN", "there is no such tag")
+        await until_folded(bus)
+        await shown.goto("/#/history")
+        rows = shown.locator("tbody tr")
+        await expect(rows).to_have_count(50)
+        await shown.get_by_role("button", name="Older ones").click()
+        await expect(rows).to_have_count(100)
+        search = shown.get_by_role("searchbox", name="Search")
+        await search.fill("TEAM/app:1")
+        await search.press("Enter")
+        await expect(rows).to_have_count(1)
+        await expect(rows).to_contain_text("MANIFEST_UNKNOWN")
+        await picture(shown, "history")
+        await shown.goto("/#/history?q=somebody-1&failed=1")
+        await expect(rows).to_have_count(1)
+        await shown.goto("/#/stats?over=quarter")
+        await expect(shown.locator(".chart svg")).to_have_count(3)
+        await expect(shown.locator(".block")).not_to_have_count(0)
+        await picture(shown, "stats")
+        await shown.goto("/#/failures")
+        await expect(shown.locator("td", has_text="there is no such tag").first).to_be_visible()
+
+
+async def test_a_phone_scrolls_in_one_direction(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with ledger(nats_server, tmp_path) as (bus, where, _), browser() as chromium:
+        await bus.log.append_all([event for _, _, event in long_log(1000)])
+        sky = Sky(bus)
+        flight = await sky.ask(APP, 20)
+        await sky.resolve(APP, flight, *LAYERS)
+        await sky.ask("registry.example/" + "very-long-name" * 12 + ":1", 1)
+        await until_folded(bus)
+        async with page(chromium, where, phone=True) as shown:
+            for view in (*VIEWS, f"pull/{flight[1]}"):
+                await shown.goto(f"/#/{view}")
+                await expect(shown.locator("h1")).to_be_visible()
+                wide = await shown.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+                assert wide == 0, view
+                await picture(shown, f"phone-{view.partition('/')[0]}")
+
+
+async def test_keys_and_screen_readers_get_everywhere(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with ledger(nats_server, tmp_path) as (bus, where, _), browser() as chromium, page(chromium, where) as shown:
+        await Sky(bus).ask(APP, 1)
+        await until_folded(bus)
+        await shown.goto("/")
+        await expect(shown.locator(".flight")).to_have_count(1)
+        await shown.keyboard.press("Tab")
+        await expect(shown.get_by_role("link", name="Skip to the content")).to_be_focused()
+        await shown.keyboard.press("Enter")
+        await expect(shown.locator("main")).to_be_focused()
+        await expect(shown.locator("h1")).to_have_text("In the air")
+        for name in ("History", "Statistics", "Failures", "Parts", "In the air"):
+            link = shown.get_by_role("navigation", name="Views").get_by_role("link", name=name)
+            await link.focus()
+            await shown.keyboard.press("Enter")
+            await expect(link).to_have_attribute("aria-current", "page")
+            await expect(shown.get_by_role("heading", level=1, name=name)).to_be_visible()
+            await expect(shown).to_have_title(f"{name} · pullonce")
+            await expect(shown.locator("main")).to_be_focused()
+            assert await unnamed(shown) == []
+
+
+async def unnamed(shown: object) -> list[str]:
+    """What can be used or is a picture, and has no name for who cannot see it."""
+    return await shown.evaluate(  # type: ignore[attr-defined, no-any-return]
+        """() => [...document.querySelectorAll("a, button, input, [role=img], summary")].filter((each) =>
+            !(each.textContent.trim() || each.getAttribute("aria-label") || each.labels?.length || each.title))
+            .map((each) => each.outerHTML)"""
+    )
+
+
+async def test_it_comes_back_by_itself(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with ledger(nats_server, tmp_path) as (bus, where, running), browser() as chromium:
+        sky = Sky(bus)
+        await sky.ask(APP, 1)
+        await until_folded(bus)
+        context = await chromium.new_context(base_url=where)
+        shown = await context.new_page()
+        await shown.goto("/")
+        await expect(shown.locator(".flight")).to_have_count(1)
+        await running.end(signal.SIGKILL)
+        await expect(shown.locator("#line")).to_have_text("away, trying again")
+        await sky.ask(OTHER, 1)
+        running.set("PULLONCE_LEDGER_HTTP", urlsplit(where).netloc)
+        await running.start()
+        await expect(shown.locator(".flight")).to_have_count(2, timeout=30_000)
+        await expect(shown.locator("#line")).to_have_text("live")
+        await context.close()
+
+
+async def test_a_thousand_flights_are_listed_and_only_those_in_view_are_drawn(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with ledger(nats_server, tmp_path) as (bus, where, _), browser() as chromium, page(chromium, where) as shown:
+        sky = Sky(bus)
+        opened = await bus.log.append_all(list(crowd(1000)))
+        await sky.resolve_all(
+            [(f"registry.example/team-{n % 40}/service-{n}:1", at, crowd_layers(n)) for n, at in enumerate(opened)]
+        )
+        await until_folded(bus)
+        await shown.goto("/")
+        await expect(shown.locator("#sum-flights")).to_have_text("1,000")
+        await expect(shown.locator("#sum-fetches")).to_have_text("7,100")
+        await expect(shown.locator(".flight")).to_have_count(1000)
+        await expect(shown.locator(".layer").first).to_be_visible()
+        assert await shown.locator(".layer").count() <= 40 * 8
+        await shown.locator("#filter").fill("service-77")
+        await expect(shown.locator(".flight:not([hidden])")).to_have_count(11)
+        await sky.fetched(crowd_layers(770)[0])
+        await expect(shown.locator("#sum-fetches")).to_have_text("7,099")
+
+
+async def test_nothing_but_the_ledger_is_loaded_and_nothing_is_inline(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with ledger(nats_server, tmp_path) as (_, where, _), browser() as chromium, page(chromium, where) as shown:
+        asked: list[str] = []
+        shown.on("request", lambda request: asked.append(request.url))
+        await shown.goto("/")
+        await expect(shown.locator("#line")).to_have_text("live")
+        assert asked and all(url.startswith(where) for url in asked)
+        async with aiohttp.ClientSession(where) as session, session.get("/") as response:
+            policy = response.headers["Content-Security-Policy"]
+            assert "unsafe" not in policy and "default-src 'none'" in policy and "frame-ancestors 'none'" in policy
+            assert response.headers["X-Content-Type-Options"] == "nosniff"
+            text = await response.text()
+        assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\son\w+=|\sstyle=|//[a-z]", text)
+
+
+async def test_beyond_loopback_it_asks_for_the_token(nats_server: NatsServer, tmp_path: Path) -> None:
+    settings = {"PULLONCE_LEDGER_TOKEN": "a secret", "PULLONCE_LEDGER_HTTP": "0.0.0.0:0"}
+    async with ledger(nats_server, tmp_path, **settings) as (_, where, _), browser() as chromium:
+        where = where.replace("0.0.0.0", "127.0.0.1")
+        async with aiohttp.ClientSession(where) as session:
+            for path in ("/", "/main.js", "/api/history", "/api/live", "/metrics"):
+                async with session.get(path) as response:
+                    assert response.status == 401 and "Basic" in response.headers["WWW-Authenticate"], path
+                async with session.get(path, headers={"Authorization": "Bearer wrong"}) as response:
+                    assert response.status == 401
+                async with session.get(path, headers={"Authorization": "Bearer a secret"}) as response:
+                    assert response.status == 200
+            async with session.get("/healthz") as response:
+                assert response.status == 200
+        async with page(chromium, where, http_credentials={"username": "me", "password": "a secret"}) as shown:
+            await shown.goto("/")
+            await expect(shown.locator("#line")).to_have_text("live")
+
+
+async def test_without_a_token_it_stays_on_this_machine(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with service(tmp_path / "home", nats_server.url, PULLONCE_LEDGER_HTTP="0.0.0.0:0") as refused:
+        assert await refused.ended() == 1
+    async with ledger(nats_server, tmp_path) as (_, where, _), aiohttp.ClientSession(where) as session:
+        # A name that somebody's DNS answers for (rebinding) is no name of ours.
+        async with session.get("/api/history", headers={"Host": "evil.example"}) as response:
+            assert response.status == 403
+        async with session.get("/api/history", headers={"Host": "localhost:4280"}) as response:
+            assert response.status == 200
+
+
+async def test_many_may_watch_and_no_more(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with ledger(nats_server, tmp_path) as (bus, where, running):
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(where, connector=connector) as session:
+            streams = [await session.get("/api/live") for _ in range(WATCHERS)]
+            assert {stream.status for stream in streams} == {200}
+            async with session.get("/api/live") as response:
+                assert response.status == 503
+            await Sky(bus).ask(APP, 1)
+            for stream in streams:
+                async for line in stream.content:
+                    if b'"registry.example/team/app:1"' in line:
+                        break
+                else:
+                    pytest.fail("a watcher was not told")
+            # They do not keep the ledger from ending.
+            assert await running.end(signal.SIGTERM) == 0
