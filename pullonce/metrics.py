@@ -10,7 +10,16 @@ import time
 from collections.abc import Callable, Sequence
 from functools import wraps
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from pullonce.bus.worker import Failure, GiveUp, Handler
@@ -38,6 +47,7 @@ class Meter:
     """
 
     def __init__(self, service: str, store: str, version: str) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each count, which nobody asks for
         self.registry = CollectorRegistry()
         PlatformCollector(registry=self.registry)
         ProcessCollector(registry=self.registry)
