@@ -28,6 +28,10 @@ def pull(args: "Namespace") -> int:
         identity, store=args.store, credential=args.credential, policy=args.policy, unpack=args.unpack,
         requester=f"pullonce pull, process {os.getpid()} on {os.uname().nodename}"[:128],
     )  # fmt: skip
+    if "TRACEPARENT" in os.environ:
+        from pullonce.trace import of_environment
+
+        wanted.trace = of_environment()
     signal.signal(signal.SIGTERM, _interrupt)
     url, users = find_bus(args.home, args.store)
     view = _view(args)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 class Wanted:
     """What is asked for: the request's fields beyond the reference, and the flight they make."""
 
-    __slots__ = ("credential", "identity", "policy", "requester", "store", "unpack")
+    __slots__ = ("credential", "identity", "policy", "requester", "store", "trace", "unpack")
 
     def __init__(
         self, identity: "Identity", *, store: str, credential: str = "", policy: str = "always", unpack: bool = True,
@@ -24,6 +24,8 @@ class Wanted:
         self.policy = policy
         self.unpack = unpack
         self.requester = requester
+        self.trace = ""
+        """`traceparent` that the request carries in its header."""
 
     def subject(self, verbed: str) -> str:
         return subjects.pull_subject(verbed, self.store, self.identity.reference, self.identity.flight)

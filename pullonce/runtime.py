@@ -24,6 +24,7 @@ from pullonce import environment
 from pullonce.bus import Signals, Subscription
 from pullonce.config import SettingInvalid, log_level
 from pullonce.errors import PullonceError
+from pullonce.trace import current as current_trace
 from schemas.status import Pong, encode
 from schemas.subjects import HERE_SUBJECT, PING_SUBJECT
 
@@ -110,7 +111,7 @@ def _sorted_out(exc: BaseException) -> tuple[list[BaseException], list[BaseExcep
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a record: time (UTC), level, service, logger, message, and the record's extra fields."""
+    """One JSON object a record: time (UTC), level, service, logger, message, trace, and the record's extra fields."""
 
     def __init__(self, service: str) -> None:
         super().__init__()
@@ -124,6 +125,7 @@ class JsonLines(logging.Formatter):
             "service": self._service,
             "logger": record.name,
             "message": record.getMessage(),
+            **({"trace_id": trace.split("-")[1]} if (trace := current_trace()) else {}),
             **_extra(record),
         }
         if record.exc_info:

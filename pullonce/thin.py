@@ -136,9 +136,10 @@ class Connection:
         self._out += f"SUB {subject} {self._sids}\r\n".encode()
         return self._sids
 
-    def publish(self, subject: str, body: bytes, *, reply: str = "", message_id: str = "") -> None:
-        """Publish; `message_id` is what a stream recognises a repetition by."""
-        head = f"NATS/1.0\r\nNats-Msg-Id: {message_id}\r\n\r\n".encode() if message_id else b""
+    def publish(self, subject: str, body: bytes, *, reply: str = "", message_id: str = "", trace: str = "") -> None:
+        """Publish; `message_id` is what a stream recognises a repetition by, `trace` a `traceparent` that goes with it."""
+        traced = f"traceparent: {trace}\r\n" if trace else ""
+        head = f"NATS/1.0\r\nNats-Msg-Id: {message_id}\r\n{traced}\r\n".encode() if message_id else b""
         sizes = f"{len(head)} {len(head) + len(body)}" if head else f"{len(body)}"
         verb, answer = "HPUB" if head else "PUB", f"{reply} " if reply else ""
         self._out += b"%s %s %s%s\r\n%s%s\r\n" % (

@@ -155,7 +155,8 @@ class Pull:
 
     def _ask(self) -> None:
         link = self._connection
-        link.publish(self._wanted.subject("requested"), self._wanted.body(), reply=f"{link.inbox}.ack", message_id=self._id)
+        subject, wanted = self._wanted.subject("requested"), self._wanted
+        link.publish(subject, wanted.body(), reply=f"{link.inbox}.ack", message_id=self._id, trace=wanted.trace)
         self._ask_at = time.monotonic() + ACK
 
     def _look(self) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from pullonce import trace
 from pullonce.bus import Bus, Subscription
 from pullonce.identity import Identity
 from schemas import events, progress, subjects
@@ -69,7 +70,8 @@ class Flights:
         key = (request.store, identity.reference, identity.flight)
         wait = await self._watch(key)
         listening = await self._listen(key, tell) if tell else []
-        appending = asyncio.create_task(self._bus.log.append(request))
+        with trace.carried(trace.current() or trace.of_environment()):
+            appending = asyncio.create_task(self._bus.log.append(request))
         try:
             sequence = await asyncio.shield(appending)
             while wait.best is None or wait.best.covers <= sequence:

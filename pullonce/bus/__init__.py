@@ -38,6 +38,8 @@ class Recorded(Struct, frozen=True, gc=False):
     """The stored bytes, kept only for a malformed message."""
     pending: int = 0
     """Messages that were stored behind this one when it was delivered: 0 means the fold has caught up."""
+    trace: str = ""
+    """The `traceparent` it was stored with (`pullonce.trace`), where it is followed; a replay does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,11 @@ class Delivery(Protocol):
     @property
     def attempt(self) -> int:
         """1 at the first delivery, one more at each further one, whatever ended the one before."""
+        ...
+
+    @property
+    def trace(self) -> str:
+        """The `traceparent` that was being worked for when the order was sent; empty: none."""
         ...
 
     async def ack(self) -> None:

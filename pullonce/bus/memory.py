@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from pullonce import trace
 from pullonce.bus import Entry, Recorded
 from pullonce.bus.clock import Clock, LoopClock, Timer
 from pullonce.bus.limits import check_size
@@ -30,6 +31,7 @@ class MemoryLog:
         self._announce = announce
         self._stored: list[tuple[str, bytes, float]] = []
         self._ids: dict[str, int] = {}
+        self._traces: dict[int, str] = {}
         self._last: dict[str, int] = {}
         self._waiting: set[asyncio.Future[None]] = set()
         self.parked: dict[str, tuple[bytes, str]] = {}
@@ -42,6 +44,8 @@ class MemoryLog:
         sequence = self.put(subjects.event_subject(event), msgspec.json.encode(event))
         if message_id is not None:
             self._ids[message_id] = sequence
+        if carried := trace.current():
+            self._traces[sequence] = carried
         return sequence
 
     async def append_all(self, events: Sequence[Event], *, cause: int | None = None) -> list[int]:
@@ -100,7 +104,7 @@ class MemoryLog:
 
     def _recorded(self, sequence: int, pending: int) -> Recorded:
         subject, body, time = self._stored[sequence - 1]
-        return recorded(sequence, time, subject, body, pending)
+        return recorded(sequence, time, subject, body, pending, self._traces.get(sequence, ""))
 
 
 class MemoryClaims:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from pullonce import trace
 from pullonce.bus import Delivery
 from pullonce.bus.clock import Clock, Timer
 from pullonce.bus.limits import check_size
@@ -26,6 +27,7 @@ class _Queued:
     subject: str
     body: bytes
     attempt: int = 0
+    trace: str = ""
     timer: Timer | None = None
     """The acknowledgement deadline while it runs; the end of the delay while it waits."""
 
@@ -64,6 +66,10 @@ class MemoryDelivery:
     @property
     def attempt(self) -> int:
         return self._attempt
+
+    @property
+    def trace(self) -> str:
+        return self._queued.trace
 
     async def ack(self) -> None:
         self._orders.remove(self._queued)
@@ -119,7 +125,7 @@ class MemoryOrders:
         if subject in self._stored:
             raise Duplicate(f"{subject} is queued or running")
         self._sequence += 1
-        queued = self._stored[subject] = _Queued(self._sequence, subject, body)
+        queued = self._stored[subject] = _Queued(self._sequence, subject, body, trace=trace.current())
         self._make_ready(queued)
         return self._sequence
 

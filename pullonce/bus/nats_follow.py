@@ -15,6 +15,7 @@ from typing import Any
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from pullonce import trace
 from pullonce.bus import Recorded
 from pullonce.bus.nats_jetstream import NO_STREAM, Refused, api, position
 from pullonce.bus.nats_link import Link
@@ -136,7 +137,7 @@ class Follower:
         self._expected += 1
         if at.sequence >= self._next:
             self._next = at.sequence + 1
-            self._apply(recorded(at.sequence, at.nanoseconds / 1e9, msg.subject, msg.data, at.pending))
+            self._apply(recorded(at.sequence, at.nanoseconds / 1e9, msg.subject, msg.data, at.pending, trace.read(msg.headers)))
         return None
 
     async def _on_control(self, msg: Msg) -> None:

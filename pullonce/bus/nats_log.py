@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from pullonce import trace
 from pullonce.bus import Recorded, nats_bulk
 from pullonce.bus.nats_follow import Follower
 from pullonce.bus.nats_jetstream import WRONG_SEQUENCE, Refused, api, last_message, last_stored, store
@@ -45,7 +46,7 @@ class NatsLog:
         self._url = url
 
     async def append(self, event: Event, *, cause: int | None = None) -> int:
-        headers: Headers = {"Nats-Msg-Id": subjects.event_id(event) or uuid.uuid4().hex}
+        headers: Headers = {"Nats-Msg-Id": subjects.event_id(event) or uuid.uuid4().hex, **trace.headers()}
         if cause is not None:
             headers["Pullonce-Cause"] = str(cause)
         return (await store(self._link, subjects.event_subject(event), _encode(event), headers)).seq

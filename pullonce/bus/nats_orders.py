@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from pullonce import trace
 from pullonce.bus import Delivery
 from pullonce.bus.nats_jetstream import SUBJECT_FULL, Refused, api, store
 from pullonce.bus.nats_link import Link
@@ -32,7 +33,7 @@ class NatsOrders:
     async def send(self, order: Order) -> None:
         subject = subjects.order_subject(order)
         try:
-            await store(self._link, subject, _encode(order), {})
+            await store(self._link, subject, _encode(order), trace.headers())
         except Refused as exc:
             if exc.err_code != SUBJECT_FULL:
                 raise

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from nats.aio.msg import Msg
 
+from pullonce import trace
 from pullonce.bus import Delivery
 from pullonce.bus.nats_jetstream import WRONG_SEQUENCE, Refused, api, position, store
 from pullonce.bus.nats_link import RETRY_PAUSE, Headers, Link
@@ -45,13 +46,14 @@ class NatsDelivery:
     then answers at once.
     """
 
-    __slots__ = ("_attempt", "_link", "_order", "_reply")
+    __slots__ = ("_attempt", "_link", "_order", "_reply", "_trace")
 
-    def __init__(self, link: Link, order: Order, reply: str, attempt: int) -> None:
+    def __init__(self, link: Link, order: Order, reply: str, attempt: int, trace: str) -> None:
         self._link = link
         self._order = order
         self._reply = reply
         self._attempt = attempt
+        self._trace = trace
 
     @property
     def order(self) -> Order:
@@ -60,6 +62,10 @@ class NatsDelivery:
     @property
     def attempt(self) -> int:
         return self._attempt
+
+    @property
+    def trace(self) -> str:
+        return self._trace
 
     async def ack(self) -> None:
         await self._link.send(self._reply, b"+ACK")
@@ -188,7 +194,8 @@ class Receiver:
             await self._park(msg, at.sequence, str(exc))
             self._turn.set()
             return
-        task = asyncio.ensure_future(self._deliver(NatsDelivery(self._link, order, msg.reply, at.delivered)))
+        delivery = NatsDelivery(self._link, order, msg.reply, at.delivered, trace.read(msg.headers))
+        task = asyncio.ensure_future(self._deliver(delivery))
         self._running.add(task)
         task.add_done_callback(self._on_done)
 

@@ -4,10 +4,10 @@ from pullonce.bus import Recorded
 from schemas import events
 
 
-def recorded(sequence: int, time: float, subject: str, body: bytes, pending: int = 0) -> Recorded:
+def recorded(sequence: int, time: float, subject: str, body: bytes, pending: int = 0, trace: str = "") -> Recorded:
     """Decode one message of the log; what is no event comes with its reason and its bytes instead."""
     try:
         event = events.decode(subject, body)
     except events.Malformed as exc:
-        return Recorded(sequence, time, subject, None, str(exc), body, pending)
-    return Recorded(sequence, time, subject, event, "", b"", pending)
+        return Recorded(sequence, time, subject, None, str(exc), body, pending, trace)
+    return Recorded(sequence, time, subject, event, "", b"", pending, trace)

@@ -16,6 +16,7 @@ from typing import Any
 from pullonce.bus import Bus, Delivery
 from pullonce.errors import BusError, Permanent, Retryable
 from pullonce.failpoints import reach
+from pullonce.trace import carried
 from schemas import events, subjects
 from schemas.events import Event, Malformed
 from schemas.orders import Order
@@ -118,7 +119,8 @@ class Worker:
         assert task is not None
         self._running[delivery] = task
         try:
-            await self._carry_out(handler, delivery)
+            with carried(delivery.trace):
+                await self._carry_out(handler, delivery)
         except asyncio.CancelledError:
             if delivery not in self._withdrawn:
                 await delivery.nak()
@@ -160,7 +162,8 @@ class Worker:
             delay = backoff(delivery.attempt, random.random())
         else:
             delay = min(max(failure.after, 0.0), _LONGEST_WISH)
-        log.info("an attempt failed: %s", failure, extra={"code": failure.code, "attempt": delivery.attempt, "delay": delay})
+        about = {**_about(delivery), "code": failure.code, "delay": delay}
+        log.info("an attempt failed: %s", failure, extra=about)
         self._running.pop(delivery, None)  # a heartbeat after this would take the delay back
         await delivery.nak(delay)
         if self._retrying is not None:
@@ -168,10 +171,25 @@ class Worker:
         return None
 
     async def _give_up(self, delivery: Delivery, failure: Failure) -> None:
-        log.warning("gave up: %s", failure, extra={"code": failure.code, "attempt": delivery.attempt})
+        log.warning("gave up: %s", failure, extra={**_about(delivery), "code": failure.code})
         self._running.pop(delivery, None)  # what passes by is our own fact
         await self._bus.log.append_all([self._make_failure(delivery.order, failure)])
 
     async def _end(self, delivery: Delivery) -> None:
         self._running.pop(delivery, None)
         await delivery.ack()
+
+
+def _about(delivery: Delivery) -> dict[str, object]:
+    """What a line of the log says of an order."""
+    order = delivery.order
+    blob = getattr(order, "blob", None)
+    about = {
+        "order": str(order.__struct_config__.tag),
+        "flight": getattr(order, "flight", ""),
+        "digest": blob.digest if blob is not None else getattr(order, "digest", ""),
+        "chain_id": getattr(order, "chain_id", ""),
+        "revision": order.revision,
+        "attempt": delivery.attempt,
+    }
+    return {name: each for name, each in about.items() if each != ""}

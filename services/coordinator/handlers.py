@@ -10,12 +10,14 @@ from typing import Any
 from pullonce.bus import Bus, Recorded
 from pullonce.errors import Duplicate, WrongRevision
 from pullonce.failpoints import reach
+from pullonce.trace import carried
 from schemas import subjects
 from services.coordinator import claim
 from services.coordinator.board import Board
 from services.coordinator.flight import Ending
 from services.coordinator.intents import End, Intent, Settle, Want, Withdraw, withdrawn
 from services.coordinator.pursuit import Announce, Get, Outcome, Pause, Pursuer, Pursuit, Put, Send, Step
+from services.coordinator.traces import Traces
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ class Coordinator:
         """Caught up once: what is folded from now on is news and may be acted upon."""
         self._bus = bus
         self._pursuer = Pursuer(self.board, me)
+        self._traces = Traces(self.board)
         self._pursued: dict[str, bool] = {}
         """Keys being pursued → whether they were wanted anew meanwhile."""
         self._news: dict[str, asyncio.Event] = {}
@@ -79,6 +82,7 @@ class Coordinator:
         if recorded.event is None:
             self._park(recorded)
         else:
+            self._traces.note(recorded)
             intents = self.board.apply(recorded.event, recorded.sequence)
             if self.live and intents:
                 self._act_on(intents)
@@ -113,10 +117,12 @@ class Coordinator:
         for intent in intents:
             match intent:
                 case Want(key=key):
-                    self._want(key, ensure)
+                    with carried(self._traces.of_key(key)):
+                        self._want(key, ensure)
                 case End(ending=ending, by=by):
                     ours = not by or self._pursuer.holds(by)
-                    self._start(self._end(ending, 0.0 if ours else GRACE))
+                    with carried(self._traces.of_flight(ending.flight)):
+                        self._start(self._end(ending, 0.0 if ours else GRACE))
                 case Withdraw(key=key):
                     self._start(self._withdraw(intent, 0.0 if self._pursuer.holds(key) else GRACE))
         for intent in intents:  # claims are tidied last: an ending asks who holds one
@@ -142,11 +148,11 @@ class Coordinator:
             if not self.board.flight_in_air(ending):
                 return
         reach("ending.ready")
-        await self._bus.log.append(ending, cause=ending.covers - 1)
+        sequence = await self._bus.log.append(ending, cause=ending.covers - 1)
         reach("ending.stored")
         log.info(
             str(ending.__struct_config__.tag),
-            extra={"flight": ending.flight, "reference": ending.reference, "covers": ending.covers},
+            extra={"flight": ending.flight, "reference": ending.reference, "covers": ending.covers, "sequence": sequence},
         )
 
     async def _withdraw(self, withdraw: Withdraw, grace: float) -> None:
