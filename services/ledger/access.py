@@ -4,6 +4,9 @@ import base64
 import binascii
 import hmac
 import ipaddress
+import re
+
+_HOST = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9.-]+))(?::\d*)?")
 
 
 def is_loopback(host: str) -> bool:
@@ -39,7 +42,10 @@ def is_named_plainly(host: str) -> bool:
     A page elsewhere whose name is made to lead to this machine (DNS rebinding) is by that name kept from reading what lies
     open to whoever is on this machine.
     """
-    name = host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
+    found = _HOST.fullmatch(host)
+    if found is None:
+        return False
+    name = found[1] or found[2]
     if name.lower() == "localhost":
         return True
     try:
