@@ -12,6 +12,7 @@ export function bytes(count) {
 export function seconds(value) {
   if (value === null || value === undefined) return "–";
   if (value === 0) return "0 s";
+  if (value < 0) return `−${seconds(-value)}`;
   if (value < 0.0995) return `${(value * 1000).toFixed(value < 0.00995 ? 1 : 0)} ms`;
   if (value < 9.95) return `${value.toFixed(2)} s`;
   if (value < 99.5) return `${value.toFixed(1)} s`;
