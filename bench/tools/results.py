@@ -20,7 +20,7 @@ Row = dict[str, Any]
 _TOOLS = {
     "nats-server": ["nats-server", "--version"],
     "containerd": ["containerd", "--version"],
-    "docker": ["docker", "--version"],
+    "dockerd": ["dockerd", "--version"],
     "podman": ["podman", "--version"],
 }
 
