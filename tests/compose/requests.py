@@ -68,6 +68,10 @@ class Requester:
             while reference not in self._resolved:
                 await self._wait(1.0)
 
+    def ended(self, reference: str) -> bool:
+        """Whether an ending of a pull was heard."""
+        return any(event["reference"] == reference for event in self._endings)
+
     async def _wait(self, seconds: float) -> None:
         async with self._news:
             try:

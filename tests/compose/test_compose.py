@@ -20,7 +20,7 @@ from tests.compose.requests import Requester, requester
 from tests.compose.stack import Stack
 from tests.support.images import Image, image, layer, tar_of
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 REPLICATED = ("coordinator", "fetcher", "unpacker")
 _numbers = itertools.count(1)
@@ -108,6 +108,7 @@ async def under_way(stack: Stack, asking: Requester, happen: Callable[[], object
     _, reference = push_fresh(stack)
     sequences = await asyncio.gather(*(asking.ask(reference) for _ in range(20)))
     await asking.until_resolved(reference)
+    assert not asking.ended(reference), "nothing can happen in the middle of what is over"
     await asyncio.to_thread(happen)
     endings = await asyncio.gather(*(asking.ending(reference, sequence) for sequence in sequences))
     assert {ending["type"] for ending in endings} == {"pull.completed"}, endings[0]
@@ -123,7 +124,8 @@ async def test_any_container_may_die_in_the_middle_of_pulls(stack: Stack) -> Non
 
 async def test_the_bus_may_be_restarted_in_the_middle_of_pulls(stack: Stack) -> None:
     async with requester(stack) as asking:
-        await under_way(stack, asking, lambda: stack.compose("restart", "-t", "10", "nats"))
+        container = stack.containers("nats")[0]["Id"]
+        await under_way(stack, asking, lambda: stack.engine.docker("restart", "-t", "10", container))
 
 
 async def test_coordinators_may_be_added_and_taken_away(stack: Stack) -> None:

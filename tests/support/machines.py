@@ -94,7 +94,12 @@ def entered(root: Path, mounts: dict[Path, str] | None = None) -> Iterator[None]
         shutil.copy(proxy, root / "etc/apt/apt.conf.d")
     done: list[Path] = []
     try:
-        for source, target in {Path("/proc"): "proc", Path("/dev"): "dev", **(mounts or {})}.items():
+        for source, target in {
+            Path("/proc"): "proc",
+            Path("/dev"): "dev",
+            Path("/dev/pts"): "dev/pts",
+            **(mounts or {}),
+        }.items():
             (root / target).mkdir(parents=True, exist_ok=True)
             _run("mount", "--bind", str(source), str(root / target))
             done.append(root / target)
