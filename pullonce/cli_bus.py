@@ -34,7 +34,7 @@ def _init(args: argparse.Namespace) -> int:
     plan = Plan(directory, urls, stores, names, at=args.at, data=args.data, monitoring=args.monitoring)
     try:
         write(plan)
-        for user in plan.users if args.owner else ():
+        for user in (*plan.users, "server") if args.owner else ():
             for path in (directory / user, *(directory / user).iterdir()):
                 os.chown(path, *_owner(args.owner))
     except (OSError, KeyInvalid, LookupError) as exc:

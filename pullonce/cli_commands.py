@@ -172,6 +172,10 @@ def _bus(bus: argparse.ArgumentParser) -> None:
     bus.add_argument("--owner", metavar="USER[:GROUP]", default="", help="init: whom the credentials belong to")
 
 
+def _completion(completion: argparse.ArgumentParser) -> None:
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell to write a script for")
+
+
 def _since(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--since", metavar="WHEN", default="", help="from then on: 2h, 3d, 2026-11-24, 2026-11-24T18:00")
 
@@ -212,6 +216,7 @@ COMMANDS = {
     "sql": Command("ask the ledger anything else, in SQL", "cli_ledger:sql", _sql),
     "ledger": Command("rebuild the ledger from the log, or export it", "cli_ledger:ledger", _ledger),
     "bus": Command("configure a NATS server with a user for each role, and make its streams", "cli_bus:bus", _bus),
+    "completion": Command("print a script by which a shell completes these commands", "cli_completion:completion", _completion),
 }
 
 
