@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from tests.support.nats_server import free_port
 
 _REQUEST = re.compile(r'"(?P<method>GET|HEAD) /v2/(?P<name>\S+)/(?P<kind>manifests|blobs)/\S+ HTTP')
 _ENOUGH = 120.0
+_numbers = itertools.count(1)
 
 
 class Stack:
@@ -27,21 +29,25 @@ class Stack:
     Attributes:
         registry: address of the registry, as this machine sees it; containers call it `registry:5000`.
         bus: address of the bus.
+        parts: what is brought up; everything, where it is empty.
         keys: directory of the key and the authority's certificate of a client.
     """
 
-    def __init__(self, engine: Engine, keys: Path) -> None:
+    def __init__(self, engine: Engine, keys: Path, *parts: str, environ: dict[str, str] | None = None) -> None:
         self.engine = engine
-        self.project = f"pullonce{os.getpid()}"
+        self.parts = parts
+        self.project = f"pullonce{os.getpid()}x{next(_numbers)}"
         ports = {name: str(free_port()) for name in ("NATS_PORT", "REGISTRY_PORT", "LEDGER_PORT")}
-        self.environ = engine.environ | ports | {"COMPOSE_PROJECT_NAME": self.project, "COMPOSE_PARALLEL_LIMIT": "20"}
+        self.environ = (
+            engine.environ | (environ or {}) | ports | {"COMPOSE_PROJECT_NAME": self.project, "COMPOSE_PARALLEL_LIMIT": "20"}
+        )
         self.registry = f"127.0.0.1:{ports['REGISTRY_PORT']}"
         self.bus = f"tls://127.0.0.1:{ports['NATS_PORT']}"
         self.ledger = f"http://127.0.0.1:{ports['LEDGER_PORT']}"
         self.keys = keys
 
     def __enter__(self) -> Stack:
-        self.compose("up", "-d")
+        self.compose("up", "-d", *self.parts)
         self.until_healthy()
         # All that a client has to be given: its key, and whom to trust.
         (self.keys / "client").mkdir(parents=True)

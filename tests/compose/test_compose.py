@@ -27,11 +27,16 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with Engine() as engine:
-        provide(engine)
-        with Stack(engine, tmp_path_factory.mktemp("keys")) as found:
-            yield found
+def engine() -> Iterator[Engine]:
+    with Engine() as found:
+        provide(found)
+        yield found
+
+
+@pytest.fixture(scope="module")
+def stack(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with Stack(engine, tmp_path_factory.mktemp("keys")) as found:
+        yield found
 
 
 def fresh(layers: int = 4, size: int = 3_000_000) -> Image:
@@ -163,3 +168,16 @@ def test_down_leaves_nothing_behind(stack: Stack) -> None:
     ours = ("--filter", f"label=com.docker.compose.project={stack.project}", "-q")
     for what in (("ps", "-a"), ("volume", "ls"), ("network", "ls")):
         assert stack.engine.docker(*what, *ours) == ""
+
+
+async def test_a_cluster_of_three_goes_on_without_one_of_its_servers(engine: Engine, tmp_path: Path) -> None:
+    servers = ("nats", "nats-2", "nats-3")
+    environ = {"BUS_URL": ",".join(f"tls://{server}:4222" for server in servers), "BUS_REPLICAS": "3"}
+    parts = (*servers, "registry", "coordinator", "fetcher", "unpacker")
+    with Stack(engine, tmp_path / "keys", *parts, environ=environ) as stack:
+        async with requester(stack) as asking:
+            stream = json.loads((await asking.client.request("$JS.API.STREAM.INFO.EVENTS", b"", timeout=20)).data)
+            assert stream["config"]["num_replicas"] == 3
+            assert {ending["type"] for ending in await pull(asking, push_fresh(stack)[1])} == {"pull.completed"}
+            await asyncio.to_thread(stack.engine.docker, "stop", "-t", "0", stack.containers("nats-3")[0]["Id"])
+            assert {ending["type"] for ending in await pull(asking, push_fresh(stack)[1])} == {"pull.completed"}
