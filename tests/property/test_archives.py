@@ -59,6 +59,8 @@ def make(root: bytes, things: list[Thing]) -> None:
     files: list[bytes] = []
     for thing in things:
         place = root + b"/" + thing.path
+        if passes_a_link(root, thing.path):
+            continue
         try:
             os.makedirs(os.path.dirname(place), exist_ok=True)  # noqa: PTH103, PTH120
             _make_one(place, thing, files)
@@ -73,6 +75,12 @@ def make(root: bytes, things: list[Thing]) -> None:
         os.utime(directory, (1, 1_234_567_890))
     for thing in sorted(made, reverse=True):
         os.utime(thing.path, (1, thing.mtime), follow_symlinks=False)
+
+
+def passes_a_link(root: bytes, path: bytes) -> bool:
+    """A name behind a symbolic link lies wherever that leads, perhaps outside the tree: none is made."""
+    parts = path.split(b"/")
+    return any(os.path.islink(root + b"/" + b"/".join(parts[:depth])) for depth in range(1, len(parts)))  # noqa: PTH114
 
 
 def _make_one(place: bytes, thing: Thing, files: list[bytes]) -> None:
