@@ -14,7 +14,7 @@ import duckdb
 from msgspec import Struct
 
 from schemas.ledger import Pull
-from services.ledger.live import Heard, Live
+from services.ledger.live import Heard, Live, Sort
 from services.ledger.queries import Row, pull, rows, seconds_of
 
 LANDED = 12
@@ -160,7 +160,7 @@ class _Making:
     """A work that flights are still being added to."""
 
     store: str
-    kind: str
+    kind: Sort
     name: str
     size: int
     over: bool
@@ -174,7 +174,7 @@ class _Making:
         self.requests += requests
 
     def seen(self, live: Live) -> Work:
-        heard = Heard() if self.over else live.of(self.store, self.name)
+        heard = Heard() if self.over else live.of(self.kind, self.store, self.name)
         state = (
             ("present" if self.present else "done") if self.over else heard.state or ("ordered" if self.holder else "wanted")
         )

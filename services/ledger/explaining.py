@@ -175,16 +175,18 @@ class _Pieces:
         return "done" if work.end is not None else "ordered" if claim else "waiting"
 
     def _heard(self, work: Work) -> Heard:
-        if work.end is not None or work.present or not work.name:
+        if work.end is not None or work.present or (work.kind != "fetch" and work.kind != "unpack"):
             return Heard()
-        return self._live.of(self._flight["store"], work.name)
+        return self._live.of(work.kind, self._flight["store"], work.name)
 
     def _claim(self, work: Work) -> Row | None:
         """The last claim that was announced before the flight ended."""
         if not work.name or work.present:
             return None
-        query = "SELECT * FROM claims WHERE store = ? AND name = ? AND sequence < ? ORDER BY sequence DESC LIMIT 1"
-        found = rows(self._reader, query, self._flight["store"], work.name, self._flight["ended"] or 1 << 62)
+        noun = "blob" if work.kind == "fetch" else "layer"  # an uncompressed lowest layer has one name for both
+        among = "store = ? AND noun = ? AND name = ? AND sequence < ?"
+        about = (self._flight["store"], noun, work.name, self._flight["ended"] or 1 << 62)
+        found = rows(self._reader, f"SELECT * FROM claims WHERE {among} ORDER BY sequence DESC LIMIT 1", *about)
         return found[0] if found else None
 
     def _failures(self, work: Work) -> list[Row]:

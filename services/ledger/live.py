@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -11,6 +12,11 @@ from schemas.progress import BlobProgress, LayerProgress, decode, decode_now
 
 _MOST = 10_000
 """Pieces of work that are remembered."""
+
+Sort: TypeAlias = Literal["fetch", "unpack"]
+Key: TypeAlias = tuple[Sort, str, str]
+"""What is done, in which store, and the digest or ChainID. The name alone does not tell: the lowest layer's ChainID is its
+diffID, and where that layer is stored uncompressed, the digest of its blob as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +32,10 @@ class Heard:
 
 
 class Live:
-    """The last words by store and digest or ChainID."""
+    """The last words by piece of work."""
 
     def __init__(self) -> None:
-        self._heard: OrderedDict[tuple[str, str], Heard] = OrderedDict()
+        self._heard: OrderedDict[Key, Heard] = OrderedDict()
         self.words = 0
         """Messages taken so far: whoever looks again sees by it whether there is anything new."""
 
@@ -52,7 +58,7 @@ class Live:
 
     def take(self, said: BlobProgress | LayerProgress) -> None:
         """Take one word of progress."""
-        key = (said.store, said.digest if isinstance(said, BlobProgress) else said.chain_id)
+        key = _key(said)
         before = self._heard.pop(key, Heard())
         heard = replace(before, done=said.done, size=said.size, state=said.state)
         if said.state == "retrying":
@@ -64,10 +70,16 @@ class Live:
         if len(self._heard) > _MOST:
             self._heard.popitem(last=False)
 
-    def of(self, store: str, name: str) -> Heard:
-        """The last word on a digest or ChainID; an empty one where nothing was heard."""
-        return self._heard.get((store, name), Heard())
+    def of(self, sort: Sort, store: str, name: str) -> Heard:
+        """The last word on fetching a digest or unpacking a ChainID; an empty one where nothing was heard."""
+        return self._heard.get((sort, store, name), Heard())
 
-    def all(self) -> dict[tuple[str, str], Heard]:
-        """Everything that is remembered, by store and name."""
+    def all(self) -> dict[Key, Heard]:
+        """Everything that is remembered, the oldest word first."""
         return dict(self._heard)
+
+
+def _key(said: BlobProgress | LayerProgress) -> Key:
+    if isinstance(said, BlobProgress):
+        return "fetch", said.store, said.digest
+    return "unpack", said.store, said.chain_id

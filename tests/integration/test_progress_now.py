@@ -129,7 +129,7 @@ async def test_a_worker_remembers_what_it_said_until_it_is_over(nats_server: Nat
         announcer = Announcer(present.signals, "default", Descriptor(media_type="", digest=Digest(one), size=10))
         await announcer.advance(4)
         assert await asked() == [(one, 4, "fetching")]
-        assert live.of("default", one).done == 4
+        assert live.of("fetch", "default", one).done == 4
         assert await asked(msgspec.json.encode([two, one, "sha256:" + "0" * 64])) == [
             (two, 3, "verified"),
             (one, 4, "fetching"),

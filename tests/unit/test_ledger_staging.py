@@ -57,8 +57,8 @@ def test_the_last_word_counts_and_failed_attempts_add_up() -> None:
         said(done=7, size=10),
     ):
         heard.hear("progress.default.sha256-a", body)
-    assert heard.of("default", "sha256:a") == Heard(done=7, size=10, state="fetching", attempts=2, error="again")
-    assert heard.of("other", "sha256:a") == Heard()
+    assert heard.of("fetch", "default", "sha256:a") == Heard(done=7, size=10, state="fetching", attempts=2, error="again")
+    assert heard.of("fetch", "other", "sha256:a") == Heard()
 
 
 def test_only_so_much_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,7 +66,7 @@ def test_only_so_much_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     heard = Live()
     for number in range(10):
         heard.hear("", said(digest=f"sha256:{number}"))
-    assert [name for _, name in heard.all()] == ["sha256:7", "sha256:8", "sha256:9"]
+    assert [name for _, _, name in heard.all()] == ["sha256:7", "sha256:8", "sha256:9"]
 
 
 def test_layers_are_known_by_their_chain_id() -> None:
@@ -77,4 +77,16 @@ def test_layers_are_known_by_their_chain_id() -> None:
         BlobProgress(digest=Digest("sha256:b"), done=9),
     ):
         heard.hear("", msgspec.json.encode(message))
-    assert (heard.of("default", "sha256:c").state, heard.of("default", "sha256:b").done) == ("waiting", 9)
+    assert (heard.of("unpack", "default", "sha256:c").state, heard.of("fetch", "default", "sha256:b").done) == ("waiting", 9)
+
+
+def test_one_name_for_a_blob_and_its_layer_is_two_pieces_of_work() -> None:
+    """A lowest layer that is stored uncompressed: its digest is its diffID, and that is its ChainID."""
+    heard = Live()
+    for message in (
+        LayerProgress(chain_id=ChainID("sha256:a"), blob=Digest("sha256:a"), done=3, state="retrying", error="no room"),
+        BlobProgress(digest=Digest("sha256:a"), done=9, size=10),
+    ):
+        heard.hear("", msgspec.json.encode(message))
+    assert heard.of("unpack", "default", "sha256:a") == Heard(done=3, state="retrying", attempts=1, error="no room")
+    assert heard.of("fetch", "default", "sha256:a") == Heard(done=9, size=10, state="fetching")
