@@ -7,6 +7,15 @@
 has a store on a fresh ext4 with a journal and a registry whose content is in memory; peers take turns. Wall: from the first
 client's start to the last one's end. CPU: all clients, daemons and their children, nats-server included, without the registry.
 `BENCH_LOCK` names a file that is locked during each run, where several people measure on one machine.
+
+Peers are taken from PATH, and, where these say so, from elsewhere:
+
+    CONTAINERD_BIN=DIR      containerd 2.2 or later and its ctr: ctr-current and crictl-current as it comes, ctr-parallel and
+                            crictl-parallel with two layers for each core unpacked at once
+    CONTAINERD_PRE_BIN=DIR  one before 1.6.3: ctr-pre, crictl-pre. Their x20, as that of ctr, takes half a minute and more
+    CRICTL_BIN=FILE or DIR  crictl, which all crictl peers need
+
+containerd inflates with igzip (Debian: isal) or unpigz (pigz) where it finds one in PATH; kept results say which there was.
 """
 
 from __future__ import annotations
@@ -27,7 +36,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from bench.tools import images
 from bench.tools.disk import fresh_disk, warm_memory
-from bench.tools.peers import ALL, Ours, Peer
+from bench.tools.peer import Peer
+from bench.tools.peers import ALL, Ours
 from bench.tools.registry import Registry, serving
 from bench.tools.results import Row, keep, median, show
 from bench.tools.usage import Group, come_first, machine_busy
@@ -75,7 +85,7 @@ def requests(peer: Ours, image: str, count: int, group: Group) -> tuple[float, i
 
 def run(kind: type[Peer], image: str, how: str, count: int, registry: Registry) -> Row:
     """One measured run."""
-    with alone(), fresh_disk() as place:
+    with alone(), fresh_disk(kind.disk) as place:
         registry.warm(image)
         warm_memory()
         daemons, used = Group("daemons"), Group("clients")
@@ -173,6 +183,8 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--out", type=Path, help="keep the rows here, as JSON lines")
     given = parser.parse_args()
+    if absent := [name for name in given.peers if name not in present]:
+        parser.error(f"not here: {', '.join(absent)}")
     come_first()
     with tempfile.TemporaryDirectory() as home:
         storage = given.storage or Path(home) / "content"

@@ -13,16 +13,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bench.tools import containerd
 from pullonce.runtime import version
 
 Row = dict[str, Any]
 
-_TOOLS = {
-    "nats-server": ["nats-server", "--version"],
-    "containerd": ["containerd", "--version"],
-    "dockerd": ["dockerd", "--version"],
-    "podman": ["podman", "--version"],
-}
+
+def _tools() -> dict[str, str | None]:
+    """The programs that figures may come from, or depend on, where they are here."""
+    named = {name: shutil.which(name) for name in ("nats-server", "dockerd", "podman", "igzip", "unpigz")}
+    kinds = (containerd.Containerd, containerd.CurrentContainerd, containerd.PreContainerd)
+    found = {f"containerd of {kind.name}": kind.program("containerd") for kind in kinds}
+    return named | found | {"crictl": containerd.crictl()}
 
 
 def machine() -> Row:
@@ -37,9 +39,9 @@ def machine() -> Row:
         "python": platform.python_version(),
         "pullonce": version(),
     }
-    for name, command in _TOOLS.items():
-        if shutil.which(command[0]):
-            said[name] = subprocess.run(command, check=False, capture_output=True, text=True).stdout.strip()
+    for name, program in _tools().items():
+        if program:
+            said[name] = subprocess.run([program, "--version"], check=False, capture_output=True, text=True).stdout.strip()
     return said
 
 
