@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from schemas import subjects
+from schemas import other_channels, subjects
 from schemas.events import Event, PullRequested
 from schemas.json_schema import answer_kind, file_name, meaning
 from schemas.orders import FetchBlob, Order
@@ -32,6 +32,7 @@ PARAMETERS = {
     "digest": "Digest of a blob, or ChainID of a layer, with `-` in place of `:`.",
     "chain": "ChainID of a layer, with `-` in place of `:`.",
     "revision": "Revision of the claim that justifies the order.",
+    **other_channels.PARAMETERS,
 }
 """What the holes in a subject stand for."""
 
@@ -107,6 +108,9 @@ def _channels() -> dict[str, Json]:
             "question": {"name": f"{subject}.question", "payload": names if named else {"type": "null"}},
             "answer": _ref("components", "messages", answer_kind(subject)),
         }
+    for name, at in other_channels.ADDRESSES.items():
+        channels[name] = _channel(at, other_channels.DESCRIPTIONS[name])
+        channels[name]["messages"] = {kind: _ref("components", "messages", kind) for kind in other_channels.MESSAGES[name]}
     return channels
 
 
@@ -142,7 +146,17 @@ def _operations(name: str, role: Role) -> dict[str, Json]:
         for subject in asked:
             reply = {"channel": _ref("channels", subject), "messages": [_ref("channels", subject, "messages", "answer")]}
             operations[f"{name}.{action}.{subject}"] = _operation(name, action, subject, ["question"]) | {"reply": reply}
+    for action, channel in other_channels.DOES.get(name, ()):
+        operations[f"{name}.{action}.{channel}"] = _other_operation(name, action, channel)
     return operations
+
+
+def _other_operation(role: str, action: str, channel: str) -> dict[str, Json]:
+    if channel != subjects.LEDGER_SUBJECT:
+        return _operation(role, action, channel, list(other_channels.MESSAGES[channel]))
+    answers = [_ref("channels", channel, "messages", kind) for kind in other_channels.ANSWERS]
+    reply = {"channel": _ref("channels", channel), "messages": answers}
+    return _operation(role, action, channel, list(other_channels.QUESTIONS)) | {"reply": reply}
 
 
 def _operation(role: str, action: str, channel: str, messages: list[str]) -> dict[str, Json]:
@@ -159,7 +173,8 @@ def _messages() -> dict[str, Json]:
         kind: _message(kind, type(sample)) | {"examples": [{"payload": msgspec.to_builtins(sample)}]}
         for kind, sample in SAMPLES.items()
     }
-    return messages | {answer_kind(subject): _message(answer_kind(subject), cls) for subject, cls in QUESTIONS.items()}
+    answers = {answer_kind(subject): cls for subject, cls in QUESTIONS.items()}
+    return messages | {kind: _message(kind, cls) for kind, cls in (answers | other_channels.KINDS).items()}
 
 
 def _message(kind: str, cls: type[msgspec.Struct]) -> dict[str, Json]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from schemas import asyncapi
+from schemas import asyncapi, other_channels
 from schemas.json_schema import Json, answer_kind, file_name, json_schema
 from schemas.roles import QUESTIONS
 from schemas.samples import SAMPLES
@@ -33,6 +33,8 @@ def derived() -> dict[str, str]:
     for subject, answer in QUESTIONS.items():
         kind = answer_kind(subject)
         files[f"json/{file_name(kind)}"] = json_text(json_schema(kind, answer))
+    for kind, cls in other_channels.KINDS.items():
+        files[f"json/{file_name(kind)}"] = json_text(json_schema(kind, cls))
     return files
 
 

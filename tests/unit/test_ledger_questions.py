@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
+import jsonschema
 import pytest
 
 from pullonce.identity import identify
 from schemas import ledger as questions
 from schemas.events import Event, PullCancelled, PullCompleted, PullFailed, PullRequested, Sharing
+from schemas.json_schema import json_schema
 from schemas.ledger import Answer, AskExplain, AskExport, AskHistory, AskSql, AskStats, Question, decode_answer, encode
 from schemas.oci import Digest
+from schemas.other_channels import KINDS
 from schemas.samples import SAMPLES
 from services.ledger.live import Live
 from services.ledger.questions import Questions
@@ -90,8 +94,14 @@ async def nothing() -> questions.Done:
 
 
 def ask(shelf: Shelf, question: Question) -> Answer:
-    """As it comes over the bus."""
-    return decode_answer(asyncio.run(Questions(shelf, Live(), nothing).answer_encoded(encode(question))))
+    """As it comes over the bus; both are held to the schemas that others read."""
+    asked = encode(question)
+    said = asyncio.run(Questions(shelf, Live(), nothing).answer_encoded(asked))
+    for tag, body in (("ask", asked), ("answer", said)):
+        told = json.loads(body)
+        kind = f"ledger.{tag}.{told[tag]}"
+        jsonschema.validate(told, json_schema(kind, KINDS[kind]), jsonschema.Draft202012Validator)
+    return decode_answer(said)
 
 
 def history(shelf: Shelf, question: AskHistory) -> tuple[questions.Pull, ...]:

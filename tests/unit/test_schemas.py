@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import yaml
 
-from schemas import asyncapi, events, export, orders, progress
+from schemas import asyncapi, claims, events, export, ledger, orders, other_channels, progress, subjects
 from schemas.json_schema import Json, answer_kind, file_name
 from schemas.roles import QUESTIONS, ROLES, Message
 from schemas.samples import SAMPLES
@@ -95,7 +95,7 @@ def test_an_answer_has_a_json_schema(subject: str) -> None:
     jsonschema.Draft202012Validator.check_schema(schema(answer_kind(subject)))
 
 
-@pytest.mark.parametrize("kind", sorted(MESSAGES))
+@pytest.mark.parametrize("kind", sorted(MESSAGES | other_channels.KINDS))
 def test_a_json_schema_is_self_contained_and_says_what_its_message_means(kind: str) -> None:
     found = schema(kind)
     definitions = found.get("$defs", {})
@@ -103,7 +103,7 @@ def test_a_json_schema_is_self_contained_and_says_what_its_message_means(kind: s
     inner = json.dumps(found).split('"$ref": "')[1:]
     assert {reference.partition('"')[0] for reference in inner} == {f"#/$defs/{name}" for name in definitions}
     assert found["$id"] == f"{kind}.schema.json"
-    assert str(found["description"]).strip().endswith(".")
+    assert str(found["description"]).strip().endswith((".", "?"))
 
 
 def test_the_examples_tell_one_consistent_pull() -> None:
@@ -253,6 +253,25 @@ def test_every_reference_of_the_document_leads_somewhere() -> None:
         found = document
         for step in reference.removeprefix("#/").split("/"):
             found = found[step]
+
+
+def test_every_subject_has_a_channel() -> None:
+    document = asyncapi.document()
+    addresses = {channel["address"].partition("{")[0].rstrip(".") for channel in document["channels"].values()}
+    fixed = {value for name, value in vars(subjects).items() if name.endswith("_SUBJECT")}
+    streams = {each.partition(".*")[0] for name in ("EVENT", "PARKED") for each in getattr(subjects, f"{name}_SUBJECTS")}
+    for subject in {each.partition("{")[0].rstrip(".>") for each in fixed | streams}:
+        assert any(each == subject or each.startswith(f"{subject}.") for each in addresses), subject
+    assert f"$KV.{subjects.CLAIMS_BUCKET}" in addresses
+    used = {operation["channel"]["$ref"].partition("#/channels/")[2] for operation in document["operations"].values()}
+    assert used == document["channels"].keys()
+
+
+def test_every_question_of_the_ledger_and_every_claim_is_told() -> None:
+    told = set(other_channels.KINDS.values())
+    for module, base in ((ledger, ledger.Question), (ledger, ledger.Answer), (claims, msgspec.Struct)):
+        classes = {each for each in vars(module).values() if isinstance(each, type) and issubclass(each, base)}
+        assert classes - {base} <= told
 
 
 def test_every_message_is_sent_by_one_part_and_read_by_another() -> None:
