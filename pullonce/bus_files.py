@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from pullonce.errors import PullonceError
 from pullonce.nkeys import Identity, make_identity, read_identity
-from pullonce.permissions import ADMIN, WORKERS, permissions
+from pullonce.permissions import ADMIN, permissions
 from schemas.roles import ROLES
 
 SYNC_INTERVAL = "10s"
@@ -45,11 +45,12 @@ class Plan:
     monitoring: str = MONITORING
     """Where the server tells of itself by HTTP; empty: nowhere."""
     users: dict[str, tuple[str, str]] = field(init=False, default_factory=dict)
-    """Directory of a user → its role and, of a worker, its store."""
+    """Directory of a user → its role and, where that is held to one, its store."""
 
     def __post_init__(self) -> None:
-        for role in (ADMIN, *ROLES):
-            for store in self.stores if role in WORKERS else ("",):
+        self.users[ADMIN] = (ADMIN, "")
+        for role in ROLES:
+            for store in self.stores if ROLES[role].of_a_store else ("",):
                 self.users[f"{role}-{store}" if store not in ("", "default") else role] = (role, store)
 
     @property

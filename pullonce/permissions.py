@@ -20,9 +20,6 @@ from schemas.roles import ROLES, Message, Role
 ADMIN = "admin"
 """Makes the streams, and may do everything on the bus: for operators, and for `pullonce up` on a server of others."""
 
-WORKERS = ("fetcher", "unpacker")
-"""Roles that serve one store each."""
-
 _EVENTS, _ORDERS, _PARKED = subjects.EVENTS_STREAM, subjects.ORDERS_STREAM, subjects.PARKED_STREAM
 _CLAIMS = subjects.CLAIMS_BUCKET
 _API = "$JS.API"
@@ -44,14 +41,14 @@ def permissions(role: str, inbox: str, store: str = "default") -> Permissions:
     Args:
         role: a name of `schemas.roles.ROLES`, or `admin`.
         inbox: prefix of the subjects under which it is answered.
-        store: the one that a worker serves; the other roles serve all.
+        store: the one that a role of a store is held to; the other roles serve all.
     """
     if role == ADMIN:
         return Permissions((">",), (">",), replies=True)
     of = ROLES[role]
-    scope = store if role in WORKERS else ""
+    scope = store if of.of_a_store else ""
     return Permissions(
-        publish=(*_said(of, scope), f"{inbox}.>", *_requests(of), *_order_requests(of, store)),
+        publish=(*_said(of, scope), f"{inbox}.>", *_requests(of, scope), *_order_requests(of, store)),
         subscribe=(*_heard(role, of, scope), f"{inbox}.>"),
         replies=bool(of.answers),
     )
@@ -94,25 +91,35 @@ def _heard(name: str, role: Role, scope: str) -> list[str]:
             continue
         noun = kind.partition(".")[0]
         # A worker listens to its store by noun: it looks at the disk again whatever was said of a blob.
-        heard.append(f"{noun}.*.{scope}.*" if scope and kind in EVENTS else _subject(message, scope))
+        by_noun = scope and kind in EVENTS and noun != "pull"
+        heard.append(f"{noun}.*.{scope}.*" if by_noun else _subject(message, scope))
     return list(dict.fromkeys(heard))
 
 
-def _requests(role: Role) -> list[str]:
+def _requests(role: Role, scope: str) -> list[str]:
     """What it asks of JetStream about facts and claims."""
     asked = [f"{_API}.INFO", f"{_API}.STREAM.INFO.{_EVENTS}"]
     if role.folds:
         asked += [f"{_API}.CONSUMER.CREATE.{_EVENTS}.*", f"{_API}.CONSUMER.MSG.NEXT.{_EVENTS}.*", f"$JS.FC.{_EVENTS}.>"]
     elif role.asks:  # one that waits for endings, and reads the last one after a reconnection
-        pulls = [_kind(each) for each in role.receives if _kind(each).startswith("pull.")]
-        asked += [f"{_API}.DIRECT.GET.{_EVENTS}.{kind}.>" for kind in pulls]
-    if any(_kind(each) in ORDERS for each in role.sends):  # claims come before orders; what is no event is put aside
-        asked += [
-            *(f"$KV.{_CLAIMS}.>", f"{_API}.STREAM.MSG.GET.KV_{_CLAIMS}"),
-            *(f"parked.{_EVENTS}.*", f"{_API}.STREAM.MSG.GET.{_PARKED}"),
-            f"{_API}.STREAM.PURGE.{_ORDERS}",
-        ]
-    return asked
+        pulls = [each for each in role.receives if _kind(each).startswith("pull.")]
+        asked += [f"{_API}.DIRECT.GET.{_EVENTS}.{_subject(each, scope)}" for each in pulls]
+    if any(_kind(each) in ORDERS for each in role.sends):  # what is no event is put aside
+        asked += [f"parked.{_EVENTS}.*", f"{_API}.STREAM.MSG.GET.{_PARKED}", f"{_API}.STREAM.PURGE.{_ORDERS}"]
+    return [*asked, *_claim_requests(role, scope)]
+
+
+def _claim_requests(role: Role, scope: str) -> list[str]:
+    """What it takes to claim keys of its nouns, of one store or of all.
+
+    A claim is read by a request that names it in its body, so this shows the claims of all stores. It is not read directly,
+    though that would be held to a subject: the value would come back as it was written, under whatever subject its writer
+    names, and a claim could hold an ending.
+    """
+    if not role.claims:
+        return []
+    keys = [f"$KV.{_CLAIMS}.{noun}.{f'{scope}.>' if scope else '>'}" for noun in role.claims]
+    return [*keys, f"{_API}.STREAM.MSG.GET.KV_{_CLAIMS}"]
 
 
 def _order_requests(role: Role, store: str) -> list[str]:

@@ -71,7 +71,8 @@ class Flights:
         wait = await self._watch(key)
         listening = await self._listen(key, tell) if tell else []
         with trace.carried(trace.current() or trace.of_environment()):
-            appending = asyncio.create_task(self._bus.log.append(request))
+            subject = subjects.request_subject(request, identity.flight, identity.reference)
+            appending = asyncio.create_task(self._bus.log.append(request, subject=subject))
         try:
             sequence = await asyncio.shield(appending)
             while wait.best is None or wait.best.covers <= sequence:

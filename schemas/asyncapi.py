@@ -138,10 +138,11 @@ def _operations(name: str, role: Role) -> dict[str, Json]:
         for cls in classes:
             kind = str(cls.__struct_config__.tag)
             operations[f"{name}.{action}.{kind}"] = _operation(name, action, _channel_of(cls), [kind])
-    if PullRequested in role.sends:
+    if PullRequested in role.sends and not role.of_a_store:
         operations[f"{name}.send.{_BARE}"] = _operation(name, "send", _BARE, ["pull.requested"])
-    announce = "send" if subjects.PING_SUBJECT in role.answers else "receive"
-    operations[f"{name}.{announce}.{_HERE}"] = _operation(name, announce, _HERE, ["answer"])
+    if subjects.PING_SUBJECT in (*role.answers, *role.asks):
+        announce = "send" if subjects.PING_SUBJECT in role.answers else "receive"
+        operations[f"{name}.{announce}.{_HERE}"] = _operation(name, announce, _HERE, ["answer"])
     for action, asked in (("send", role.asks), ("receive", role.answers)):
         for subject in asked:
             reply = {"channel": _ref("channels", subject), "messages": [_ref("channels", subject, "messages", "answer")]}

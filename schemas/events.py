@@ -327,16 +327,21 @@ _decoders = {kind: msgspec.json.Decoder(cls) for kind, cls in EVENTS.items()}
 def decode(subject: str, body: bytes) -> Event:
     """Read the event stored under a subject.
 
-    The subject names the type; a body may leave its `type` out, so that `{"reference": "redis"}` is a request.
+    The subject names the type; a body may leave its `type` out, so that `{"reference": "redis"}` is a request. What a subject
+    says of the store holds: on a bus with permissions, whoever speaks for one store only is held to subjects.
 
     Raises:
         Malformed: the subject names no event type, or the body does not fit it.
     """
-    kind = ".".join(subject.split(".", 2)[:2])
+    tokens = subject.split(".", 3)
+    kind = ".".join(tokens[:2])
     decoder = _decoders.get(kind)
     if decoder is None:
         raise Malformed(f"no event type is called {kind!r}")
     try:
-        return decoder.decode(body)
+        event = decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise Malformed(f"not a {kind}: {exc}") from exc
+    if len(tokens) > 2 and event.store != tokens[2]:
+        raise Malformed(f"its subject is of the store {tokens[2]!r}, its body of {event.store!r}")
+    return event

@@ -51,6 +51,10 @@ class Role:
     answers: tuple[str, ...] = (subjects.PING_SUBJECT,)
     folds: bool = False
     """Reads the log from its beginning, by a consumer. Others hear facts as they pass by."""
+    claims: tuple[str, ...] = ()
+    """Nouns of the keys that it claims."""
+    of_a_store: bool = False
+    """Has to do with one store only. Others have with all."""
 
 
 _WITHDRAWN = (BlobFailed, LayerFailed)
@@ -71,6 +75,7 @@ ROLES = {
         receives=tuple(EVENTS.values()),
         answers=(subjects.PING_SUBJECT, subjects.STATUS_SUBJECT),
         folds=True,
+        claims=("blob", "layer", "resolve", "record"),
     ),
     "fetcher": Role(
         sends=(
@@ -79,17 +84,28 @@ ROLES = {
         ),
         receives=(ResolveReference, FetchBlob, RecordImage, *_WITHDRAWN),
         answers=_OF_WORKERS,
+        of_a_store=True,
     ),
     "unpacker": Role(
         sends=(LayerUnpacked, LayerFailed, LayerLost, LayerProgress),
         receives=(UnpackLayer, BlobProgress, *_NEWS),
         answers=_OF_WORKERS,
+        of_a_store=True,
     ),
     "ledger": Role(
         sends=(),
         receives=(*EVENTS.values(), BlobProgress, LayerProgress),
         asks=(subjects.PING_SUBJECT, subjects.PROGRESS_NOW_SUBJECT),
         folds=True,
+    ),
+    "caretaker": Role(
+        # Whoever runs rm, gc and verify: says what is not there any more, and has it pulled again.
+        sends=(BlobLost, LayerLost, PullRequested, PullCancelled),
+        receives=(PullCompleted, PullFailed),
+        asks=(subjects.STATUS_SUBJECT,),
+        answers=(),
+        claims=("blob", "layer"),
+        of_a_store=True,
     ),
 }
 """By name. Whoever else reads the log (a dashboard) changes nothing for these."""

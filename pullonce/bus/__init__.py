@@ -53,7 +53,7 @@ class Entry:
 class Log(Protocol):
     """The stream EVENTS: all facts in one order."""
 
-    async def append(self, event: Event, *, cause: int | None = None) -> int:
+    async def append(self, event: Event, *, cause: int | None = None, subject: str = "") -> int:
         """Store an event and return its sequence once it is stored.
 
         Repetition is harmless: an event with a message id (`subjects.event_id`) that is stored already answers with the
@@ -62,6 +62,7 @@ class Log(Protocol):
 
         Args:
             cause: sequence of the event that led to this one; travels in a header.
+            subject: another than that of `subjects.event_subject`: a request's with its store and flight.
 
         Raises:
             Permanent: the event is too large for the bus (`message.too_large`).

@@ -37,11 +37,11 @@ class MemoryLog:
         self.parked: dict[str, tuple[bytes, str]] = {}
         """Parked messages and their reasons, by subject."""
 
-    async def append(self, event: Event, *, cause: int | None = None) -> int:
+    async def append(self, event: Event, *, cause: int | None = None, subject: str = "") -> int:
         message_id = subjects.event_id(event)
         if message_id is not None and message_id in self._ids:
             return self._ids[message_id]
-        sequence = self.put(subjects.event_subject(event), msgspec.json.encode(event))
+        sequence = self.put(subject or subjects.event_subject(event), msgspec.json.encode(event))
         if message_id is not None:
             self._ids[message_id] = sequence
         if carried := trace.current():

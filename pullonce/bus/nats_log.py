@@ -45,11 +45,11 @@ class NatsLog:
         self._link = link
         self._url = url
 
-    async def append(self, event: Event, *, cause: int | None = None) -> int:
+    async def append(self, event: Event, *, cause: int | None = None, subject: str = "") -> int:
         headers: Headers = {"Nats-Msg-Id": subjects.event_id(event) or uuid.uuid4().hex, **trace.headers()}
         if cause is not None:
             headers["Pullonce-Cause"] = str(cause)
-        return (await store(self._link, subjects.event_subject(event), _encode(event), headers)).seq
+        return (await store(self._link, subject or subjects.event_subject(event), _encode(event), headers)).seq
 
     async def append_all(self, events: Sequence[Event], *, cause: int | None = None) -> list[int]:
         if len(events) == 1:

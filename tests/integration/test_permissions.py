@@ -17,15 +17,17 @@ from pullonce.bus_files import write
 from pullonce.client import connect as connect_client
 from pullonce.config import BusSettings
 from pullonce.errors import BusUnavailable, BusUnsuitable
-from schemas.events import PullRequested
+from schemas.events import Event, PullRequested
 from schemas.subjects import pull_subject
 from tests.support.command import environment as bare
 from tests.support.images import Image, image, layer, tar_of
 from tests.support.registry import RegistryServer
 from tests.support.secured import Guest, SecuredBus, guest, stranger
 
-PULL = "default.docker%2Eio/library/redis:latest.f7b3e13a1463fa75"
-BLOB = f"default.sha256-{'0' * 64}"
+IMAGE = "docker%2Eio/library/redis:latest.f7b3e13a1463fa75"
+PULL = f"default.{IMAGE}"
+HASH = f"sha256-{'0' * 64}"
+BLOB = f"default.{HASH}"
 EVENTS_CONSUMER = "$JS.API.CONSUMER.CREATE.EVENTS.x"
 
 MAY_SAY = {
@@ -34,6 +36,11 @@ MAY_SAY = {
     "fetcher": [f"pull.resolved.{PULL}", f"blob.fetched.{BLOB}", "store.opened.default", f"progress.{BLOB}"],
     "unpacker": [f"layer.unpacked.{BLOB}", f"layer.lost.{BLOB}", f"progress.{BLOB}"],
     "ledger": ["pullonce.here", EVENTS_CONSUMER],
+    "caretaker": [
+        *(f"blob.lost.{BLOB}", f"layer.lost.{BLOB}", f"$KV.claims.blob.{BLOB}", f"$KV.claims.layer.{BLOB}"),
+        *("coordinator.status", f"pull.requested.{PULL}", f"pull.cancelled.{PULL}", "$JS.API.STREAM.MSG.GET.KV_claims"),
+        f"$JS.API.DIRECT.GET.EVENTS.pull.completed.{PULL}",
+    ],
 }
 
 REFUSED = {
@@ -69,6 +76,41 @@ REFUSED = {
         *(f"pull.requested.{PULL}", f"pull.completed.{PULL}", f"blob.lost.{BLOB}", f"fetch.blob.{BLOB}.1"),
         *("$JS.API.STREAM.PURGE.EVENTS", "$JS.API.STREAM.DELETE.EVENTS", f"$KV.claims.blob.{BLOB}", "coordinator.status"),
     ],
+    "caretaker": [
+        *(f"pull.completed.{PULL}", f"pull.failed.{PULL}", f"pull.resolved.{PULL}", f"pull.recorded.{PULL}", "pull.requested"),
+        *(
+            f"blob.fetched.{BLOB}",
+            f"blob.failed.{BLOB}",
+            f"blob.claimed.{BLOB}",
+            f"layer.unpacked.{BLOB}",
+            f"layer.failed.{BLOB}",
+        ),
+        *("store.opened.default", f"fetch.blob.{BLOB}.1", f"progress.{BLOB}", "pullonce.here", "parked.EVENTS.1"),
+        *(
+            f"blob.lost.other.{HASH}",
+            f"layer.lost.other.{HASH}",
+            f"$KV.claims.blob.other.{HASH}",
+            f"$KV.claims.layer.other.{HASH}",
+        ),
+        *("$KV.claims.resolve.default.f7b3e13a1463fa75.1", "$KV.claims.record.default.f7b3e13a1463fa75.1"),
+        *(
+            f"pull.requested.other.{IMAGE}",
+            f"pull.cancelled.other.{IMAGE}",
+            f"$JS.API.DIRECT.GET.EVENTS.pull.completed.other.{IMAGE}",
+        ),
+        *(
+            f"$JS.API.DIRECT.GET.KV_claims.$KV.claims.blob.{BLOB}",
+            "$JS.API.DIRECT.GET.KV_claims",
+            "$JS.API.STREAM.MSG.GET.EVENTS",
+        ),
+        *(
+            f"$JS.API.DIRECT.GET.EVENTS.pull.requested.{PULL}",
+            "$JS.API.STREAM.PURGE.KV_claims",
+            "$JS.API.STREAM.DELETE.KV_claims",
+        ),
+        *(EVENTS_CONSUMER, "$JS.API.CONSUMER.CREATE.KV_claims.x", "$JS.API.STREAM.PURGE.ORDERS", "$JS.API.STREAM.PURGE.EVENTS"),
+        *("$JS.API.CONSUMER.MSG.NEXT.ORDERS.fetch-blob-default", "ledger.query"),
+    ],
 }
 
 DEAF = {
@@ -77,6 +119,10 @@ DEAF = {
     "fetcher": ["_INBOX.>", "pull.requested.>", "unpack.layer.>", "fetch.blob.>", "blob.*.other.*", "coordinator.status"],
     "unpacker": ["_INBOX.>", "pull.requested.>", "fetch.blob.>", "progress.other.*"],
     "ledger": ["_INBOX.>", "_INBOX_coordinator.>", "fetch.blob.>", "$KV.claims.>"],
+    "caretaker": [
+        *("_INBOX.>", "_INBOX_coordinator.>", "$KV.claims.>", "pull.requested.>", "coordinator.status"),
+        *("pull.completed.>", f"pull.completed.other.{IMAGE}", "blob.>", "fetch.blob.>"),
+    ],
 }
 
 
@@ -185,7 +231,7 @@ async def test_what_is_not_permitted_is_said(bus: SecuredBus) -> None:
 async def test_writing_the_files_again_keeps_the_keys(bus: SecuredBus) -> None:
     before = {path: path.read_text() for path in bus.directory.rglob("nkey")}
     write(bus.plan)
-    assert len(before) == 6 and {path: path.read_text() for path in bus.directory.rglob("nkey")} == before
+    assert len(before) == 7 and {path: path.read_text() for path in bus.directory.rglob("nkey")} == before
     assert all(
         path.stat().st_mode & 0o077 == 0 for path in [*before, *bus.directory.rglob("*.key"), *bus.directory.rglob("env")]
     )
@@ -223,13 +269,72 @@ class Parts:
         assert "permissions" not in said.lower(), said
 
 
-def an_image() -> Image:
-    return image([layer(tar_of({f"file-{number}": bytes([number]) * 5000})) for number in range(3)])
+def an_image(mark: bytes = b"") -> Image:
+    return image([layer(tar_of({f"file-{number}": mark + bytes([number]) * 5000})) for number in range(3)])
 
 
 def run(*words: str, home: Path, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pullonce", *words]
     return subprocess.run(command, env=bare(home) | environ, capture_output=True, text=True, timeout=90, check=False)
+
+
+async def test_a_claim_of_a_caretaker_cannot_be_sent_as_an_ending(bus: SecuredBus) -> None:
+    """Whoever writes a value and has it sent to any subject forges what it likes; a claim is answered within a document."""
+    ending = pull_subject("completed", "default", "docker.io/library/redis:latest", "f7b3e13a1463fa75")
+    async with set_up(bus, "caretaker") as found, connect(settings(bus, "admin"), patience=20) as admin:
+        key = f"$KV.claims.blob.{BLOB}"
+        forged = {"type": "pull.completed", "reference": "redis", "flight": "f7b3e13a1463fa75", "opened": 1, "covers": 999}
+        await found.client.request(key, json.dumps(forged).encode(), timeout=10)
+        await found.client.publish("$JS.API.STREAM.MSG.GET.KV_claims", json.dumps({"last_by_subj": key}).encode(), reply=ending)
+        await found.settle()
+        answer = await found.client.request(
+            "$JS.API.STREAM.MSG.GET.KV_claims", json.dumps({"last_by_subj": key}).encode(), timeout=10
+        )
+        assert found.refused == [] and json.loads(answer.data)["message"]["subject"] == key
+        recorded = await admin.log.last(ending)
+        assert recorded is None or not isinstance(recorded.event, Event), "an answer of the server's is no event"
+
+
+def test_what_becomes_of_a_store_is_its_caretakers(tmp_path: Path) -> None:
+    """rm, gc, pin and verify --repair, with the key of the caretaker: it needs no other, and that of a client will not do."""
+    home = tmp_path / "home"
+    registry = RegistryServer(tmp_path / "registry").start()
+    try:
+        kept, gone = (registry.push("some/image", tag, an_image(mark)) for tag, mark in (("1", b"a"), ("2", b"b")))
+        with SecuredBus(tmp_path) as bus:
+            made = run("bus", "setup", home=home, environ=bus.environ("admin"))
+            assert made.returncode == 0, made.stderr
+            caretaker = bus.environ("caretaker")
+            with Parts(bus, home):
+                for reference in (kept, gone):
+                    pulled = run("pull", "-q", "--timeout", "60", reference, home=home, environ=bus.environ("client"))
+                    assert pulled.returncode == 0, pulled.stderr
+                for words in (("pin", kept), ("rm", gone)):
+                    done = run(*words, home=home, environ=caretaker)
+                    assert done.returncode == 0, done.stderr
+                refused = run("gc", home=home, environ=bus.environ("client"))
+                assert refused.returncode != 0 and "does not permit" in refused.stderr
+                collected = run("gc", "--json", home=home, environ=caretaker)
+                assert collected.returncode == 0, collected.stderr
+                assert json.loads(collected.stdout)["blobs"] == 5 and json.loads(collected.stdout)["busy"] == 0
+                blob = max((home / "stores" / "default" / "blobs" / "sha256").iterdir(), key=lambda path: path.stat().st_size)
+                blob.chmod(0o644)
+                blob.write_bytes(b"x" * blob.stat().st_size)
+                found = run("verify", "--repair", "--json", home=home, environ=caretaker)
+                assert found.returncode == 0, found.stderr
+                assert len(json.loads(found.stdout)["damaged"]) >= 1 and len(json.loads(found.stdout)["repaired"]) == 1
+    finally:
+        registry.stop()
+
+
+async def test_a_store_has_a_caretaker_of_its_own(tmp_path: Path) -> None:
+    with SecuredBus(tmp_path, stores=("default", "rack-2")) as bus:
+        assert bus.environ("caretaker-rack-2")["PULLONCE_STORE"] == "rack-2"
+        async with set_up(bus, "caretaker-rack-2") as found:
+            assert await found.may_publish(f"blob.lost.rack-2.{HASH}") and await found.may_publish(
+                f"$KV.claims.layer.rack-2.{HASH}"
+            )
+            assert not await found.may_publish(f"blob.lost.{BLOB}") and not await found.may_publish(f"$KV.claims.layer.{BLOB}")
 
 
 @pytest.mark.parametrize("scheme", ["tls", "nats"])
