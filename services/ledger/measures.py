@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 _ENDED = "SELECT * FROM ended_flights WHERE ended > ? AND ended <= ?"
 _SHARED = ("fetched", "reused", "waited")
+_OUTCOMES = ("completed", "failed")
 
 
 class Measures:
@@ -32,9 +33,18 @@ class Measures:
         self._release = meter.histogram("release_duration_seconds", "From the last key's settling to the ending.")
         self._bytes = meter.counter("flight_bytes_total", "Bytes that flights needed, by where they came from.", ("source",))
         self._saved = meter.counter("saved_bytes_total", "Bytes that were asked for and not fetched.")
+        self._begin()
         meter.watch("ledger_position", "Position of the last folded event.", lambda: keeper.position)
         meter.watch("ledger_behind", "Events that were heard of and are not folded yet.", lambda: keeper.behind)
         meter.watch("ledger_folds", "Batches that were folded since the start.", lambda: keeper.folds)
+
+    def _begin(self) -> None:
+        """Begin each count whose labels are known at nothing: to Prometheus, one that begins at one has not increased."""
+        for outcome in _OUTCOMES:
+            self._requests.labels(outcome)
+            self._took.labels(outcome)
+        for source in _SHARED:
+            self._bytes.labels(source)
 
     async def run(self) -> None:
         """Count after each fold. For ever."""
