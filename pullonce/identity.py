@@ -6,6 +6,8 @@ agree on whether to unpack. What differs in spelling only (`redis`, `docker.io/l
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from pullonce.oci import reference
 from schemas import subjects
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Identity:
-    """The normalised reference and platform of a request, and the name of the flight it joins."""
+    """The normalised reference and platform of a request, and the name of the flight it joins. Requests share it."""
 
     __slots__ = ("flight", "platform", "reference")
 
@@ -44,6 +46,11 @@ def identify(
         ReferenceInvalid: the text is no image reference.
         PlatformInvalid: the platform cannot be read.
     """
+    return _identified(text, store, platform, credential, policy, unpack)
+
+
+@lru_cache(maxsize=4096)  # a thousand requests for one image ask the same question a thousand times
+def _identified(text: str, store: str, platform: str, credential: str, policy: str, unpack: bool) -> Identity:
     normal = str(reference.parse(text))
     if platform:
         from pullonce.oci.platform import normalise  # few requests name one, and a light client feels every import
@@ -57,11 +64,4 @@ def identify(
 
 def identify_request(request: PullRequested) -> Identity:
     """Name the flight of a stored request; raises as `identify`."""
-    return identify(
-        request.reference,
-        store=request.store,
-        platform=request.platform,
-        credential=request.credential,
-        policy=request.policy,
-        unpack=request.unpack,
-    )
+    return _identified(request.reference, request.store, request.platform, request.credential, request.policy, request.unpack)

@@ -12,18 +12,17 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
-
 from pullonce import trace
 from pullonce.bus import Recorded
 from pullonce.bus.nats_jetstream import NO_STREAM, Refused, api, position
-from pullonce.bus.nats_link import Link
+from pullonce.bus.nats_link import Headers, Link
+from pullonce.bus.nats_wire import headers_of
 from pullonce.bus.reading import recorded
 from pullonce.errors import LogShortened
 
 _HEARTBEAT = 1.0
 _SILENCE = 3 * _HEARTBEAT
+_TRACED = trace.HEADER.encode()
 _FORGET = 30.0
 """Seconds after which the server drops a consumer that nobody listens to."""
 
@@ -61,8 +60,8 @@ class Follower:
         self._doubt = self._link.future()
         self._expected = 1
         inbox = self._link.client.new_inbox()
-        subscription = await self._link.subscribe(inbox, self._on_message)
-        watch = asyncio.ensure_future(self._watch(subscription))
+        subscription = await self._link.listen(inbox, self._on_message)
+        watch = asyncio.ensure_future(self._watch())
         try:
             made = await self._make_consumer(inbox)
             if made["num_pending"] == 0 and self._idle is not None and not self._doubt.done() and self._expected == 1:
@@ -117,45 +116,45 @@ class Follower:
 
     # -- what arrives --------------------------------------------------------------------------------------------------
 
-    async def _on_message(self, msg: Msg) -> None:
+    def _on_message(self, subject: bytes, reply: bytes, head: bytes, data: bytes) -> None:
         if self._doubt.done():
             return
         self._heard = True
         try:
-            if msg.reply.startswith("$JS.ACK."):
-                self._on_stored(msg)
+            if reply.startswith(b"$JS.ACK."):
+                self._on_stored(subject, reply, head, data)
             else:
-                await self._on_control(msg)
+                self._on_control(reply, headers_of(head))
         except Exception as exc:
             if not self._doubt.done():
                 self._doubt.set_exception(exc)
 
-    def _on_stored(self, msg: Msg) -> None:
-        at = position(msg.reply)
-        if at.consumer_sequence != self._expected:
-            return self._begin_again()
+    def _on_stored(self, subject: bytes, reply: bytes, head: bytes, data: bytes) -> None:
+        _, sequence, count, nanoseconds, pending = position(reply)
+        if count != self._expected:
+            self._begin_again()
+            return
         self._expected += 1
-        if at.sequence >= self._next:
-            self._next = at.sequence + 1
-            self._apply(recorded(at.sequence, at.nanoseconds / 1e9, msg.subject, msg.data, at.pending, trace.read(msg.headers)))
-        return None
+        if sequence >= self._next:
+            self._next = sequence + 1
+            traced = trace.read(headers_of(head)) if _TRACED in head else ""
+            self._apply(recorded(sequence, nanoseconds / 1e9, subject.decode(), data, pending, traced))
 
-    async def _on_control(self, msg: Msg) -> None:
+    def _on_control(self, reply: bytes, headers: Headers) -> None:
         """A flow control request waits for an answer once all before it was taken; a heartbeat tells what was sent."""
-        headers = msg.headers or {}
-        if msg.reply:
-            await self._link.send(msg.reply)
+        if reply:
+            self._link.post(reply.decode())
         elif stalled := headers.get("Nats-Consumer-Stalled"):
-            await self._link.send(stalled)
+            self._link.post(stalled)
         sent = headers.get("Nats-Last-Consumer")
         if sent is not None and int(sent) >= self._expected:
             self._begin_again()
 
-    async def _watch(self, subscription: Subscription) -> None:
+    async def _watch(self) -> None:
         while True:
             self._heard = False
             await asyncio.sleep(_SILENCE)
-            if not self._heard and not subscription.pending_msgs and self._link.connected:
+            if not self._heard and self._link.connected:
                 self._begin_again()
 
     def _begin_again(self) -> None:

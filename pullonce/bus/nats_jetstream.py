@@ -10,7 +10,9 @@ from typing import Any
 
 import msgspec
 
-from pullonce.bus.nats_link import RETRY_PAUSE, Headers, Link, Unclear, Unheard
+from pullonce.bus.nats_asked import Unclear
+from pullonce.bus.nats_link import RETRY_PAUSE, Headers, Link, Unheard
+from pullonce.bus.nats_wire import headers_of
 from pullonce.errors import BusError
 
 log = logging.getLogger(__name__)
@@ -161,7 +163,7 @@ async def last_message(link: Link, stream: str, subject: str) -> Stored | None:
         subject=message["subject"],
         sequence=message["seq"],
         time=datetime.fromisoformat(message["time"]).timestamp(),
-        headers=_headers(b64decode(message.get("hdrs", ""))),
+        headers=headers_of(b64decode(message.get("hdrs", ""))),
         body=b64decode(message.get("data", "")),
     )
 
@@ -182,42 +184,28 @@ async def last_stored(link: Link, stream: str, subject: str) -> Stored | None:
         except Unheard:
             await asyncio.sleep(RETRY_PAUSE)
             continue
-        headers = msg.headers or {}
-        if headers.get("Status") == "404":
+        headers = msg.headers
+        if msg.status == b"404":
             return None
         if "Nats-Sequence" not in headers:
-            raise BusError(f"{subject} cannot be read: {headers.get('Status')} {headers.get('Description')}")
+            raise BusError(f"{subject} cannot be read: {msg.head.decode(errors='replace').strip()}")
         time = datetime.fromisoformat(headers["Nats-Time-Stamp"]).timestamp()
         return Stored(headers["Nats-Subject"], int(headers["Nats-Sequence"]), time, headers, msg.data)
 
 
-def _headers(raw: bytes) -> Headers:
-    """`NATS/1.0\\r\\nName: value\\r\\n…` → a dict; the first line is the version."""
-    lines = raw.decode("utf-8", "replace").split("\r\n")[1:]
-    return {name.strip(): value.strip() for name, colon, value in (line.partition(":") for line in lines) if colon}
+def position(reply: bytes) -> tuple[int, int, int, int, int]:
+    """Where a delivered message stands, out of its reply subject.
 
+    `$JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<delivered>.<sequence>.<consumer sequence>.<time>.<pending>`
 
-class Position(msgspec.Struct, frozen=True, gc=False):
-    """Where a delivered message stands; carried by its reply subject."""
-
-    delivered: int
-    """How often it was delivered, this time included."""
-    sequence: int
-    """Its place in the stream."""
-    consumer_sequence: int
-    """Its place among the deliveries of this consumer."""
-    nanoseconds: int
-    """When it was stored, since the epoch."""
-    pending: int
-    """Messages of the consumer's that are stored behind it."""
-
-
-def position(reply: str) -> Position:
-    """Read `$JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<delivered>.<sequence>.<consumer sequence>.<time>.<pending>`.
+    Returns:
+        How often it was delivered, this time included; its place in the stream; its place among the deliveries of the consumer;
+        when it was stored, in nanoseconds since the epoch; messages of the consumer's that are stored behind it.
 
     Source: NATS ADR-15. The long form has a domain, an account hash and, at the end, possibly further tokens.
     """
-    tokens = reply.split(".")
+    tokens = reply.split(b".")
     first = 4 if len(tokens) == 9 else 6
-    delivered, sequence, consumer_sequence, nanoseconds, pending = tokens[first : first + 5]
-    return Position(int(delivered), int(sequence), int(consumer_sequence), int(nanoseconds), int(pending))
+    return (
+        int(tokens[first]), int(tokens[first + 1]), int(tokens[first + 2]), int(tokens[first + 3]), int(tokens[first + 4])
+    )  # fmt: skip

@@ -16,26 +16,21 @@ from typing import Any
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.errors import AuthorizationError, ConnectionClosedError, OutboundBufferLimitError
+from nats.errors import AuthorizationError, ConnectionClosedError, MaxPayloadError
 
 from pullonce.bus.limits import check_size
 from pullonce.bus.nats_access import access
+from pullonce.bus.nats_asked import PATIENCE, Asked, Unclear
+from pullonce.bus.nats_wire import LeanParser, Raw, Take, written
 from pullonce.config import BusSettings
 from pullonce.errors import BusClosed, BusError, BusUnavailable, BusUnsuitable
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 5.0
-"""Seconds after which a request that was not answered counts as unclear."""
-
 RETRY_PAUSE = 0.1
 """Seconds between attempts while the server is up but its streams are not."""
 
 Headers = dict[str, str]
-
-
-class Unclear(Exception):
-    """The request may or may not have been carried out."""
 
 
 class Unheard(Exception):
@@ -47,9 +42,9 @@ class Link:
 
     def __init__(self) -> None:
         self.client = Client()
+        self._parser = self.client._ps = LeanParser(self.client)
         self._inbox = ""
-        self._count = 0
-        self._asked: dict[str, asyncio.Future[Msg]] = {}
+        self._asked = Asked()
         self._watched: set[asyncio.Future[Any]] = set()
         self._up = asyncio.Event()
         self._failure: BusError | None = None
@@ -85,13 +80,14 @@ class Link:
         finally:
             dial.cancel()
         self._inbox = self.client.new_inbox() + "."
-        await self.client.subscribe(self._inbox + "*", cb=self._on_answer)
+        await self.listen(self._inbox + "*", self._on_answer)
         self._up.set()
 
     async def close(self) -> None:
         """Send what is still to be sent and close. Whoever waits on this link gets BusClosed."""
         self._closing = True
         self._fail(BusClosed("the connection to the bus was closed"))
+        self._asked.close()
         await self.client.close()
 
     def future(self) -> asyncio.Future[Any]:
@@ -124,23 +120,39 @@ class Link:
             BusClosed: the link ended.
             Permanent: the message is too large (`message.too_large`).
         """
-        if self._failure is not None:
-            raise self._failure
-        size = len(body) + sum(len(name) + len(value) + 4 for name, value in headers.items()) + 12 if headers else len(body)
-        check_size(subject, size)
+        self.post(subject, body, reply=reply, headers=headers)
+        client = self.client
+        if client._pending_data_size <= client._max_pending_size or not client.is_connected:
+            return
         task = asyncio.current_task()
         cancels = task.cancelling() if task else 0
-        try:
-            await self.client.publish(subject, body, reply=reply, headers=headers)
-        except OutboundBufferLimitError:
-            return
-        except ConnectionClosedError:
-            raise self._failure or BusClosed("the connection to the bus was closed") from None
+        await client._flush_pending(force_flush=True)
         # nats-py swallows a cancellation that arrives while it waits for its full buffer to be written.
         if task and task.cancelling() > cancels:
             raise asyncio.CancelledError
 
-    async def ask(self, subject: str, body: bytes = b"", *, headers: Headers | None = None, timeout: float = PATIENCE) -> Msg:
+    def post(self, subject: str, body: bytes = b"", *, reply: str = "", headers: Headers | None = None) -> None:
+        """`send`, for what is small and seldom: does not wait while the buffer is full. All that is sent in one turn of the
+        event loop is written at once."""
+        if self._failure is not None:
+            raise self._failure
+        client = self.client
+        if client.is_closed:
+            raise self._failure or BusClosed("the connection to the bus was closed")
+        command = written(subject, body, reply, headers)
+        check_size(subject, len(command) - len(subject) - len(reply))
+        if len(body) > client._max_payload:
+            raise MaxPayloadError
+        connected = client.is_connected
+        if not connected and len(body) + client._pending_data_size > client._max_pending_size:
+            return
+        client._pending.append(command)
+        client._pending_data_size += len(command)
+        flusher = client._flush_queue
+        if connected and flusher is not None and flusher.empty():
+            flusher.put_nowait(asyncio.get_running_loop().create_future())  # wakes it
+
+    async def ask(self, subject: str, body: bytes = b"", *, headers: Headers | None = None, timeout: float = PATIENCE) -> Raw:
         """One request, one answer, one attempt.
 
         Raises:
@@ -148,27 +160,17 @@ class Link:
             Unheard: nobody listens on the subject.
             BusClosed: the link ended.
         """
-        await self.ready()
-        msg = await self._asking(lambda token: self.send(subject, body, reply=self._inbox + token, headers=headers), timeout)
-        if not msg.data and msg.headers and msg.headers.get("Status") == "503":
-            raise Unheard(subject)
-        return msg
-
-    async def _asking(self, send: Callable[[str], Awaitable[None]], timeout: float) -> Msg:
-        """Send something under a fresh token of the inbox and wait for what comes back under it."""
-        self._count += 1
-        token = str(self._count)
-        answer = self.future()
-        self._asked[token] = answer
-        timer = asyncio.get_running_loop().call_later(timeout, _give_up, answer)
+        if self._failure is not None or not self._up.is_set():
+            await self.ready()
+        token, answer = self._asked.expect(timeout)
         try:
-            await send(token)
-            msg: Msg = await answer
-            return msg
+            await self.send(subject, body, reply=self._inbox + token.decode(), headers=headers)
+            raw = await answer
         finally:
-            timer.cancel()
-            del self._asked[token]
-            answer.cancel()
+            self._asked.forget(token)
+        if not raw.data and raw.status == b"503":
+            raise Unheard(subject)
+        return raw
 
     async def barrier(self) -> None:
         """Return once the server has seen everything sent before, and all it sent before has arrived here.
@@ -176,16 +178,30 @@ class Link:
         An echo, since nats-py's `flush` overtakes commands that still lie in its buffer. After a break there is nothing
         left to wait for: subscriptions are made anew before anything else is sent.
         """
+        token, answer = self._asked.expect(PATIENCE)
         try:
-            await self._asking(lambda token: self.send(self._inbox + token), PATIENCE)
+            await self.send(self._inbox + token.decode())
+            await answer
         except Unclear:
             pass
+        finally:
+            self._asked.forget(token)
 
     async def subscribe(self, subject: str, receive: Callable[[Msg], Awaitable[None]], *, queue: str = "") -> Subscription:
         """Subscribe without limits on what may wait here: whoever needs limits uses flow control."""
         try:
             return await self.client.subscribe(subject, queue=queue, cb=receive, pending_msgs_limit=0, pending_bytes_limit=0)
         except ConnectionClosedError:
+            raise self._failure or BusClosed("the connection to the bus was closed") from None
+
+    async def listen(self, subject: str, take: Take, *, queue: str = "") -> Subscription:
+        """Subscribe, and be handed each message as it is cut out of what was read, without queue and task."""
+        number = b"%d" % (self.client._sid + 1)  # taken by `subscribe` before it first waits
+        self._parser.takers[number] = take
+        try:
+            return await self.client.subscribe(subject, queue=queue, cb=_nobody)
+        except ConnectionClosedError:
+            del self._parser.takers[number]
             raise self._failure or BusClosed("the connection to the bus was closed") from None
 
     async def retire(self, subscription: Subscription) -> None:
@@ -204,6 +220,7 @@ class Link:
 
     async def drop(self, subscription: Subscription) -> None:
         """End a subscription; what is still on its way is of no interest."""
+        self._parser.takers.pop(b"%d" % subscription._id, None)
         if self._failure is None and not subscription._closed:
             try:
                 await subscription.unsubscribe()
@@ -212,10 +229,8 @@ class Link:
 
     # -- what the connection tells -------------------------------------------------------------------------------------
 
-    async def _on_answer(self, msg: Msg) -> None:
-        answer = self._asked.get(msg.subject[len(self._inbox) :])
-        if answer is not None and not answer.done():
-            answer.set_result(msg)
+    def _on_answer(self, subject: bytes, reply: bytes, head: bytes, data: bytes) -> None:
+        self._asked.answered(subject[len(self._inbox) :], Raw(subject, reply, head, data))
 
     async def _on_disconnect(self) -> None:
         if not self._up.is_set():
@@ -223,9 +238,7 @@ class Link:
         self._up.clear()
         if not self._closing:
             log.warning("the bus is away: trying to reconnect")
-        for answer in list(self._asked.values()):
-            if not answer.done():
-                answer.set_exception(Unclear("the connection broke"))
+        self._asked.fail_all(Unclear("the connection broke"))
 
     async def _on_reconnect(self) -> None:
         log.info("the bus is back")
@@ -259,6 +272,7 @@ class Link:
             self._failure = error
             if not self._closing:
                 log.error("%s", error)
+        self._asked.fail_all(self._failure)
         for waiter in list(self._watched):
             if not waiter.done():
                 waiter.set_exception(self._failure)
@@ -266,9 +280,8 @@ class Link:
         self._up.set()  # whoever waits for the server looks at the failure next
 
 
-def _give_up(answer: asyncio.Future[Msg]) -> None:
-    if not answer.done():
-        answer.set_exception(Unclear("no answer"))
+async def _nobody(_: Msg) -> None:
+    """nats-py's way to a subscription whose messages are taken before they get there."""
 
 
 async def open_link(settings: BusSettings, *, patience: float | None) -> Link:

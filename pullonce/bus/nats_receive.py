@@ -183,7 +183,7 @@ class Receiver:
             self._fail(exc)
 
     async def _on_order(self, msg: Msg) -> None:
-        at = position(msg.reply)
+        delivered, sequence, *_ = position(msg.reply.encode())
         self._asked = max(0, self._asked - 1)
         if self._stopping or len(self._running) >= self._limit:
             await self._link.send(msg.reply, b"-NAK")
@@ -191,10 +191,10 @@ class Receiver:
         try:
             order = orders.decode(msg.subject, msg.data)
         except Malformed as exc:
-            await self._park(msg, at.sequence, str(exc))
+            await self._park(msg, sequence, str(exc))
             self._turn.set()
             return
-        delivery = NatsDelivery(self._link, order, msg.reply, at.delivered, trace.read(msg.headers))
+        delivery = NatsDelivery(self._link, order, msg.reply, delivered, trace.read(msg.headers))
         task = asyncio.ensure_future(self._deliver(delivery))
         self._running.add(task)
         task.add_done_callback(self._on_done)

@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 
 from pullonce.bus.limits import MAX_MESSAGE
+from pullonce.bus.nats_asked import PATIENCE, Unclear
 from pullonce.bus.nats_jetstream import NAME_IN_USE, NO_STREAM, Refused, api
-from pullonce.bus.nats_link import PATIENCE, RETRY_PAUSE, Link, Unclear, Unheard
+from pullonce.bus.nats_link import RETRY_PAUSE, Link, Unheard
 from pullonce.config import BusSettings
 from pullonce.errors import BusUnsuitable
 from schemas import subjects

@@ -11,7 +11,9 @@ from nats.aio import subscription as nats_subscription
 from nats.aio.msg import Msg
 
 from pullonce.bus import Reply, Subscription
-from pullonce.bus.nats_link import Link, Unclear, Unheard
+from pullonce.bus.nats_asked import Unclear
+from pullonce.bus.nats_link import Link, Unheard
+from pullonce.bus.nats_wire import status_of
 
 log = logging.getLogger(__name__)
 
@@ -44,18 +46,17 @@ class NatsSignals:
             await self._link.send(subject, body)
 
     async def subscribe(self, subject: str, receive: Callable[[str, bytes], None], *, queue: str = "") -> Subscription:
-        async def on_message(msg: Msg) -> None:
-            try:
-                receive(msg.subject, msg.data)
-            except Exception:
-                log.exception("a listener on %s failed", subject)
+        def on_message(subject: bytes, reply: bytes, head: bytes, data: bytes) -> None:
+            receive(subject.decode(), data)
 
-        return await self._listen(subject, on_message, queue)
+        subscription = await self._link.listen(subject, on_message, queue=queue)
+        await self._link.barrier()
+        return NatsSubscription(self._link, subscription)
 
     async def request(self, subject: str, body: bytes, *, timeout: float) -> bytes:
         try:
             async with asyncio.timeout(timeout):
-                return bytes((await self._link.ask(subject, body, timeout=timeout + 1)).data)
+                return (await self._link.ask(subject, body, timeout=timeout + 1)).data
         except Unheard:
             raise TimeoutError(f"nobody answers on {subject}") from None
         except Unclear:
@@ -66,14 +67,14 @@ class NatsSignals:
     ) -> list[bytes]:
         answers: list[bytes] = []
 
-        async def on_message(msg: Msg) -> None:
-            if not (msg.headers and "Status" in msg.headers):
-                answers.append(msg.data)
+        def on_message(subject: bytes, reply: bytes, head: bytes, data: bytes) -> None:
+            if not status_of(head):
+                answers.append(data)
                 if take:
-                    take(msg.data)
+                    take(data)
 
         inbox = self._link.client.new_inbox()
-        subscription = await self._link.subscribe(inbox, on_message)
+        subscription = await self._link.listen(inbox, on_message)
         try:
             await self._link.send(subject, body, reply=inbox)
             await asyncio.sleep(timeout)
@@ -98,7 +99,9 @@ class NatsSignals:
             self._answering.add(task)
             task.add_done_callback(self._answering.discard)
 
-        return await self._listen(subject, on_message, queue)
+        subscription = await self._link.subscribe(subject, on_message, queue=queue)
+        await self._link.barrier()
+        return NatsSubscription(self._link, subscription)
 
     def on_reconnect(self, notify: Callable[[], None]) -> None:
         self._link.on_reconnect.append(notify)
@@ -108,8 +111,3 @@ class NatsSignals:
             await self._link.send(inbox, await body)
         except Exception:
             log.exception("no answer could be given on %s", subject)
-
-    async def _listen(self, subject: str, on_message: Callable[[Msg], object], queue: str) -> NatsSubscription:
-        subscription = await self._link.subscribe(subject, on_message, queue=queue)  # type: ignore[arg-type]
-        await self._link.barrier()
-        return NatsSubscription(self._link, subscription)

@@ -18,6 +18,8 @@ class Traces:
 
     def note(self, recorded: Recorded) -> None:
         """Take in what the log says."""
+        if not (recorded.trace or self._of):
+            return
         match recorded.event:
             case PullRequested() as request if recorded.trace:
                 try:
