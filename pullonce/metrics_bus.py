@@ -39,9 +39,9 @@ class _Log(_Measured):
         self._said = meter.counter("events_appended_total", "Events that this process stored.", ("type",))
         self._took = meter.histogram("append_duration_seconds", "From sending events to the bus to their being stored.")
 
-    async def append(self, event: Event, *, cause: int | None = None, subject: str = "") -> int:
+    async def append(self, event: Event, *, cause: int | None = None, subject: str = "", message_id: str = "") -> int:
         with self._took.time():
-            sequence: int = await self._inner.append(event, cause=cause, subject=subject)
+            sequence: int = await self._inner.append(event, cause=cause, subject=subject, message_id=message_id)
         self._said.labels(_tag(event)).inc()
         return sequence
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Coroutine
+from functools import partial
 
 import msgspec
 
@@ -32,20 +34,32 @@ Tidings = events.PullResolved | events.BlobFetched | events.LayerUnpacked | prog
 class _Wait:
     """All requests of this client that wait for one flight key."""
 
-    __slots__ = ("best", "changed", "subscriptions", "users")
+    __slots__ = ("best", "changed", "failed", "open", "opening", "subject", "subscriptions", "users", "watching")
 
-    def __init__(self) -> None:
+    def __init__(self, subject: str) -> None:
+        self.subject = subject
+        """What its requests are stored under."""
         self.best: Ending | None = None
         self.changed = asyncio.Event()
+        self.open = asyncio.Event()
+        """Set when the endings are subscribed to, or cannot be."""
+        self.opening: asyncio.Future[None]
         self.subscriptions: list[Subscription] = []
         self.users = 0
+        self.watching: asyncio.Future[None]
+        """Looks at the stored endings now and then."""
+        self.failed: Exception | None = None
+        """Why they cannot be looked at any more: the bus is closed."""
 
     def take(self, ending: Ending) -> None:
         if self.best is None or ending.covers > self.best.covers:
             self.best = ending
-            # Whoever waits holds this event; the next round gets a fresh one.
-            self.changed.set()
-            self.changed = asyncio.Event()
+            self.wake()
+
+    def wake(self) -> None:
+        """Let all look again. Whoever waits holds this event; the next round gets a fresh one."""
+        self.changed.set()
+        self.changed = asyncio.Event()
 
 
 class Flights:
@@ -54,7 +68,7 @@ class Flights:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._waits: dict[tuple[str, str, str], _Wait] = {}
-        self._opening = asyncio.Lock()
+        self._me, self._asked = uuid.uuid4().hex, 0
         self._background: set[asyncio.Task[None]] = set()
         bus.signals.on_reconnect(self._look_at_all)
 
@@ -70,21 +84,18 @@ class Flights:
         key = (request.store, identity.reference, identity.flight)
         wait = await self._watch(key)
         listening = await self._listen(key, tell) if tell else []
-        with trace.carried(trace.current() or trace.of_environment()):
-            subject = subjects.request_subject(request, identity.flight, identity.reference)
-            appending = asyncio.create_task(self._bus.log.append(request, subject=subject))
+        self._asked += 1
+        append = partial(self._bus.log.append, request, subject=wait.subject, message_id=f"{self._me}.{self._asked}")
         try:
-            sequence = await asyncio.shield(appending)
+            with trace.carried(trace.current() or trace.of_environment()):
+                sequence = await append()
             while wait.best is None or wait.best.covers <= sequence:
-                changed = wait.changed
-                try:
-                    async with asyncio.timeout(LOOK):
-                        await changed.wait()
-                except TimeoutError:
-                    await self._look(key)
+                if wait.failed is not None:
+                    raise wait.failed
+                await wait.changed.wait()
             return wait.best
         except asyncio.CancelledError:
-            self._spawn(self._leave(request, identity, appending))
+            self._spawn(self._leave(request, identity, append))
             raise
         finally:
             self._unwatch(key, wait)
@@ -95,23 +106,42 @@ class Flights:
 
     async def _watch(self, key: tuple[str, str, str]) -> _Wait:
         """The wait for a flight key, subscribed before this returns."""
-        async with self._opening:
-            wait = self._waits.get(key)
-            if wait is None:
-                wait = _Wait()
-                for verbed in ("completed", "failed"):
-                    subject = subjects.pull_subject(verbed, *key)
-                    wait.subscriptions.append(await self._bus.signals.subscribe(subject, _ending_taker(wait)))
-                self._waits[key] = wait
-            wait.users += 1
-            return wait
+        wait = self._waits.get(key)
+        if wait is None:
+            wait = self._waits[key] = _Wait(subjects.pull_subject("requested", *key))
+            wait.opening = asyncio.ensure_future(self._open(wait, key))
+            wait.opening.add_done_callback(lambda _: wait.open.set())
+            wait.watching = asyncio.ensure_future(self._look_for_ever(key, wait))
+        wait.users += 1
+        try:
+            if not wait.open.is_set():
+                await wait.open.wait()  # not for the task itself: whoever began it may leave, and the others need it
+            wait.opening.result()
+        except BaseException:
+            self._unwatch(key, wait)
+            raise
+        return wait
+
+    async def _open(self, wait: _Wait, key: tuple[str, str, str]) -> None:
+        found = [subjects.pull_subject(verbed, *key) for verbed in ("completed", "failed")]
+        made = [self._bus.signals.subscribe(subject, _ending_taker(wait)) for subject in found]
+        wait.subscriptions += await asyncio.gather(*made)
 
     def _unwatch(self, key: tuple[str, str, str], wait: _Wait) -> None:
         wait.users -= 1
         if wait.users == 0 and self._waits.get(key) is wait:
             del self._waits[key]
-            for subscription in wait.subscriptions:
-                self._spawn(subscription.stop())
+            wait.watching.cancel()
+            self._spawn(_close(wait))
+
+    async def _look_for_ever(self, key: tuple[str, str, str], wait: _Wait) -> None:
+        try:
+            while True:
+                await asyncio.sleep(LOOK)
+                await self._look(key)
+        except Exception as exc:
+            wait.failed = exc
+            wait.wake()
 
     def _look_at_all(self) -> None:
         for key in self._waits:
@@ -125,9 +155,11 @@ class Flights:
             if wait and recorded and isinstance(recorded.event, (events.PullCompleted, events.PullFailed)):
                 wait.take(recorded.event)
 
-    async def _leave(self, request: events.PullRequested, identity: Identity, appending: asyncio.Task[int]) -> None:
-        """Withdraw a request, even one whose append has not been confirmed yet."""
-        sequence = await appending
+    async def _leave(
+        self, request: events.PullRequested, identity: Identity, append: Callable[[], Coroutine[None, None, int]]
+    ) -> None:
+        """Withdraw a request, even one whose append has not been confirmed yet: said again, it tells where it lies."""
+        sequence = await append()
         await self._bus.log.append(
             events.PullCancelled(store=request.store, reference=identity.reference, flight=identity.flight, request=sequence)
         )
@@ -174,6 +206,12 @@ class Flights:
         task = asyncio.ensure_future(_quietly(work))
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+async def _close(wait: _Wait) -> None:
+    await wait.opening
+    for subscription in wait.subscriptions:
+        await subscription.stop()
 
 
 async def _quietly(work: object) -> None:

@@ -53,7 +53,7 @@ class Entry:
 class Log(Protocol):
     """The stream EVENTS: all facts in one order."""
 
-    async def append(self, event: Event, *, cause: int | None = None, subject: str = "") -> int:
+    async def append(self, event: Event, *, cause: int | None = None, subject: str = "", message_id: str = "") -> int:
         """Store an event and return its sequence once it is stored.
 
         Repetition is harmless: an event with a message id (`subjects.event_id`) that is stored already answers with the
@@ -63,6 +63,7 @@ class Log(Protocol):
         Args:
             cause: sequence of the event that led to this one; travels in a header.
             subject: another than that of `subjects.event_subject`: a request's with its store and flight.
+            message_id: for an event that has none of its own, if the caller may want to say it again and mean the same one.
 
         Raises:
             Permanent: the event is too large for the bus (`message.too_large`).

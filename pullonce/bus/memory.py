@@ -37,12 +37,12 @@ class MemoryLog:
         self.parked: dict[str, tuple[bytes, str]] = {}
         """Parked messages and their reasons, by subject."""
 
-    async def append(self, event: Event, *, cause: int | None = None, subject: str = "") -> int:
-        message_id = subjects.event_id(event)
-        if message_id is not None and message_id in self._ids:
+    async def append(self, event: Event, *, cause: int | None = None, subject: str = "", message_id: str = "") -> int:
+        message_id = subjects.event_id(event) or message_id
+        if message_id in self._ids:
             return self._ids[message_id]
         sequence = self.put(subject or subjects.event_subject(event), msgspec.json.encode(event))
-        if message_id is not None:
+        if message_id:
             self._ids[message_id] = sequence
         if carried := trace.current():
             self._traces[sequence] = carried

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import uuid
 from collections.abc import Callable, Sequence
@@ -44,9 +45,12 @@ class NatsLog:
     def __init__(self, link: Link, url: str) -> None:
         self._link = link
         self._url = url
+        self._me = uuid.uuid4().hex
+        self._count = itertools.count()
 
-    async def append(self, event: Event, *, cause: int | None = None, subject: str = "") -> int:
-        headers: Headers = {"Nats-Msg-Id": subjects.event_id(event) or uuid.uuid4().hex, **trace.headers()}
+    async def append(self, event: Event, *, cause: int | None = None, subject: str = "", message_id: str = "") -> int:
+        said = subjects.event_id(event) or message_id or f"{self._me}.{next(self._count)}"
+        headers: Headers = {"Nats-Msg-Id": said, **trace.headers()}
         if cause is not None:
             headers["Pullonce-Cause"] = str(cause)
         return (await store(self._link, subject or subjects.event_subject(event), _encode(event), headers)).seq

@@ -36,9 +36,11 @@ class Flight:
         "opened",
         "platform",
         "policy",
+        "record_key",
         "recorded",
         "reference",
         "requests",
+        "resolve_key",
         "resolved",
         "reused",
         "state",
@@ -58,6 +60,8 @@ class Flight:
         self.policy = policy
         self.unpack = unpack
         self.opened = opened
+        self.resolve_key = subjects.resolve_key(store, name, opened)
+        self.record_key = subjects.record_key(store, name, opened)
         self.state = State.RESOLVING
         self.requests = 0
         self.cancelled: set[int] = set()
@@ -98,14 +102,6 @@ class Flight:
         return flight
 
     # -- the orders it needs -------------------------------------------------------------------------------------------
-
-    @property
-    def resolve_key(self) -> str:
-        return subjects.resolve_key(self.store, self.name, self.opened)
-
-    @property
-    def record_key(self) -> str:
-        return subjects.record_key(self.store, self.name, self.opened)
 
     def resolve_order(self) -> ResolveReference:
         return ResolveReference(

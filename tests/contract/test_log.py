@@ -54,6 +54,15 @@ async def test_a_flight_ends_once_well_or_badly(place: Place) -> None:
         assert await bus.log.last(event_subject(done)) is None
 
 
+async def test_an_event_without_an_id_can_be_said_again_under_one_of_the_callers(place: Place) -> None:
+    request = PullRequested(reference="redis")
+    async with place.connect() as bus, place.connect() as other:
+        assert [await bus.log.append(request, message_id="mine.1") for _ in range(2)] == [1, 1]
+        assert await other.log.append(request, message_id="mine.1") == 1
+        assert await bus.log.append(request, message_id="mine.2") == 2
+        assert [await bus.log.append(request) for _ in range(2)] == [3, 4]
+
+
 async def test_append_all_keeps_the_order(place: Place) -> None:
     async with place.connect() as bus:
         assert await bus.log.append_all([]) == []

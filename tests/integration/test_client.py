@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from pullonce import client
-from pullonce.errors import BusUnavailable, PullFailed, PullTimeout, ReferenceInvalid, ServicesMissing
+from pullonce.errors import BusClosed, BusUnavailable, PullFailed, PullTimeout, ReferenceInvalid, ServicesMissing
 from pullonce.identity import identify
 from pullonce.waits import Tidings
 from schemas.events import BlobFetched, LayerUnpacked, PullCompleted, PullRequested, PullResolved, ResolvedLayer, Source
@@ -85,6 +85,43 @@ async def test_one_leaves_and_the_others_are_answered(nats_url: str) -> None:
         sequence, request = script.requests[-1]
         await script.say(completed(request, sequence))
         assert [image.covers for image in await asyncio.gather(*tasks[1:])] == [sequence + 1] * 2
+
+
+async def test_the_first_to_ask_may_leave_before_the_endings_are_subscribed_to(nats_url: str) -> None:
+    async with scripted(nats_url), client.connect(nats_url) as pulls:
+        tasks = [asyncio.create_task(pulls.pull("redis", timeout=LIMIT)) for _ in range(3)]
+        await asyncio.sleep(0)
+        tasks[0].cancel()
+        assert [image.covers for image in await asyncio.gather(*tasks[1:])]
+        assert (await asyncio.gather(tasks[0], return_exceptions=True))[0].__class__ is asyncio.CancelledError
+        # Nobody waits any more; whoever asks next subscribes anew.
+        assert (await pulls.pull("redis", timeout=LIMIT)).covers
+
+
+async def test_a_request_that_is_cancelled_while_it_is_sent_is_stored_once_and_withdrawn(nats_url: str) -> None:
+    async with scripted(nats_url) as script, client.connect(nats_url) as pulls:
+        script.answer = lambda request, sequence: None
+        waiting = asyncio.create_task(pulls.pull("redis"))
+        await script.until(lambda: len(script.requests) == 1)  # the endings are subscribed to
+        leaving = asyncio.create_task(pulls.pull("redis"))
+        for _ in range(2):  # it has begun to append, and no answer can be there yet
+            await asyncio.sleep(0)
+        leaving.cancel()
+        await script.until(lambda: len(script.cancelled) == 1)
+        assert len(script.requests) == 2 and script.cancelled[0].request == script.requests[1][0]
+        waiting.cancel()
+
+
+async def test_whoever_waits_hears_that_the_bus_is_closed_for_good(nats_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pullonce.waits.LOOK", 0.2)
+    async with scripted(nats_url) as script:
+        script.answer = lambda request, sequence: None
+        async with client.connect(nats_url) as pulls:
+            tasks = [asyncio.create_task(pulls.pull("redis")) for _ in range(3)]
+            await script.until(lambda: len(script.requests) == 3)
+        async with asyncio.timeout(LIMIT):
+            ended = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(each) for each in ended] == [BusClosed] * 3
 
 
 async def test_an_ending_that_fell_into_a_crash_is_looked_up(nats_server: NatsServer) -> None:
