@@ -12,6 +12,7 @@ from pullonce.metrics import Meter
 from pullonce.metrics_bus import MeteredBus
 from pullonce.metrics_http import telling
 from pullonce.runtime import answer_pings, run, version
+from pullonce.spans import spanning
 from schemas.subjects import STATUS_SUBJECT
 from services.coordinator.handlers import Coordinator
 from services.coordinator.measures import show
@@ -20,9 +21,13 @@ from services.coordinator.status import describe
 
 async def main() -> None:
     meter = Meter("coordinator", "", version())
-    async with telling(meter) as health, connect(BusSettings.from_env("coordinator")) as connection:
+    async with (
+        telling(meter) as health,
+        spanning("coordinator", "", version()) as spans,
+        connect(BusSettings.from_env("coordinator")) as connection,
+    ):
         bus = MeteredBus(connection, meter)
-        coordinator = Coordinator(bus, me=f"coordinator-{os.getpid()}-{secrets.token_hex(4)}")
+        coordinator = Coordinator(bus, me=f"coordinator-{os.getpid()}-{secrets.token_hex(4)}", spans=spans)
         show(coordinator, meter)
         health.ready = lambda: coordinator.live and connection.signals.connected
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from pullonce.bus import Bus, Recorded
 from pullonce.errors import Duplicate, WrongRevision
 from pullonce.failpoints import reach
+from pullonce.spans import Span, Spans
 from pullonce.trace import carried
 from schemas import subjects
 from services.coordinator import claim
@@ -33,13 +35,13 @@ others waiting for a lease."""
 class Coordinator:
     """Folds EVENTS, and acts once it has caught up. Owns nothing: all its state is the log and the claims."""
 
-    def __init__(self, bus: Bus, me: str) -> None:
+    def __init__(self, bus: Bus, me: str, spans: Spans | None = None) -> None:
         self.board = Board()
         self.live = False
         """Caught up once: what is folded from now on is news and may be acted upon."""
         self._bus = bus
         self._pursuer = Pursuer(self.board, me)
-        self._traces = Traces(self.board)
+        self._traces = Traces(self.board, spans)
         self._pursued: dict[str, bool] = {}
         """Keys being pursued → whether they were wanted anew meanwhile."""
         self._news: dict[str, asyncio.Event] = {}
@@ -122,7 +124,7 @@ class Coordinator:
                 case End(ending=ending, by=by):
                     ours = not by or self._pursuer.holds(by)
                     with carried(self._traces.of_flight(ending.flight)):
-                        self._start(self._end(ending, 0.0 if ours else GRACE))
+                        self._start(self._end(ending, self._traces.of_ending(ending), 0.0 if ours else GRACE))
                 case Withdraw(key=key):
                     self._start(self._withdraw(intent, 0.0 if self._pursuer.holds(key) else GRACE))
         for intent in intents:  # claims are tidied last: an ending asks who holds one
@@ -142,7 +144,7 @@ class Coordinator:
         if (news := self._news.get(intent.key)) is not None:
             news.set()
 
-    async def _end(self, ending: Ending, grace: float) -> None:
+    async def _end(self, ending: Ending, spans: tuple[Span, ...], grace: float) -> None:
         if grace:
             await self._sleep(asyncio.sleep(grace))
             if not self.board.flight_in_air(ending):
@@ -150,6 +152,7 @@ class Coordinator:
         reach("ending.ready")
         sequence = await self._bus.log.append(ending, cause=ending.covers - 1)
         reach("ending.stored")
+        self._traces.tell(spans, time.time())
         log.info(
             str(ending.__struct_config__.tag),
             extra={"flight": ending.flight, "reference": ending.reference, "covers": ending.covers, "sequence": sequence},

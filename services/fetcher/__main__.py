@@ -11,6 +11,7 @@ from pullonce.metrics_bus import MeteredBus
 from pullonce.metrics_http import telling
 from pullonce.present import Present
 from pullonce.runtime import answer_pings, run, version
+from pullonce.spans import spanning, traced
 from schemas.events import StoreOpened
 from schemas.orders import FetchBlob, RecordImage, ResolveReference
 from services.fetcher.credentials import Credentials
@@ -39,6 +40,7 @@ async def main() -> None:
     measured = WorkMeter(meter)
     async with (
         telling(meter) as health,
+        spanning("fetcher", store, version()) as spans,
         connect_bus(settings.bus) as connection,
         connect_registry(settings.registry, credentials, version()) as registry,
     ):
@@ -49,9 +51,9 @@ async def main() -> None:
             bus,
             store,
             {
-                ResolveReference: (measured.measured(handlers.resolve_reference), _DOCUMENTS_AT_ONCE),
-                FetchBlob: (measured.measured(handlers.fetch_blob), settings.fetches),
-                RecordImage: (measured.measured(handlers.record_image), _DOCUMENTS_AT_ONCE),
+                ResolveReference: (measured.measured(traced(spans, handlers.resolve_reference)), _DOCUMENTS_AT_ONCE),
+                FetchBlob: (measured.measured(traced(spans, handlers.fetch_blob)), settings.fetches),
+                RecordImage: (measured.measured(traced(spans, handlers.record_image)), _DOCUMENTS_AT_ONCE),
             },
             give_up=measured.giving_up(handlers.give_up),
             retrying=handlers.retrying,

@@ -18,6 +18,7 @@ from pullonce.metrics_http import telling
 from pullonce.present import Present
 from pullonce.runtime import answer_pings, run, version
 from pullonce.snapshots import Snapshots
+from pullonce.spans import spanning, traced
 from schemas.orders import Order, UnpackLayer
 from services.unpacker.messages import Limits
 from services.unpacker.progress import on_disk
@@ -58,14 +59,19 @@ async def main() -> None:
     store, root = settings.store.name, settings.store.root
     meter = Meter("unpacker", store, version())
     measured = WorkMeter(meter)
-    async with telling(meter) as health, connect(settings.bus) as connection:
+    async with (
+        telling(meter) as health,
+        spanning("unpacker", store, version()) as spans,
+        connect(settings.bus) as connection,
+    ):
         bus = MeteredBus(connection, meter)
         present = Present(bus.signals, store, on_disk(Snapshots(root), store))
         async with unpacking(store, root, present.signals, workers=settings.workers, limits=settings.limits) as unpacker:
             await present.open()
             await answer_pings(bus.signals, "unpacker", store, lambda: {"workers": settings.workers, **health.details()})
             health.ready = lambda: connection.signals.connected
-            table: dict[type[Order], tuple[Handler, int]] = {UnpackLayer: (measured.measured(unpacker.unpack_layer), _ORDERS)}
+            unpack = measured.measured(traced(spans, unpacker.unpack_layer))
+            table: dict[type[Order], tuple[Handler, int]] = {UnpackLayer: (unpack, _ORDERS)}
             give_up = measured.giving_up(unpacker.give_up)
             await Worker(bus, store, table, give_up=give_up, retrying=unpacker.retrying).run()
 

@@ -23,6 +23,7 @@ THIRD_PARTY = {
     "duckdb": ("services.ledger.*",),
     "uvloop": ("pullonce.runtime",),
     "prometheus_client": ("pullonce.metrics",),
+    "opentelemetry": ("pullonce.spans_otel",),
     "nacl": ("pullonce.nkeys",),
     "isal": ("services.unpacker.*",),
     "zstandard": ("services.unpacker.*",),
