@@ -22,6 +22,8 @@ from schemas.events import Source
 from services.fetcher.challenge import Challenge, check_realm, parse_challenges, pick
 from services.fetcher.credentials import Credentials, Secret
 from services.fetcher.failures import failure, redacted, retry_after
+from services.fetcher.hosts import Host
+from services.fetcher.mirrors import Mirrors
 from services.fetcher.settings import RegistrySettings
 
 _CLIENT_ID = "pullonce"
@@ -44,29 +46,37 @@ class _Token:
 
 @dataclass(frozen=True, slots=True)
 class _Door:
-    """One registry as one credential sees it."""
+    """One server as one credential sees it."""
 
     registry: str
     credential: str
 
 
 class Authorizer:
-    """Knows what each registry asked for, and keeps tokens until shortly before they expire.
+    """Knows what each server asked for, and keeps tokens until shortly before they expire.
 
     Requests that need the same token at once share one request for it.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, credentials: Credentials, settings: RegistrySettings) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, credentials: Credentials, settings: RegistrySettings, mirrors: Mirrors
+    ) -> None:
         self._session = session
         self._credentials = credentials
         self._settings = settings
+        self._mirrors = mirrors
         self._asked: dict[_Door, Challenge] = {}
         self._scopes: dict[Source, frozenset[str]] = {}
         self._tokens: dict[tuple[_Door, frozenset[str]], _Token] = {}
         self._locks: defaultdict[tuple[_Door, frozenset[str]], asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def header(self, source: Source) -> str | None:
-        """The `Authorization` to send now; None while the registry has not asked for any.
+    async def header(self, source: Source, host: Host) -> str | None:
+        """The `Authorization` to send now; None while the server has not asked for any.
+
+        A mirror for which a named credential holds nothing is asked without a secret: it may want none.
+
+        Args:
+            source: under the name of the host.
 
         Raises:
             Permanent, Retryable: the credential or the token cannot be had.
@@ -75,14 +85,15 @@ class Authorizer:
         challenge = self._asked.get(door)
         if challenge is None:
             return None
-        secret = await self._credentials.find(source.registry, source.repository, source.credential)
+        needed = not host.mirror
+        secret = await self._credentials.find(source.registry, source.repository, source.credential, needed=needed)
         if challenge.scheme == "basic":
             return _basic(secret) if secret else None
         if secret and secret.registry_token:
             return f"Bearer {secret.registry_token}"
-        return f"Bearer {await self._token(door, challenge, self._scope(source), secret)}"
+        return f"Bearer {await self._token(door, host, challenge, self._scope(source), secret)}"
 
-    async def answer(self, source: Source, headers: Iterable[str], sent: str | None, *, again: bool) -> str | None:
+    async def answer(self, source: Source, host: Host, headers: Iterable[str], sent: str | None, *, again: bool) -> str | None:
         """React to a 401: the `Authorization` to try next, or None if there is nothing else to try.
 
         Args:
@@ -102,20 +113,20 @@ class Authorizer:
         token = self._tokens.get((door, self._scope(source)))
         if token and sent == f"Bearer {token.value}":
             del self._tokens[door, self._scope(source)]
-        header = await self.header(source)
+        header = await self.header(source, host)
         return header if header != sent else None
 
     def _scope(self, source: Source) -> frozenset[str]:
         """All that challenges for this repository ever named; until there was one, the customary scope."""
         return self._scopes.get(source) or frozenset((f"repository:{source.repository}:pull",))
 
-    async def _token(self, door: _Door, challenge: Challenge, scope: frozenset[str], secret: Secret | None) -> str:
+    async def _token(self, door: _Door, host: Host, challenge: Challenge, scope: frozenset[str], secret: Secret | None) -> str:
         key = (door, scope)
         with spent_on("token"):
             async with self._locks[key]:
                 token = self._tokens.get(key)
                 if token is None or token.fresh_until <= time.monotonic():
-                    token = await self._request_token(door, challenge, scope, secret)
+                    token = await self._request_token(door, host, challenge, scope, secret)
                     self._tokens[key] = token
         if len(self._tokens) > 1000:
             self._forget_expired()
@@ -127,10 +138,12 @@ class Authorizer:
         for key in [key for key, lock in self._locks.items() if key not in self._tokens and not lock.locked()]:
             del self._locks[key]
 
-    async def _request_token(self, door: _Door, challenge: Challenge, scope: frozenset[str], secret: Secret | None) -> _Token:
-        check_realm(challenge.realm, door.registry, plain=self._settings.plain(door.registry))
+    async def _request_token(
+        self, door: _Door, host: Host, challenge: Challenge, scope: frozenset[str], secret: Secret | None
+    ) -> _Token:
+        check_realm(challenge.realm, door.registry, plain=host.plain)
         asked_at = time.monotonic()
-        status, body, after = await self._ask(challenge, sorted(scope), secret)
+        status, body, after = await self._ask(host, challenge, sorted(scope), secret)
         if status != 200:
             raise failure("token", f"a token for {door.registry}", status, body, after=after)
         try:
@@ -139,18 +152,22 @@ class Authorizer:
             answer = _TokenAnswer()
         value = answer.token or answer.access_token
         if not value or not value.isprintable():
-            host = redacted(challenge.realm)
-            raise Permanent(f"the token server {host} answers without a token", code="UNAUTHORIZED", concerns="source")
+            server = redacted(challenge.realm)
+            raise Permanent(f"the token server {server} answers without a token", code="UNAUTHORIZED", concerns="source")
         lifetime = max(answer.expires_in or _LIFETIME, _LIFETIME)
         return _Token(value, asked_at + 0.9 * lifetime)
 
-    async def _ask(self, challenge: Challenge, scope: list[str], secret: Secret | None) -> tuple[int, bytes, float | None]:
+    async def _ask(
+        self, host: Host, challenge: Challenge, scope: list[str], secret: Secret | None
+    ) -> tuple[int, bytes, float | None]:
         """GET with the password, as docker does; POST to trade an identity token."""
         try:
             url = yarl.URL(challenge.realm)
         except ValueError:
             raise Permanent("the registry names a malformed token server", code="realm.refused") from None
         proxy = self._settings.proxy(url.scheme, url.host or "")
+        elsewhere = url.host != yarl.URL(host.origin).host
+        trusted = self._mirrors.context(host, elsewhere=elsewhere) or True
         about = {"service": challenge.service} if challenge.service else {}
         with registry_errors(f"the token server {redacted(challenge.realm)}"):
             if secret and secret.identity_token:
@@ -161,12 +178,12 @@ class Authorizer:
                     "client_id": _CLIENT_ID,
                     "scope": " ".join(scope),
                 }
-                request = self._session.post(url, data=form, proxy=proxy, allow_redirects=False)
+                request = self._session.post(url, data=form, proxy=proxy, ssl=trusted, allow_redirects=False)
             else:
                 query = [*about.items(), ("client_id", _CLIENT_ID), *(("scope", name) for name in scope)]
                 headers = {"Authorization": _basic(secret)} if secret else {}
                 url = url.extend_query(query)
-                request = self._session.get(url, headers=headers, proxy=proxy, allow_redirects=False)
+                request = self._session.get(url, headers=headers, proxy=proxy, ssl=trusted, allow_redirects=False)
             async with request as response:
                 body = await read_limited(response, _LONGEST_ANSWER)
                 return response.status, body, retry_after(response.headers.get("Retry-After"), time.time())

@@ -63,8 +63,11 @@ class Credentials:
         self._named = named
         self._configs = configs
 
-    async def find(self, registry: str, repository: str, credential: str = "") -> Secret | None:
+    async def find(self, registry: str, repository: str, credential: str = "", *, needed: bool = True) -> Secret | None:
         """The secret for a repository; None where there is none and none was named.
+
+        Args:
+            needed: a credential that was named has to hold something for this registry.
 
         Raises:
             Permanent: `credential.unknown` (no such name, or it holds nothing for this registry), `credential.invalid`.
@@ -72,7 +75,7 @@ class Credentials:
         """
         if credential:
             secret = await self._in(self._named / f"{credential}.json", registry, repository)
-            if secret is None:
+            if secret is None and needed:
                 why = f"the fetcher knows no credential {credential!r} for {registry}; put one into {self._named}"
                 raise Permanent(why, code="credential.unknown", concerns="credential")
             return secret

@@ -202,6 +202,9 @@ class Handlers:
             with suppress(Permanent):
                 await ingest.flush()
             await announcer.aborted(ingest.stored, str(exc) or type(exc).__name__)
+            wrong = isinstance(exc, Permanent) and exc.code in ("digest.mismatch", "size.mismatch")
+            if wrong and (again := self._registry.doubt(source, blob.digest)):
+                raise again from exc
             raise
 
     def _unrecorded(self, order: RecordImage, code: str, message: str) -> PullUnrecorded:

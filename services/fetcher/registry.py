@@ -1,12 +1,17 @@
 """The distribution API: what a tag names, a manifest, a blob that survives breaks.
 
-Source: OCI distribution-spec 1.1, "Pull". Every request goes out once; the one retry in here is a blob's continuation after
-bytes arrived. All else is the worker's decision.
+Source: OCI distribution-spec 1.1, "Pull". Every request goes out once to each server that may be asked; the one retry in here
+is a blob's continuation after bytes arrived. All else is the worker's decision.
+
+A registry may have mirrors (`hosts.py`). They are asked before it, in their order; what one of them cannot or will not give,
+the next one is asked for. Digests are verified whoever served.
 """
 
+import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from typing import TypeVar
 
 import aiohttp
 import yarl
@@ -16,21 +21,24 @@ from pullonce.oci.digest import matches, parse_digest
 from schemas.events import Source
 from schemas.oci import Descriptor, Digest
 from services.fetcher.auth import Authorizer, read_limited, registry_errors
-from services.fetcher.challenge import is_private
 from services.fetcher.credentials import Credentials
-from services.fetcher.failures import Asked, failure, redacted, retry_after
+from services.fetcher.failures import Asked, failure, retry_after
+from services.fetcher.hosts import Capability, Host, able
 from services.fetcher.manifest import ACCEPT, MANIFEST_LIMIT
+from services.fetcher.mirrors import REST, Mirrors
 from services.fetcher.ranges import bytes_to_skip
 from services.fetcher.settings import RegistrySettings
+from services.fetcher.transport import ERROR_LIMIT, Transport
 
-_HUB_HOST = "registry-1.docker.io"
-_REDIRECTS = (301, 302, 303, 307, 308)
-_MOST_REDIRECTS = 10
+log = logging.getLogger(__name__)
+
 _MOST_CONTINUATIONS = 10
-_MOST_CHALLENGES = 2
-_ERROR_LIMIT = 64 << 10
+_MOST_DOUBTED = 1000
 _READ_BUFFER = 1 << 20
 """Measured best: 820 MB/s on loopback; 4 MB halves it."""
+
+Failure = Permanent | Retryable
+_T = TypeVar("_T")
 
 
 class _Interrupted(Exception):
@@ -38,12 +46,12 @@ class _Interrupted(Exception):
 
 
 class Registry:
-    """Speaks to all registries through one pool of connections. Made by `connect`."""
+    """Speaks to all registries and their mirrors. Made by `connect`."""
 
-    def __init__(self, session: aiohttp.ClientSession, authorizer: Authorizer, settings: RegistrySettings) -> None:
-        self._session = session
-        self._authorizer = authorizer
-        self._settings = settings
+    def __init__(self, transport: Transport, mirrors: Mirrors) -> None:
+        self._transport = transport
+        self._mirrors = mirrors
+        self._doubted: dict[Digest, None] = {}
 
     async def head(self, source: Source, locator: str) -> Descriptor | None:
         """What a tag or digest names now, without its content; None where the registry will not say without.
@@ -52,16 +60,7 @@ class Registry:
             Permanent: `MANIFEST_UNKNOWN`, `NAME_UNKNOWN`, `UNAUTHORIZED`, `DENIED`…
             Retryable: the registry cannot be reached, is overloaded or asks us to wait.
         """
-        url = self._url(source, "manifests", locator)
-        async with self._answer("HEAD", url, source, {"Accept": ACCEPT}) as response:
-            headers = response.headers
-            if response.status in (429, 500, 502, 503, 504):
-                raise await self._failure("manifest", source, locator, response)
-            # Anything else that went wrong is explained only in the body of a GET.
-            digest, length = headers.get("Docker-Content-Digest", ""), headers.get("Content-Length", "")
-            if response.status != 200 or not digest or not length.isdigit() or int(length) == 0:
-                return None
-            return Descriptor(media_type=headers.get("Content-Type", ""), digest=parse_digest(digest), size=int(length))
+        return await self._first(source, locator, lambda host: self._head(host, source, locator))
 
     async def manifest(self, source: Source, locator: str) -> tuple[str, bytes]:
         """The content type and bytes of what a tag or digest names; checked against the digest where one is known.
@@ -69,10 +68,116 @@ class Registry:
         Raises:
             Permanent, Retryable: as `head`; and `digest.mismatch`, `MANIFEST_INVALID` for one that is too long.
         """
-        url = self._url(source, "manifests", locator)
-        async with self._answer("GET", url, source, {"Accept": ACCEPT}) as response:
+        found = await self._first(source, locator, lambda host: self._manifest(host, source, locator))
+        assert found is not None
+        return found
+
+    async def blob(self, source: Source, blob: Descriptor, start: int = 0) -> AsyncGenerator[bytes, None]:
+        """The bytes of a blob from `start` on, unverified. A broken transfer is continued as long as it makes progress.
+
+        The source may send more or fewer bytes than the descriptor says; whoever stores them finds out.
+
+        Raises:
+            Permanent: `BLOB_UNKNOWN`, `size.mismatch`, …
+            Retryable: `registry.interrupted`, or as `head`.
+        """
+        hosts = self._hosts(source, blob.digest)
+        tried: list[tuple[Host, Failure]] = []
+        position, continuations = start, 0
+        while position < blob.size:
+            before = position
+            found: Failure | None = None
+            try:
+                async with aclosing(self._part(hosts[0], source, blob, position)) as part:
+                    async for chunk in part:
+                        position += len(chunk)
+                        yield chunk
+            except _Interrupted as exc:
+                if position == before or continuations == _MOST_CONTINUATIONS:
+                    what = f"{_named(source, blob.digest)} broke off at byte {position} of {blob.size}: {exc}"
+                    found = Retryable(what, code="registry.interrupted")
+                    found.__cause__ = exc
+            except (Permanent, Retryable) as exc:
+                found = exc
+            else:
+                if position == before and len(hosts) == 1:
+                    return  # the source has no more
+                if position == before:
+                    found = Permanent(f"{hosts[0].origin} sends too little of {blob.digest}", code="size.mismatch")
+            continuations += 1
+            if found is not None:
+                self._missed(hosts[0], found)
+                tried.append((hosts.pop(0), found))
+                continuations = 0
+                if not hosts:
+                    raise _told(tried)
+
+    def doubt(self, source: Source, digest: Digest) -> Retryable | None:
+        """What it means that a blob was not its digest: a mirror may have sent it, so from now on its registry alone is asked.
+
+        None where it alone was asked already.
+        """
+        if digest in self._doubted or len(able(self._mirrors.of(source.registry), "pull")) < 2:
+            return None
+        while len(self._doubted) >= _MOST_DOUBTED:
+            del self._doubted[next(iter(self._doubted))]
+        self._doubted[digest] = None
+        what = f"a mirror of {source.registry} may have sent something else as {digest}: its registry is asked"
+        log.warning("%s", what, extra={"digest": digest})
+        return Retryable(what, code="digest.mismatch", after=0.0)
+
+    # -- which server ----------------------------------------------------------------------------------------------------
+
+    def _hosts(self, source: Source, locator: str) -> list[Host]:
+        """Whom to ask, in this order: those that may answer and could be reached a moment ago."""
+        capability: Capability = "pull" if ":" in locator else "resolve"
+        hosts = able(self._mirrors.of(source.registry), capability)
+        if not hosts:
+            what = f"no server that the hosts.toml of {source.registry} names has the capability {capability!r}"
+            raise Permanent(what, code="hosts.invalid")
+        if locator in self._doubted:
+            return hosts[-1:]
+        return [*(host for host in hosts[:-1] if not self._mirrors.away(host)), hosts[-1]]
+
+    async def _first(self, source: Source, locator: str, ask: Callable[[Host], Awaitable[_T | None]]) -> _T | None:
+        """The first answer that is one."""
+        hosts = self._hosts(source, locator)
+        tried: list[tuple[Host, Failure]] = []
+        for host in hosts:
+            try:
+                found = await ask(host)
+                if found is not None or host is hosts[-1]:
+                    return found
+            except (Permanent, Retryable) as exc:
+                self._missed(host, exc)
+                tried.append((host, exc))
+        raise _told(tried)
+
+    def _missed(self, host: Host, found: Failure) -> None:
+        """Leave a mirror alone for a while if it could not be reached."""
+        if not host.mirror or not isinstance(found.__cause__, aiohttp.ClientConnectionError | TimeoutError | OSError):
+            return
+        if not self._mirrors.away(host):
+            log.warning("the mirror %s is left out for %d s: %s", host.origin, REST, found)
+        self._mirrors.missed(host)
+
+    # -- one server --------------------------------------------------------------------------------------------------------
+
+    async def _head(self, host: Host, source: Source, locator: str) -> Descriptor | None:
+        async with self._asked("HEAD", host, source, "manifests", locator, {"Accept": ACCEPT}) as response:
+            headers = response.headers
+            if response.status in (429, 500, 502, 503, 504):
+                raise await self._failure("manifest", host, source, locator, response)
+            # Anything else that went wrong is explained only in the body of a GET.
+            digest, length = headers.get("Docker-Content-Digest", ""), headers.get("Content-Length", "")
+            if response.status != 200 or not digest or not length.isdigit() or int(length) == 0:
+                return None
+            return Descriptor(media_type=headers.get("Content-Type", ""), digest=parse_digest(digest), size=int(length))
+
+    async def _manifest(self, host: Host, source: Source, locator: str) -> tuple[str, bytes]:
+        async with self._asked("GET", host, source, "manifests", locator, {"Accept": ACCEPT}) as response:
             if response.status != 200:
-                raise await self._failure("manifest", source, locator, response)
+                raise await self._failure("manifest", host, source, locator, response)
             with registry_errors(_named(source, locator)):
                 content = await read_limited(response, MANIFEST_LIMIT)
             content_type, told = response.headers.get("Content-Type", ""), response.headers.get("Docker-Content-Digest", "")
@@ -84,38 +189,12 @@ class Registry:
                 raise Permanent(why, code="digest.mismatch")
         return content_type, content
 
-    async def blob(self, source: Source, blob: Descriptor, start: int = 0) -> AsyncGenerator[bytes, None]:
-        """The bytes of a blob from `start` on, unverified. A broken transfer is continued as long as it makes progress.
-
-        The source may send more or fewer bytes than the descriptor says; whoever stores them finds out.
-
-        Raises:
-            Permanent: `BLOB_UNKNOWN`, `size.mismatch`, …
-            Retryable: `registry.interrupted`, or as `head`.
-        """
-        position, continuations = start, 0
-        while position < blob.size:
-            before = position
-            try:
-                async with aclosing(self._part(source, blob, position)) as part:
-                    async for chunk in part:
-                        position += len(chunk)
-                        yield chunk
-            except _Interrupted as exc:
-                if position == before or continuations == _MOST_CONTINUATIONS:
-                    what = f"{_named(source, blob.digest)} broke off at byte {position} of {blob.size}: {exc}"
-                    raise Retryable(what, code="registry.interrupted") from exc
-            if position == before:
-                return  # the source has no more
-            continuations += 1
-
-    async def _part(self, source: Source, blob: Descriptor, position: int) -> AsyncGenerator[bytes, None]:
+    async def _part(self, host: Host, source: Source, blob: Descriptor, position: int) -> AsyncGenerator[bytes, None]:
         """One answer's bytes from `position` on, until its end."""
-        url = self._url(source, "blobs", blob.digest)
         for wanted in ({"Range": f"bytes={position}-"}, {}) if position else ({},):
-            async with self._answer("GET", url, source, wanted) as response:
+            async with self._asked("GET", host, source, "blobs", blob.digest, wanted) as response:
                 if response.status not in (200, 206) and not (response.status == 416 and wanted):
-                    raise await self._failure("blob", source, blob.digest, response)
+                    raise await self._failure("blob", host, source, blob.digest, response)
                 skip = bytes_to_skip(response.status, response.headers, position, blob)
                 if skip is None:
                     continue
@@ -130,80 +209,26 @@ class Registry:
         )
 
     @asynccontextmanager
-    async def _answer(
-        self, method: str, url: yarl.URL, source: Source, headers: Mapping[str, str]
+    async def _asked(
+        self, method: str, host: Host, source: Source, kind: str, locator: str, headers: dict[str, str]
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Ask, answering challenges; whatever the registry says in the end."""
-        authorization = await self._authorizer.header(source)
-        for challenges in range(_MOST_CHALLENGES + 1):
-            sent = {**headers, "Authorization": authorization} if authorization else dict(headers)
-            async with self._followed(method, url, sent) as response:
-                if response.status != 401 or challenges == _MOST_CHALLENGES or not _same_place(response.url, url):
-                    yield response
-                    return
-                asked = response.headers.getall("WWW-Authenticate", [])
-                refused = authorization
-                await _drain(response)
-                authorization = await self._authorizer.answer(source, asked, refused, again=challenges > 0)
-                if authorization is None:
-                    yield response
-                    return
-
-    @asynccontextmanager
-    async def _followed(self, method: str, url: yarl.URL, headers: dict[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
-        """One request with its redirects. Authorization never leaves the registry: storage refuses it beside a signature."""
-        for _ in range(_MOST_REDIRECTS + 1):
-            response = await self._send(method, url, headers)
-            try:
-                location = response.headers.get("Location")
-                if response.status not in _REDIRECTS or not location:
-                    yield response
-                    return
-                await _drain(response)
-                target = _target(url, location)
-            finally:
-                response.release()
-            if not _same_place(url, target):
-                headers = {name: value for name, value in headers.items() if name != "Authorization"}
-            self._check_redirect(url, target)
-            url = target
-        raise Permanent(f"{redacted(str(url))} redirects more than {_MOST_REDIRECTS} times", code="registry.redirects")
-
-    async def _send(self, method: str, url: yarl.URL, headers: dict[str, str]) -> aiohttp.ClientResponse:
-        proxy = self._settings.proxy(url.scheme, url.host or "")
-        with registry_errors(redacted(str(url))):
-            return await self._session.request(method, url, headers=headers, proxy=proxy, allow_redirects=False)
-
-    def _check_redirect(self, url: yarl.URL, target: yarl.URL) -> None:
-        """A registry out there must not have us ask for anything within, nor for anything without encryption."""
-        inward = is_private(target.host or "") and not is_private(url.host or "")
-        if inward and not self._settings.listed(url.authority) and not self._settings.listed(target.authority):
-            what = f"{redacted(str(url))} redirects to {redacted(str(target))}, which is a private address"
-            raise Permanent(what, code="registry.redirects")
-        if target.scheme == "https" or (target.scheme == "http" and url.scheme == "http"):
-            return
-        if target.scheme != "http" or not self._settings.plain(target.authority):
-            what = f"{redacted(str(url))} redirects to {redacted(str(target))}, which is not encrypted"
-            raise Permanent(what, code="registry.redirects")
-
-    def _url(self, source: Source, kind: str, locator: str) -> yarl.URL:
-        scheme = "http" if self._settings.plain(source.registry) else "https"
-        host = _HUB_HOST if source.registry == "docker.io" else source.registry
-        return yarl.URL(f"{scheme}://{host}/v2/{source.repository}/{kind}/{locator}")
+        """The answer of one server. A mirror serves many registries, so it is told which one is meant."""
+        url = yarl.URL(f"{host.origin}{host.path}/{source.repository}/{kind}/{locator}")
+        if host.mirror:
+            url = url.with_query({"ns": source.registry})
+        there = Source(registry=host.name, repository=source.repository, credential=source.credential)
+        async with self._transport.answer(method, url, host, there, headers) as response:
+            yield response
 
     async def _failure(
-        self, asked: Asked, source: Source, locator: str, response: aiohttp.ClientResponse
-    ) -> Permanent | Retryable:
+        self, asked: Asked, host: Host, source: Source, locator: str, response: aiohttp.ClientResponse
+    ) -> Failure:
         """What an answer that is no success means. What storage refuses, another attempt gets a fresh signature for."""
         after = retry_after(response.headers.get("Retry-After"), time.time())
         with registry_errors(_named(source, locator)):
-            body = await read_limited(response, _ERROR_LIMIT)
+            body = await read_limited(response, ERROR_LIMIT)
         found = failure(asked, _named(source, locator), response.status, body, after=after)
-        if (
-            isinstance(found, Permanent)
-            and response.url.host != self._url(source, "blobs", "").host
-            and response.status in (401, 403)
-        ):
+        if isinstance(found, Permanent) and response.url.host != yarl.URL(host.origin).host and response.status in (401, 403):
             return Retryable(f"{found} (at {response.url.host})", code="registry.storage")
         return found
 
@@ -224,8 +249,9 @@ async def connect(settings: RegistrySettings, credentials: Credentials, version:
         headers={"User-Agent": f"pullonce/{version}", "Accept-Encoding": "identity"},
         cookie_jar=aiohttp.DummyCookieJar(),
     )
+    mirrors = Mirrors(settings.hosts, settings.plain)
     async with session:
-        yield Registry(session, Authorizer(session, credentials, settings), settings)
+        yield Registry(Transport(session, Authorizer(session, credentials, settings, mirrors), settings, mirrors), mirrors)
 
 
 async def _body(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
@@ -236,24 +262,19 @@ async def _body(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]
         raise _Interrupted(str(exc) or "no byte came in time") from exc
 
 
-async def _drain(response: aiohttp.ClientResponse) -> None:
-    """Read the rest of a short answer, so that its connection can be used again."""
-    with suppress(aiohttp.ClientError, TimeoutError, OSError):
-        await read_limited(response, _ERROR_LIMIT)
-
-
-def _target(url: yarl.URL, location: str) -> yarl.URL:
-    """Where a redirect leads. A signed address is taken letter by letter."""
-    try:
-        target = url.join(yarl.URL(location, encoded=True))
-        target.origin()
-    except ValueError:
-        raise Permanent(f"{redacted(str(url))} redirects to nowhere", code="registry.redirects") from None
-    return target
-
-
-def _same_place(one: yarl.URL, other: yarl.URL) -> bool:
-    return one.origin() == other.origin()
+def _told(tried: list[tuple[Host, Failure]]) -> Failure:
+    """What the last server says, who is the one that must know, and what the others had said before."""
+    found = tried[-1][1]
+    if len(tried) == 1:
+        return found
+    message = f"{found}; asked before it: {'; '.join(f'{host.origin} ({why})' for host, why in tried[:-1])}"
+    told: Failure
+    if isinstance(found, Retryable):
+        told = Retryable(message, code=found.code, after=found.after, concerns=found.concerns)
+    else:
+        told = Permanent(message, code=found.code, concerns=found.concerns)
+    told.__cause__ = found
+    return told
 
 
 def _named(source: Source, locator: str | Digest) -> str:

@@ -140,6 +140,8 @@ class Resolver:
                         content += chunk
                         if len(content) > descriptor.size:
                             break
+            if not matches(content, descriptor.digest) and (again := self._registry.doubt(self._source, descriptor.digest)):
+                raise again
             return content
 
         return await self._small(descriptor, CONFIG_LIMIT, ask)

@@ -21,6 +21,8 @@ class RegistrySettings:
     """A transfer that brings no byte for this long is broken off."""
     proxies: dict[str, str] = field(default_factory=dict)
     """By scheme, and `no`: the hosts that are reached directly."""
+    hosts: Path | None = None
+    """Directory that says which servers are asked for a registry, see `mirrors`; None: only itself."""
 
     def plain(self, registry: str) -> bool:
         """Whether a registry is spoken to by plain HTTP: it is on this machine, or listed."""
@@ -56,8 +58,9 @@ class FetcherSettings:
 
     @staticmethod
     def from_env(environ: Mapping[str, str] = os.environ) -> "FetcherSettings":
-        """`PULLONCE_INSECURE_REGISTRIES`, `PULLONCE_CREDENTIALS`, `PULLONCE_SYNC`, `PULLONCE_FETCHES`,
-        `PULLONCE_FETCHES_PER_REGISTRY`, `PULLONCE_PATIENCE`, `DOCKER_CONFIG`, `REGISTRY_AUTH_FILE`, and the usual proxies.
+        """`PULLONCE_INSECURE_REGISTRIES`, `PULLONCE_HOSTS_DIR`, `PULLONCE_CREDENTIALS`, `PULLONCE_SYNC`,
+        `PULLONCE_FETCHES`, `PULLONCE_FETCHES_PER_REGISTRY`, `PULLONCE_PATIENCE`, `DOCKER_CONFIG`, `REGISTRY_AUTH_FILE`, and
+        the usual proxies.
 
         Raises:
             SettingInvalid: a value cannot be used.
@@ -70,6 +73,7 @@ class FetcherSettings:
                 insecure=frozenset(host.strip() for host in listed if host.strip()),
                 patience=number(environ, "PULLONCE_PATIENCE", 30.0, low=1.0, high=3600.0),
                 proxies=getproxies_environment(),
+                hosts=Path(environ.get("PULLONCE_HOSTS_DIR") or home(environ) / "hosts"),
             ),
             credentials=Path(environ.get("PULLONCE_CREDENTIALS") or home(environ) / "credentials"),
             configs=_login_files(environ),

@@ -22,8 +22,8 @@ from aiohttp import web
 
 from pullonce.client import connect
 from pullonce.errors import Permanent, PullFailed
-from services.fetcher.registry import Registry
 from services.fetcher.settings import RegistrySettings
+from services.fetcher.transport import Transport
 from services.unpacker.messages import Limits
 from tests.support.buses import eventually
 from tests.support.chaos import Crew
@@ -276,9 +276,9 @@ def test_how_far_a_layer_may_expand() -> None:
 )
 async def test_redirects_into_the_private_network(registry: str, target: str, allowed: bool) -> None:
     settings = RegistrySettings(insecure=frozenset({"listed.example", "10.9.9.9"}))
-    client = Registry(None, None, settings)  # type: ignore[arg-type]  # asks nothing here
+    client = Transport(None, None, settings, None)  # type: ignore[arg-type]  # asks nothing here
     try:
-        client._check_redirect(yarl.URL(registry), yarl.URL(target))
+        client.check_redirect(yarl.URL(registry), yarl.URL(target))
     except Permanent as exc:
         assert not allowed and exc.code == "registry.redirects"
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -22,6 +23,7 @@ class FaultyRegistry:
     Attributes:
         seen: every request, oldest first.
         guard: sees every request first; what it answers is the answer, None lets the request pass.
+        tls: it is reached by https, with this certificate.
     """
 
     image: Image
@@ -29,6 +31,7 @@ class FaultyRegistry:
     host: str = ""
     seen: list[web.BaseRequest] = field(default_factory=list)
     guard: Callable[[web.Request], Awaitable[web.Response | None]] | None = None
+    tls: ssl.SSLContext | None = None
     _faults: list[tuple[str, Fault, int]] = field(default_factory=list)
     _runner: web.AppRunner | None = None
 
@@ -49,7 +52,7 @@ class FaultyRegistry:
         app.router.add_route("*", "/{path:.*}", self._serve)
         self._runner = web.AppRunner(app, shutdown_timeout=0)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self.tls)
         await site.start()
         self.host = f"127.0.0.1:{self._runner.addresses[0][1]}"
         return self

@@ -52,6 +52,12 @@ def test_plain_http_only_for_loopback_and_listed_hosts(registry: str, plain: boo
     assert FetcherSettings.from_env(environ).registry.plain(registry) is plain
 
 
+def test_mirrors_lie_below_the_home_unless_told_otherwise() -> None:
+    assert FetcherSettings.from_env({"PULLONCE_HOME": "/h"}).registry.hosts == Path("/h/hosts")
+    environ = {"PULLONCE_HOME": "/h", "PULLONCE_HOSTS_DIR": "/etc/containerd/certs.d"}
+    assert FetcherSettings.from_env(environ).registry.hosts == Path("/etc/containerd/certs.d")
+
+
 def test_proxies() -> None:
     settings = RegistrySettings(proxies={"https": "http://proxy:3128", "no": "corp.example.com,.internal"})
     assert settings.proxy("https", "ghcr.io") == "http://proxy:3128"

@@ -1,0 +1,228 @@
+"""`hosts.toml`: which servers are asked for the images of a registry, in which order, and how. Pure.
+
+The form is containerd's (docs/hosts.md there), so that one directory serves both:
+
+    server = "https://registry.example"            # where the images come from, asked last
+
+    [host."https://mirror.example:5000"]           # asked before it, in the order of the file
+      capabilities = ["pull", "resolve"]           # without resolve: asked by digest only
+      ca = "mirror.pem"                            # beside the file, or an absolute path; one or a list
+      client = [["client.cert", "client.key"]]
+      skip_verify = false
+      override_path = false                        # the address holds the whole path, /v2 included
+      dial_timeout = "2s"
+      [host."https://mirror.example:5000".header]
+        x-team = "build"
+
+What stands above the first `[host]` besides `server` belongs to the server. A key that is not known is refused: it might say
+whom to trust.
+"""
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+Capability = Literal["pull", "resolve"]
+
+HUB = "docker.io"
+HUB_HOST = "registry-1.docker.io"
+_CAPABILITIES = ("pull", "resolve", "push")
+"""What containerd knows. Nothing is pushed here."""
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
+_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_KEYS = {"capabilities", "ca", "client", "skip_verify", "header", "override_path", "dial_timeout"}
+
+
+class HostsInvalid(ValueError):
+    """A `hosts.toml` cannot be used; the message says what of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One server, and how it is asked.
+
+    Attributes:
+        origin: `https://mirror.example:5000`.
+        path: what stands before `/<repository>/manifests/…`.
+        mirror: it is not where the registry's name leads, so it is told which registry it is asked for.
+        ca, client: files of authorities, and of certificates with their keys ("" where one file holds both).
+        connect: seconds until a connection must be there; None: as everywhere.
+    """
+
+    origin: str
+    path: str = "/v2"
+    mirror: bool = False
+    capabilities: frozenset[str] = frozenset(("pull", "resolve"))
+    ca: tuple[str, ...] = ()
+    client: tuple[tuple[str, str], ...] = ()
+    skip_verify: bool = False
+    headers: tuple[tuple[str, str], ...] = ()
+    connect: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Host and port, as logins are kept for it."""
+        netloc = urlsplit(self.origin).netloc
+        return HUB if netloc == HUB_HOST else netloc
+
+    @property
+    def plain(self) -> bool:
+        return self.origin.startswith("http://")
+
+
+@dataclass(frozen=True, slots=True)
+class Hosts:
+    """What one `hosts.toml` says.
+
+    Attributes:
+        server: address; empty: where the registry's name leads.
+        by_server: how the server is asked; its `origin` means nothing yet.
+        mirrors: asked before it, in this order.
+    """
+
+    server: str = ""
+    by_server: Host = Host("")
+    mirrors: tuple[Host, ...] = ()
+
+
+def directories(registry: str) -> list[str]:
+    """Names of the directories that may hold a registry's file, the most telling first: a colon is no letter everywhere."""
+    host, colon, port = registry.rpartition(":")
+    return [*([f"{host}_{port}_"] if colon and port.isdigit() else []), registry, "_default"]
+
+
+def parse(text: str, beside: PurePath) -> Hosts:
+    """Read a `hosts.toml`.
+
+    Args:
+        beside: the file's directory, from which relative paths in it lead.
+
+    Raises:
+        HostsInvalid: it is no TOML, has a key that is not known, or a value that cannot be.
+    """
+    try:
+        fields = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as exc:
+        raise HostsInvalid(f"it is no TOML: {exc}") from None
+    tables = _typed(fields.pop("host", {}), dict, "host")
+    server = _typed(fields.pop("server", ""), str, "server")
+    by_server = _host("", fields, beside, "the server")
+    mirrors = []
+    for address, given in tables.items():
+        what = f"host {address!r}"
+        found = _host(address, _typed(given, dict, what), beside, what)
+        mirrors.append(replace(found, mirror=True))
+    return Hosts(server, by_server, tuple(mirrors))
+
+
+def order(hosts: Hosts, registry: str, plain: Callable[[str], bool]) -> tuple[Host, ...]:
+    """The servers of a registry, in the order in which they are asked; the last one is where its images come from.
+
+    Args:
+        plain: whether a host is spoken to by plain HTTP where its address does not say.
+
+    Raises:
+        HostsInvalid: an address cannot be one.
+    """
+    home = HUB_HOST if registry == HUB else registry
+    origin, path = _address(hosts.server or home, plain, whole=hosts.by_server.path == "")
+    last = replace(hosts.by_server, origin=origin, path=path, mirror=urlsplit(origin).netloc != home)
+    found = []
+    for each in hosts.mirrors:
+        origin, path = _address(each.origin, plain, whole=each.path == "")
+        found.append(replace(each, origin=origin, path=path, mirror=urlsplit(origin).netloc != home))
+    return (*found, last)
+
+
+def able(hosts: tuple[Host, ...], capability: Capability) -> list[Host]:
+    """Those that may be asked for something."""
+    return [each for each in hosts if capability in each.capabilities]
+
+
+def _host(address: str, fields: Mapping[str, Any], beside: PurePath, what: str) -> Host:
+    """One table. A `path` of nothing stands for `override_path` until the address is read."""
+    if unknown := sorted(set(fields) - _KEYS):
+        raise HostsInvalid(
+            f"{what} has {', '.join(map(repr, unknown))}, which nothing here knows; known are {', '.join(sorted(_KEYS))}"
+        )
+    capabilities = _texts(fields.get("capabilities") or ["pull", "resolve"], f"capabilities of {what}")
+    if strange := [each for each in capabilities if each not in _CAPABILITIES]:
+        raise HostsInvalid(f"{what} has the capability {strange[0]!r}; known are {', '.join(_CAPABILITIES)}")
+    return Host(
+        origin=address,
+        path="" if _typed(fields.get("override_path", False), bool, f"override_path of {what}") else "/v2",
+        capabilities=frozenset(capabilities),
+        ca=tuple(str(beside / each) for each in _texts(fields.get("ca", []), f"ca of {what}")),
+        client=_client(fields.get("client", []), beside, what),
+        skip_verify=_typed(fields.get("skip_verify", False), bool, f"skip_verify of {what}"),
+        headers=_headers(_typed(fields.get("header", {}), dict, f"header of {what}"), what),
+        connect=_duration(fields.get("dial_timeout"), what),
+    )
+
+
+def _address(text: str, plain: Callable[[str], bool], *, whole: bool) -> tuple[str, str]:
+    """Origin and path of an address; a path gets the API's `/v2` unless it is the whole of it."""
+    try:
+        if "://" not in text:
+            host = urlsplit(f"//{text}").netloc
+            text = f"{'http' if plain(host) else 'https'}://{text}"
+        parts = urlsplit(text)
+        fits = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        fits = False
+    if not fits or "@" in parts.netloc or parts.query or parts.fragment:
+        raise HostsInvalid(f"{text!r} is no address of a registry, such as https://mirror.example:5000")
+    path = parts.path.rstrip("/")
+    return f"{parts.scheme}://{parts.netloc}", path if whole or path.endswith("/v2") else f"{path}/v2"
+
+
+def _client(given: Any, beside: PurePath, what: str) -> tuple[tuple[str, str], ...]:
+    """One file, a list of files, or a list of pairs of a certificate and its key."""
+    pairs = []
+    for each in [given] if isinstance(given, str) else _typed(given, list, f"client of {what}"):
+        pair = [each, ""] if isinstance(each, str) else _texts(each, f"client of {what}")
+        if len(pair) != 2 or not pair[0]:
+            raise HostsInvalid(f"client of {what} names no certificate, or no pair of a certificate and its key")
+        pairs.append((str(beside / pair[0]), str(beside / pair[1]) if pair[1] else ""))
+    return tuple(pairs)
+
+
+def _headers(given: Mapping[str, Any], what: str) -> tuple[tuple[str, str], ...]:
+    found = []
+    for name, value in given.items():
+        for each in _texts(value, f"header {name!r} of {what}"):
+            if not _NAME.fullmatch(name) or not each.isprintable():
+                raise HostsInvalid(f"header {name!r} of {what} cannot be sent")
+            found.append((name, each))
+    return tuple(found)
+
+
+def _duration(given: Any, what: str) -> float | None:
+    if given is None:
+        return None
+    found = _DURATION.fullmatch(given) if isinstance(given, str) else None
+    seconds = float(found[1]) * _SECONDS[found[2]] if found else 0.0
+    if not 0.001 <= seconds <= 3600:
+        raise HostsInvalid(f"dial_timeout of {what} is {given!r}; expected a time such as '5s' or '500ms'")
+    return seconds
+
+
+def _texts(given: Any, what: str) -> list[str]:
+    texts = [given] if isinstance(given, str) else _typed(given, list, what)
+    if not all(isinstance(each, str) for each in texts):
+        raise HostsInvalid(f"{what} is no text and no list of texts")
+    return texts
+
+
+def _typed(given: Any, kind: type, what: str) -> Any:
+    if not isinstance(given, kind):
+        raise HostsInvalid(f"{what} is {given!r}, expected {_KINDS[kind]}")
+    return given
+
+
+_KINDS = {dict: "a table", str: "a text", bool: "true or false", list: "a list"}

@@ -1,0 +1,141 @@
+"""One request to one server of a registry: its challenge answered, its redirects followed, its secrets kept from all others."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+
+import aiohttp
+import yarl
+
+from pullonce.errors import Permanent
+from schemas.events import Source
+from services.fetcher.auth import Authorizer, read_limited, registry_errors
+from services.fetcher.challenge import is_private
+from services.fetcher.failures import redacted
+from services.fetcher.hosts import Host
+from services.fetcher.mirrors import Mirrors
+from services.fetcher.settings import RegistrySettings
+
+ERROR_LIMIT = 64 << 10
+"""Bytes of an answer that is no success which are read."""
+_REDIRECTS = (301, 302, 303, 307, 308)
+_MOST_REDIRECTS = 10
+_MOST_CHALLENGES = 2
+_MIRROR_CONNECT = 5.0
+"""Seconds that a mirror has to take a connection, where nothing else is said: there are others to ask."""
+
+
+class Transport:
+    """Asks servers through one pool of connections."""
+
+    def __init__(
+        self, session: aiohttp.ClientSession, authorizer: Authorizer, settings: RegistrySettings, mirrors: Mirrors
+    ) -> None:
+        self._session = session
+        self._authorizer = authorizer
+        self._settings = settings
+        self._mirrors = mirrors
+
+    @asynccontextmanager
+    async def answer(
+        self, method: str, url: yarl.URL, host: Host, source: Source, headers: Mapping[str, str]
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Ask, answering challenges; whatever the server says in the end.
+
+        Args:
+            url: on the host.
+            source: what is asked for, under the name of the host: credentials belong to whom they are shown.
+
+        Raises:
+            Permanent, Retryable: there is no answer, or none to trust.
+        """
+        authorization = await self._authorizer.header(source, host)
+        for challenges in range(_MOST_CHALLENGES + 1):
+            sent = {**headers, "Authorization": authorization} if authorization else dict(headers)
+            async with self._followed(method, url, host, sent) as response:
+                if response.status != 401 or challenges == _MOST_CHALLENGES or not _same_place(response.url, url):
+                    yield response
+                    return
+                asked = response.headers.getall("WWW-Authenticate", [])
+                refused = authorization
+                await _drain(response)
+                authorization = await self._authorizer.answer(source, host, asked, refused, again=challenges > 0)
+                if authorization is None:
+                    yield response
+                    return
+
+    @asynccontextmanager
+    async def _followed(
+        self, method: str, url: yarl.URL, host: Host, headers: dict[str, str]
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """One request with its redirects. Authorization never leaves the registry: storage refuses it beside a signature."""
+        home = url
+        for _ in range(_MOST_REDIRECTS + 1):
+            response = await self._send(method, url, host, headers, at_home=_same_place(url, home))
+            try:
+                location = response.headers.get("Location")
+                if response.status not in _REDIRECTS or not location:
+                    yield response
+                    return
+                await _drain(response)
+                target = _target(url, location)
+            finally:
+                response.release()
+            if not _same_place(url, target):
+                headers = {name: value for name, value in headers.items() if name != "Authorization"}
+            self.check_redirect(url, target)
+            url = target
+        raise Permanent(f"{redacted(str(url))} redirects more than {_MOST_REDIRECTS} times", code="registry.redirects")
+
+    async def _send(
+        self, method: str, url: yarl.URL, host: Host, headers: dict[str, str], *, at_home: bool
+    ) -> aiohttp.ClientResponse:
+        """What `hosts.toml` gives a host to send, or to be trusted by, is for that host alone."""
+        ours = {name.lower() for name in headers}
+        given = [(name, value) for name, value in host.headers if at_home and name.lower() not in ours]
+        patience = self._settings.patience
+        connect = (host.connect or (min(_MIRROR_CONNECT, patience) if host.mirror else patience)) if at_home else patience
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect, sock_read=patience)
+        proxy = self._settings.proxy(url.scheme, url.host or "")
+        trusted = self._mirrors.context(host, elsewhere=not at_home) or True
+        with registry_errors(redacted(str(url))):
+            return await self._session.request(
+                method,
+                url,
+                headers=[*given, *headers.items()],
+                proxy=proxy,
+                ssl=trusted,
+                timeout=timeout,
+                allow_redirects=False,
+            )
+
+    def check_redirect(self, url: yarl.URL, target: yarl.URL) -> None:
+        """A registry out there must not have us ask for anything within, nor for anything without encryption."""
+        inward = is_private(target.host or "") and not is_private(url.host or "")
+        if inward and not self._settings.listed(url.authority) and not self._settings.listed(target.authority):
+            what = f"{redacted(str(url))} redirects to {redacted(str(target))}, which is a private address"
+            raise Permanent(what, code="registry.redirects")
+        if target.scheme == "https" or (target.scheme == "http" and url.scheme == "http"):
+            return
+        if target.scheme != "http" or not self._settings.plain(target.authority):
+            what = f"{redacted(str(url))} redirects to {redacted(str(target))}, which is not encrypted"
+            raise Permanent(what, code="registry.redirects")
+
+
+async def _drain(response: aiohttp.ClientResponse) -> None:
+    """Read the rest of a short answer, so that its connection can be used again."""
+    with suppress(aiohttp.ClientError, TimeoutError, OSError):
+        await read_limited(response, ERROR_LIMIT)
+
+
+def _target(url: yarl.URL, location: str) -> yarl.URL:
+    """Where a redirect leads. A signed address is taken letter by letter."""
+    try:
+        target = url.join(yarl.URL(location, encoded=True))
+        target.origin()
+    except ValueError:
+        raise Permanent(f"{redacted(str(url))} redirects to nowhere", code="registry.redirects") from None
+    return target
+
+
+def _same_place(one: yarl.URL, other: yarl.URL) -> bool:
+    return one.origin() == other.origin()
