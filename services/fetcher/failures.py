@@ -11,6 +11,7 @@ import msgspec
 
 from pullonce.errors import Permanent, Retryable
 from schemas.events import Concerns
+from schemas.oci import Descriptor
 
 Asked = Literal["manifest", "blob", "token"]
 
@@ -49,6 +50,27 @@ def failure(asked: Asked, what: str, status: int, body: bytes, *, after: float |
     if status in (404, 410):
         return Permanent(message, code=_unknown_code(asked, told.code), concerns="source")
     return Permanent(message, code=told.code or "registry.refused", concerns="source")
+
+
+def told_of(blob: Descriptor, found: Permanent | Retryable) -> Permanent | Retryable:
+    """The failure to fetch a blob; one that says more where its publisher does not let registries pass it on.
+
+    Such a layer (docker: foreign; OCI: nondistributable) names URLs. They are not followed: whoever made the manifest would
+    have us ask any address for anything. Registries that hold the layer serve it as any other.
+    """
+    foreign = blob.urls or ".foreign." in blob.media_type or ".nondistributable." in blob.media_type
+    if not foreign or found.code not in ("BLOB_UNKNOWN", "NAME_UNKNOWN"):
+        return found
+    try:
+        offered = redacted(blob.urls[0])[:200] if blob.urls else ""
+    except ValueError:
+        offered = ""
+    there = f" It is offered at {offered}." if offered and offered.isprintable() else ""
+    message = (
+        f"{found}. The layer is one that its publisher does not let registries pass on, and other places are not asked.{there}"
+        " Push the image with all its layers to a registry of your own (docker: allow-nondistributable-artifacts)"
+    )
+    return Permanent(message, code="layer.foreign", concerns=found.concerns)
 
 
 def retry_after(header: str | None, now: float) -> float | None:

@@ -22,7 +22,7 @@ from schemas.events import Source
 from schemas.oci import Descriptor, Digest
 from services.fetcher.auth import Authorizer, read_limited, registry_errors
 from services.fetcher.credentials import Credentials
-from services.fetcher.failures import Asked, failure, retry_after
+from services.fetcher.failures import Asked, failure, retry_after, told_of
 from services.fetcher.hosts import Capability, Host, able
 from services.fetcher.manifest import ACCEPT, MANIFEST_LIMIT
 from services.fetcher.mirrors import REST, Mirrors
@@ -78,7 +78,7 @@ class Registry:
         The source may send more or fewer bytes than the descriptor says; whoever stores them finds out.
 
         Raises:
-            Permanent: `BLOB_UNKNOWN`, `size.mismatch`, …
+            Permanent: `BLOB_UNKNOWN`, `layer.foreign`, `size.mismatch`, …
             Retryable: `registry.interrupted`, or as `head`.
         """
         hosts = self._hosts(source, blob.digest)
@@ -110,7 +110,7 @@ class Registry:
                 tried.append((hosts.pop(0), found))
                 continuations = 0
                 if not hosts:
-                    raise _told(tried)
+                    raise told_of(blob, _told(tried))
 
     def doubt(self, source: Source, digest: Digest) -> Retryable | None:
         """What it means that a blob was not its digest: a mirror may have sent it, so from now on its registry alone is asked.

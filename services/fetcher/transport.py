@@ -1,5 +1,6 @@
 """One request to one server of a registry: its challenge answered, its redirects followed, its secrets kept from all others."""
 
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 
@@ -13,7 +14,10 @@ from services.fetcher.challenge import is_private
 from services.fetcher.failures import redacted
 from services.fetcher.hosts import Host
 from services.fetcher.mirrors import Mirrors
+from services.fetcher.notices import Notices
 from services.fetcher.settings import RegistrySettings
+
+log = logging.getLogger(__name__)
 
 ERROR_LIMIT = 64 << 10
 """Bytes of an answer that is no success which are read."""
@@ -34,6 +38,7 @@ class Transport:
         self._authorizer = authorizer
         self._settings = settings
         self._mirrors = mirrors
+        self._notices = Notices()
 
     @asynccontextmanager
     async def answer(
@@ -52,6 +57,8 @@ class Transport:
         for challenges in range(_MOST_CHALLENGES + 1):
             sent = {**headers, "Authorization": authorization} if authorization else dict(headers)
             async with self._followed(method, url, host, sent) as response:
+                if _same_place(response.url, url):
+                    self._hear(host, source, response)
                 if response.status != 401 or challenges == _MOST_CHALLENGES or not _same_place(response.url, url):
                     yield response
                     return
@@ -62,6 +69,11 @@ class Transport:
                 if authorization is None:
                     yield response
                     return
+
+    def _hear(self, host: Host, source: Source, response: aiohttp.ClientResponse) -> None:
+        headers = response.headers
+        for line in self._notices.heard(host.name, source.credential, headers, headers.getall("Warning", [])):
+            log.warning("%s", line)
 
     @asynccontextmanager
     async def _followed(

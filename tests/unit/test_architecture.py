@@ -55,6 +55,7 @@ PURE = (
     "services.fetcher.failures",
     "services.fetcher.hosts",
     "services.fetcher.manifest",
+    "services.fetcher.notices",
     "services.fetcher.ranges",
     "services.ledger.access",
     "services.ledger.explain",

@@ -9,7 +9,7 @@ import pytest
 
 from pullonce.errors import Permanent, Retryable
 from schemas.oci import Descriptor, Digest, Index, Manifest
-from services.fetcher.failures import failure, redacted, retry_after
+from services.fetcher.failures import failure, redacted, retry_after, told_of
 from services.fetcher.manifest import (
     DOCKER_LIST,
     DOCKER_MANIFEST,
@@ -19,6 +19,7 @@ from services.fetcher.manifest import (
     read_document,
     read_layers,
 )
+from services.fetcher.notices import Notices
 from services.fetcher.ranges import bytes_to_skip
 from tests.support.images import digest_of, image, index, layer, tar_of
 
@@ -242,3 +243,76 @@ def test_dockers_types_in_ocis() -> None:
     assert in_oci_types(IMAGE.content) is None
     translated = in_oci_types(DOCKER.content)
     assert translated is not None and json.loads(translated) == IMAGE.document
+
+
+# -- layers that registries do not pass on ---------------------------------------------------------------------------------
+
+UNKNOWN = Permanent("host/app@sha256:00: the registry answers 404", code="BLOB_UNKNOWN")
+DIGEST = Digest("sha256:" + "0" * 64)
+FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+PLAIN = "application/vnd.oci.image.layer.v1.tar+gzip"
+
+
+@pytest.mark.parametrize(
+    ("media_type", "urls", "offered"),
+    [
+        (FOREIGN, ("https://store.example/layer?signature=s3cret",), "It is offered at https://store.example/layer."),
+        (FOREIGN, (), ""),
+        ("application/vnd.oci.image.layer.nondistributable.v1.tar+zstd", (), ""),
+        (PLAIN, ("http://169.254.169.254/x",), "It is offered at http://169.254.169.254/x."),
+        (PLAIN, ("http://[bad",), ""),
+        (PLAIN, ("http://a.example/\x1b[2Jx", "x"), ""),
+    ],
+)
+def test_a_layer_that_may_not_be_passed_on_says_so_when_it_is_missing(
+    media_type: str, urls: tuple[str, ...], offered: str
+) -> None:
+    found = told_of(Descriptor(media_type=media_type, digest=DIGEST, size=1, urls=urls), UNKNOWN)
+    assert isinstance(found, Permanent) and (found.code, found.concerns) == ("layer.foreign", "source")
+    assert str(found).startswith(str(UNKNOWN)) and "s3cret" not in str(found) and "\n" not in str(found)
+    assert ("offered" in str(found)) == bool(offered) and offered in str(found)
+
+
+def test_other_failures_stay_what_they_are() -> None:
+    assert told_of(Descriptor(media_type=PLAIN, digest=DIGEST, size=1), UNKNOWN) is UNKNOWN
+    busy = Retryable("host: the registry answers 503", code="registry.unavailable")
+    assert told_of(Descriptor(media_type=FOREIGN, digest=DIGEST, size=1), busy) is busy
+
+
+# -- what is said beside the answer ------------------------------------------------------------------------------------------
+
+
+def test_a_warning_is_told_once_a_host() -> None:
+    notices = Notices()
+    header = '299 - "This repository moves on \\"Friday\\"",  299 registry.example "Two"'
+    assert notices.heard("a.example", "", {}, [header]) == [
+        'a.example warns: This repository moves on "Friday"',
+        "a.example warns: Two",
+    ]
+    assert notices.heard("a.example", "", {}, [header, '299 - "Two"']) == []
+    assert notices.heard("b.example", "", {}, ['299 - "Two"']) == ["b.example warns: Two"]
+
+
+@pytest.mark.parametrize("header", ["", "299", "299 -", '199 - "other"', '299 - "unclosed', '299 - ""', '"299 - x"'])
+def test_what_is_no_warning_of_a_registry_is_passed_over(header: str) -> None:
+    assert Notices().heard("a.example", "", {}, [header]) == []
+
+
+def test_warnings_without_end_are_not_remembered_without_end() -> None:
+    notices = Notices()
+    lines = [line for number in range(1000) for line in notices.heard("a.example", "", {}, [f'299 - "{number}{"x" * 9000}"'])]
+    assert len(lines) == 100 and max(map(len, lines)) < 400
+
+
+def test_a_limit_is_told_when_less_than_a_tenth_is_left() -> None:
+    notices = Notices()
+
+    def at(remaining: str, limit: str = "100;w=21600", credential: str = "") -> list[str]:
+        return notices.heard("docker.io", credential, {"RateLimit-Limit": limit, "RateLimit-Remaining": remaining})
+
+    assert at("100;w=21600") == at("10;w=21600") == []
+    assert at("9;w=21600") == ["docker.io lets us pull 9 more times of 100 in 21600 s; a login may have a higher limit"]
+    assert at("8;w=21600") == [] and at("0") == []
+    assert at("3", "200", credential="team") == ["docker.io lets us pull 3 more times of 200"]
+    assert at("99") == [] and len(at("1")) == 1, "the window is over, and the next one is nearly used up"
+    assert at("x") == at("1", "0") == at("1", "many") == at("") == []

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 
+import msgspec
 import pytest
+from aiohttp import web
 
 from pullonce.errors import Permanent, Retryable
 from schemas.oci import Descriptor, Digest
@@ -264,3 +267,46 @@ async def test_a_blob_of_no_bytes_needs_no_request(fetcher: Opened) -> None:
         resolved = await f.resolve(registry.reference)
         await f.fetch(resolved, Descriptor(media_type="", digest=Digest(empty.digest), size=0))
         assert f.content.size(Digest(empty.digest)) == 0
+
+
+async def test_what_a_registry_says_beside_its_answers_is_logged_once(
+    fetcher: Opened, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with FaultyRegistry(IMAGE) as registry, FaultyRegistry(IMAGE) as storage, fetcher() as f:
+        said = {"Warning": '299 - "read-only from Friday on"', "RateLimit-Limit": "100;w=60", "RateLimit-Remaining": "4;w=60"}
+        registry.plan("HEAD", sends(IMAGE.content, headers={**said, "Docker-Content-Digest": IMAGE.digest}), times=2)
+        target = f"http://{storage.host}/v2/app/blobs/{BIG.digest}"
+        registry.plan(BLOB, answers(307, headers={"Location": target}))
+        storage.plan(BLOB, sends(BIG.blob, headers={"Warning": '299 - "not for us"'}))
+        with caplog.at_level(logging.WARNING):
+            resolved = await f.resolve(registry.reference)
+            await f.resolve(registry.reference)
+            await f.fetch(resolved, resolved.layers[0].blob)
+    host = registry.host
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{host} warns: read-only from Friday on",
+        f"{host} lets us pull 4 more times of 100 in 60 s; a login may have a higher limit",
+    ]
+
+
+async def test_a_layer_of_others_is_fetched_where_the_registry_has_it_and_explained_where_not(fetcher: Opened) -> None:
+    asked: list[str] = []
+
+    async def guard(request: web.Request) -> web.Response | None:
+        asked.append(request.path)
+        return None
+
+    async with FaultyRegistry(IMAGE) as registry, FaultyRegistry(IMAGE) as elsewhere, fetcher() as f:
+        elsewhere.guard = guard
+        resolved = await f.resolve(registry.reference)
+        foreign = msgspec.structs.replace(
+            resolved.layers[0].blob,
+            media_type="application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+            urls=(f"http://{elsewhere.host}/layer",),
+        )
+        registry.plan(BLOB, answers(404, "BLOB_UNKNOWN", "not here"))
+        with pytest.raises(Permanent, match=r"404: not here\. The layer is one that its publisher") as failed:
+            await f.fetch(resolved, foreign)
+        assert failed.value.code == "layer.foreign" and asked == []
+        await f.fetch(resolved, foreign)
+        assert f.content.has(Digest(BIG.digest)) and asked == []
