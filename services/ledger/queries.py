@@ -116,9 +116,11 @@ _GROUPS = {
     "image": "reference",
     "registry": "registry",
     "store": "store",
-    "day": "strftime(ended_at, '%Y-%m-%d')",
-    "hour": "strftime(ended_at, '%Y-%m-%dT%H:00')",
+    "day": "ended_at::DATE",
+    "hour": "date_trunc('hour', ended_at)",
 }
+_NAMES = {"day": "strftime(shown.name, '%Y-%m-%d')", "hour": "strftime(shown.name, '%Y-%m-%dT%H:00')"}
+"""How those are written: once a group, not once a row."""
 
 _PERCENTILES = "[0.5, 0.95, 0.99]"
 
@@ -137,29 +139,36 @@ def stats(reader: duckdb.DuckDBPyConnection, asked: AskStats) -> Stats:
         values.append(utc(asked.since))
         rolled_values.append(utc(asked.since))
     group = _GROUPS[asked.by]
-    # Three quantiles cost as much as one, if they are asked for together.
+    order = "shown.name DESC" if asked.by in ("day", "hour") else "requests DESC, shown.name"
+    among = " AND ".join(conditions) or "true"
+    # Sums first: they say which groups are shown, and only of these are all times sorted.
     query = f"""
     WITH live AS (
         SELECT {group} AS name, count(*) AS flights, count_if(outcome = 'failed') AS failed, sum(requests) AS requests,
             sum(cancelled) AS cancelled, sum(requests * size) AS asked_bytes, sum(fetched_bytes) AS fetched_bytes,
-            sum(reused_bytes) AS reused_bytes, sum(waited_bytes) AS waited_bytes,
-            approx_quantile(seconds, {_PERCENTILES}) AS took, approx_quantile(release, {_PERCENTILES}) AS released, 0 AS rank
-        FROM ended_flights WHERE {" AND ".join(conditions) or "true"} GROUP BY ALL
-    ), past AS (
+            sum(reused_bytes) AS reused_bytes, sum(waited_bytes) AS waited_bytes, NULL AS past
+        FROM ended_flights WHERE {among} GROUP BY ALL
+    ), rolled AS (
         SELECT {group.replace("ended_at", "day")} AS name, sum(flights) AS flights, sum(failed) AS failed,
             sum(requests) AS requests, sum(cancelled) AS cancelled, sum(size) AS asked_bytes,
             sum(fetched_bytes) AS fetched_bytes, sum(reused_bytes) AS reused_bytes, sum(waited_bytes) AS waited_bytes,
-            CASE WHEN count(*) > 0 THEN [max(p50), max(p95), max(p99)] END AS took, NULL AS released, 1 AS rank
+            CASE WHEN count(*) > 0 THEN [max(p50), max(p95), max(p99)] END AS past
         FROM days WHERE {" AND ".join(rolled) or "true"} GROUP BY ALL
+    ), shown AS MATERIALIZED (
+        SELECT name, sum(flights)::BIGINT AS flights, sum(failed)::BIGINT AS failed, sum(requests)::BIGINT AS requests,
+            sum(cancelled)::BIGINT AS cancelled, sum(asked_bytes)::DOUBLE AS asked_bytes,
+            sum(fetched_bytes)::DOUBLE AS fetched_bytes, sum(reused_bytes)::DOUBLE AS reused_bytes,
+            sum(waited_bytes)::DOUBLE AS waited_bytes, any_value(past) AS past
+        FROM (FROM live UNION ALL BY NAME FROM rolled) GROUP BY name ORDER BY {order.replace("shown.", "")} LIMIT ?
+    ), times AS (
+        SELECT {group} AS name, quantile_disc(seconds, {_PERCENTILES}) AS took,
+            quantile_disc(release, {_PERCENTILES}) AS released
+        FROM ended_flights WHERE {among} AND {group} IN (SELECT name FROM shown) GROUP BY ALL
     )
-    SELECT name, sum(flights)::BIGINT AS flights, sum(failed)::BIGINT AS failed, sum(requests)::BIGINT AS requests,
-        sum(cancelled)::BIGINT AS cancelled, sum(asked_bytes)::DOUBLE AS asked_bytes,
-        sum(fetched_bytes)::DOUBLE AS fetched_bytes, sum(reused_bytes)::DOUBLE AS reused_bytes,
-        sum(waited_bytes)::DOUBLE AS waited_bytes, arg_min(took, rank) AS took, arg_min(released, rank) AS released
-    FROM (FROM live UNION ALL BY NAME FROM past) GROUP BY name
-    ORDER BY {"name DESC" if asked.by in ("day", "hour") else "requests DESC, name"} LIMIT ?
+    SELECT shown.* REPLACE ({_NAMES.get(asked.by, "shown.name")} AS name), coalesce(took, past) AS took, released
+    FROM shown LEFT JOIN times ON times.name = shown.name ORDER BY {order}
     """
-    found = rows(reader, query, *values, *rolled_values, asked.limit)
+    found = rows(reader, query, *values, *rolled_values, asked.limit, *values)
     return Stats(by=asked.by, figures=tuple(_figures(row) for row in found if row["flights"]))
 
 

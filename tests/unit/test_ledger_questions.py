@@ -163,6 +163,25 @@ def test_stats_by_group(shelf: Shelf, by: str, names: list[str]) -> None:
     assert [figures.name for figures in answer.figures] == names
 
 
+@pytest.mark.parametrize(
+    ("by", "name", "times"),
+    [
+        ("image", REDIS, (1.0, 4.0, 4.0)), ("registry", "docker.io", (1.0, 4.0, 4.0)), ("all", "", (1.0, 4.0, 4.0)),
+        ("day", "2026-03-01", (1.0, 4.0, 4.0)), ("hour", "2026-03-01T00:00", (1.0, 4.0, 4.0)),
+    ],
+)  # fmt: skip
+def test_only_the_busiest_groups_are_shown_and_their_times_are_their_own(
+    shelf: Shelf, by: str, name: str, times: tuple[float, ...]
+) -> None:
+    answer = ask(shelf, AskStats(by=by, limit=1))  # type: ignore[arg-type]
+    assert isinstance(answer, questions.Stats)
+    (figures,) = answer.figures
+    assert (figures.name, (figures.p50, figures.p95, figures.p99)) == (name, times)
+    narrowed = ask(shelf, AskStats(by=by, reference=APP))  # type: ignore[arg-type]
+    assert isinstance(narrowed, questions.Stats)
+    assert [(each.flights, each.p50, each.release_p50) for each in narrowed.figures] == [(1, 0.5, 0.5)]
+
+
 def test_an_explanation_of_a_request_counts_from_that_request(shelf: Shelf) -> None:
     whole, late = ask(shelf, AskExplain(pull="1")), ask(shelf, AskExplain(pull="2"))
     assert isinstance(whole, questions.Explanation) and isinstance(late, questions.Explanation)
