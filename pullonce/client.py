@@ -27,6 +27,7 @@ from pullonce.errors import LedgerRefused, PullFailed, PullTimeout, ServicesMiss
 from pullonce.identity import identify_request
 from pullonce.waits import Ending, Flights, Tidings
 from schemas import events, ledger, subjects
+from schemas.malformed import Malformed
 from schemas.status import Pong, Status, decode_pong, decode_status
 
 PATIENCE = 5.0
@@ -160,7 +161,7 @@ class Client:
         pongs: list[Pong] = []
         for share in (0.1, 0.9):
             for body in await self._bus.signals.gather(subjects.PING_SUBJECT, b"", timeout=timeout * share):
-                with contextlib.suppress(ValueError):
+                with contextlib.suppress(Malformed):
                     pongs.append(decode_pong(body))
             if enough and enough(pongs):
                 break

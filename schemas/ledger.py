@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from schemas.malformed import read
+
 Limit = Annotated[int, Meta(ge=1, le=10_000)]
 """Rows at most."""
 
@@ -252,10 +254,10 @@ def encode(message: Question | Answer) -> bytes:
 
 
 def decode_question(body: bytes) -> AskHistory | AskStats | AskExplain | AskSql | AskExport | AskRebuild:
-    """Read a question; raises msgspec.MsgspecError where it is none."""
-    return _question.decode(body)
+    """Read a question; raises Malformed where it is none."""
+    return read(_question, body, "question")
 
 
 def decode_answer(body: bytes) -> Error | History | Stats | Explanation | Table | Done:
-    """Read an answer; raises msgspec.MsgspecError where it is none."""
-    return _answer.decode(body)
+    """Read an answer; raises Malformed where it is none."""
+    return read(_answer, body, "answer")

@@ -4,18 +4,23 @@ Source: OCI image-spec 1.1 (descriptor, manifest, index, config). Only the field
 fields are skipped, since the spec lets documents grow.
 """
 
-from typing import NewType
+from typing import Annotated, NewType
 
 import msgspec
+from msgspec import Meta
 
-Digest = NewType("Digest", str)
-"""`sha256:<64 hex>`: hash of the bytes as stored (a manifest, a config, a compressed layer)."""
+# `(?!\n)$`: Python's `$` also matches before a newline at the end; JSON Schema's dialect reads the pattern the same way.
+_Hash = Annotated[str, Meta(pattern=r"^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})(?!\n)$")]
+_HashOrNone = Annotated[str, Meta(pattern=r"^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})?(?!\n)$")]
 
-DiffID = NewType("DiffID", str)
-"""`sha256:<64 hex>`: hash of a layer's *uncompressed* tar. Never used to name a blob."""
+Digest = NewType("Digest", _Hash)
+"""`sha256:<64 hex>`, or `sha512:<128 hex>`: hash of the bytes as stored (a manifest, a config, a compressed layer)."""
 
-ChainID = NewType("ChainID", str)
-"""`sha256:<64 hex>`: names a layer together with all layers below it; the key of a snapshot."""
+DiffID = NewType("DiffID", _HashOrNone)
+"""Like a digest: hash of a layer's *uncompressed* tar. Never used to name a blob. Empty where there is none."""
+
+ChainID = NewType("ChainID", _HashOrNone)
+"""Like a digest: names a layer together with all layers below it; the key of a snapshot. Empty below the lowest layer."""
 
 
 _DOTTED = {"os_version": "os.version", "os_features": "os.features"}
@@ -70,7 +75,8 @@ class Index(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
 class RootFS(msgspec.Struct, frozen=True):
     """The layers of a config, as diffIDs, bottom first."""
 
-    diff_ids: tuple[DiffID, ...] = ()
+    diff_ids: tuple[str, ...] = ()
+    """DiffIDs, once they are checked: a config may say anything."""
     type: str = "layers"
 
 

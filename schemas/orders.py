@@ -9,7 +9,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from schemas.events import Flight, Malformed, Policy, Sequence, Source, Token
+from schemas.fact import Flight, Policy, Sequence, Source, Token
+from schemas.malformed import Malformed, read
 from schemas.oci import ChainID, Descriptor, DiffID, Digest
 
 Revision = Annotated[int, Meta(ge=0)]
@@ -83,7 +84,4 @@ def decode(subject: str, body: bytes) -> Order:
     decoder = _decoders.get(kind)
     if decoder is None:
         raise Malformed(f"no order type is called {kind!r}")
-    try:
-        return decoder.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
-        raise Malformed(f"not a {kind}: {exc}") from exc
+    return read(decoder, body, kind)

@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from schemas.malformed import read
 from schemas.oci import ChainID, Digest
 
 
@@ -53,18 +54,18 @@ _names: msgspec.json.Decoder[tuple[str, ...]] = msgspec.json.Decoder(tuple[str, 
 
 
 def decode_now(body: bytes) -> ProgressNow:
-    """Read such an answer; raises msgspec.MsgspecError where it is none."""
-    return _now.decode(body)
+    """Read such an answer; raises Malformed where it is none."""
+    return read(_now, body, "progress.now")
 
 
 def names_of(body: bytes) -> tuple[str, ...]:
-    """Read such a question: digests and ChainIDs; none, where everything is meant. Raises msgspec.MsgspecError."""
-    return _names.decode(body) if body else ()
+    """Read such a question: digests and ChainIDs; none, where everything is meant. Raises Malformed."""
+    return read(_names, body, "question about progress") if body else ()
 
 
 _decoder: msgspec.json.Decoder[BlobProgress | LayerProgress] = msgspec.json.Decoder(BlobProgress | LayerProgress)
 
 
 def decode(body: bytes) -> BlobProgress | LayerProgress:
-    """Read a progress message; raises msgspec.MsgspecError where it is none."""
-    return _decoder.decode(body)
+    """Read a progress message; raises Malformed where it is none."""
+    return read(_decoder, body, "progress message")

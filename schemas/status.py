@@ -8,6 +8,8 @@ log.
 import msgspec
 from msgspec import Struct
 
+from schemas.malformed import read
+
 
 class Pong(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One process is there and does its work."""
@@ -67,10 +69,10 @@ def encode(answer: Pong | Status) -> bytes:
 
 
 def decode_pong(body: bytes) -> Pong:
-    """Read an answer to a ping; raises msgspec.MsgspecError where it is none."""
-    return _pong.decode(body)
+    """Read an answer to a ping; raises Malformed where it is none."""
+    return read(_pong, body, "pong")
 
 
 def decode_status(body: bytes) -> Status:
-    """Read an answer to a status request; raises msgspec.MsgspecError where it is none."""
-    return _status.decode(body)
+    """Read an answer to a status request; raises Malformed where it is none."""
+    return read(_status, body, "status")

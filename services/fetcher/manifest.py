@@ -9,7 +9,7 @@ import msgspec
 
 from pullonce.errors import Permanent
 from pullonce.oci.digest import parse_digest
-from schemas.oci import Descriptor, DiffID, ImageConfig, Index, Manifest
+from schemas.oci import DiffID, ImageConfig, Index, Manifest
 
 MANIFEST_LIMIT = 4 << 20
 """Bytes that a manifest or an index may have (the limit that distribution-spec asks registries to keep)."""
@@ -67,6 +67,7 @@ def read_document(content: bytes, content_type: str, what: str) -> tuple[str, Ma
         )
     media_type = _media_type(fields, told, what)
     document: Manifest | Index
+    _check_digests(fields)
     try:
         document = msgspec.convert(fields, Index) if is_index(media_type) else msgspec.convert(fields, Manifest)
     except msgspec.ValidationError as exc:
@@ -74,7 +75,8 @@ def read_document(content: bytes, content_type: str, what: str) -> tuple[str, Ma
     if document.schema_version != 2:
         raise _invalid(what, f"its schemaVersion is {document.schema_version}")
     for descriptor in document.manifests if isinstance(document, Index) else (document.config, *document.layers):
-        _check(descriptor, what)
+        if not 0 <= descriptor.size < 1 << 63:
+            raise _invalid(what, f"{descriptor.digest} has the size {descriptor.size}")
     return media_type, document
 
 
@@ -100,9 +102,7 @@ def read_layers(manifest: Manifest, config: bytes, what: str) -> tuple[ImageConf
     diff_ids = image.rootfs.diff_ids
     if len(diff_ids) != len(manifest.layers):
         raise _invalid(what, f"it has {len(manifest.layers)} layers, and its config names {len(diff_ids)}")
-    for diff_id in diff_ids:
-        parse_digest(diff_id)
-    return image, list(diff_ids)
+    return image, [DiffID(parse_digest(diff_id)) for diff_id in diff_ids]
 
 
 def in_oci_types(content: bytes) -> bytes | None:
@@ -148,10 +148,12 @@ def _media_type(fields: dict[str, Any], told: str, what: str) -> str:
     return str(media_type)
 
 
-def _check(descriptor: Descriptor, what: str) -> None:
-    parse_digest(descriptor.digest)
-    if not 0 <= descriptor.size < 1 << 63:
-        raise _invalid(what, f"{descriptor.digest} has the size {descriptor.size}")
+def _check_digests(fields: dict[str, Any]) -> None:
+    """Refuse a digest by the code that is its own, before the document is refused as a whole for its form."""
+    for found in (fields.get("config"), fields.get("layers"), fields.get("manifests")):
+        for descriptor in found if isinstance(found, list) else (found,):
+            if isinstance(descriptor, dict) and isinstance(digest := descriptor.get("digest"), str):
+                parse_digest(digest)
 
 
 def _is_layer(media_type: str) -> bool:

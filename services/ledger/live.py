@@ -6,8 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-import msgspec
-
+from schemas.malformed import Malformed
 from schemas.progress import BlobProgress, LayerProgress, decode, decode_now
 
 _MOST = 10_000
@@ -43,7 +42,7 @@ class Live:
         """Take one progress message; what is none is passed over."""
         try:
             said = decode(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except Malformed:
             return
         self.take(said)
 
@@ -51,7 +50,7 @@ class Live:
         """Take the answer of a worker that was asked how far it is."""
         try:
             works = decode_now(body).works
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except Malformed:
             return
         for said in works:
             self.take(said)

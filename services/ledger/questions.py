@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 import duckdb
-import msgspec
 
 from schemas.ledger import (
     Answer,
@@ -24,6 +23,7 @@ from schemas.ledger import (
     decode_question,
     encode,
 )
+from schemas.malformed import Malformed
 from services.ledger import archive, explaining, queries, sandbox
 from services.ledger.live import Live
 from services.ledger.queries import NoAnswer
@@ -54,7 +54,7 @@ class Questions:
         """A question as it came over the bus → what goes back. Never raises on account of the question."""
         try:
             question = decode_question(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+        except Malformed as exc:
             return encode(Error(code="question.invalid", message=str(exc)))
         said = encode(await self.answer(question))
         if len(said) > _LONGEST:

@@ -10,7 +10,7 @@ from schemas.events import Event, PullRequested
 from schemas.oci import ChainID, Digest
 from schemas.progress import BlobProgress, LayerProgress
 from schemas.samples import SAMPLES
-from schemas.subjects import flight_of
+from schemas.subjects import digest_token, flight_of
 from services.ledger import live
 from services.ledger.live import Heard, Live
 from services.ledger.staging import line, stage
@@ -43,12 +43,15 @@ def test_what_the_coordinator_refuses_has_a_flight_of_its_own(about: dict[str, s
     )
 
 
+A, B, C = ("sha256:" + letter * 64 for letter in "abc")
+
+
 def said(**about: object) -> bytes:
-    return json.dumps({"type": "blob.progress", "digest": "sha256:a", **about}).encode()
+    return json.dumps({"type": "blob.progress", "digest": A, **about}).encode()
 
 
 def test_the_last_word_counts_and_failed_attempts_add_up() -> None:
-    heard = Live()
+    heard, subject = Live(), f"progress.default.{digest_token(A)}"
     for body in (
         said(done=5, size=10),
         said(done=5, size=10, state="retrying", error="it broke off"),
@@ -56,37 +59,37 @@ def test_the_last_word_counts_and_failed_attempts_add_up() -> None:
         said(done=2, size=10, state="retrying", error="again"),
         said(done=7, size=10),
     ):
-        heard.hear("progress.default.sha256-a", body)
-    assert heard.of("fetch", "default", "sha256:a") == Heard(done=7, size=10, state="fetching", attempts=2, error="again")
-    assert heard.of("fetch", "other", "sha256:a") == Heard()
+        heard.hear(subject, body)
+    assert heard.of("fetch", "default", A) == Heard(done=7, size=10, state="fetching", attempts=2, error="again")
+    assert heard.of("fetch", "other", A) == Heard()
 
 
 def test_only_so_much_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "_MOST", 3)
     heard = Live()
     for number in range(10):
-        heard.hear("", said(digest=f"sha256:{number}"))
-    assert [name for _, _, name in heard.all()] == ["sha256:7", "sha256:8", "sha256:9"]
+        heard.hear("", said(digest=f"sha256:{number:064}"))
+    assert [name for _, _, name in heard.all()] == [f"sha256:{number:064}" for number in (7, 8, 9)]
 
 
 def test_layers_are_known_by_their_chain_id() -> None:
     heard = Live()
 
     for message in (
-        LayerProgress(chain_id=ChainID("sha256:c"), blob=Digest("sha256:b"), done=1, state="waiting"),
-        BlobProgress(digest=Digest("sha256:b"), done=9),
+        LayerProgress(chain_id=ChainID(C), blob=Digest(B), done=1, state="waiting"),
+        BlobProgress(digest=Digest(B), done=9),
     ):
         heard.hear("", msgspec.json.encode(message))
-    assert (heard.of("unpack", "default", "sha256:c").state, heard.of("fetch", "default", "sha256:b").done) == ("waiting", 9)
+    assert (heard.of("unpack", "default", C).state, heard.of("fetch", "default", B).done) == ("waiting", 9)
 
 
 def test_one_name_for_a_blob_and_its_layer_is_two_pieces_of_work() -> None:
     """A lowest layer that is stored uncompressed: its digest is its diffID, and that is its ChainID."""
     heard = Live()
     for message in (
-        LayerProgress(chain_id=ChainID("sha256:a"), blob=Digest("sha256:a"), done=3, state="retrying", error="no room"),
-        BlobProgress(digest=Digest("sha256:a"), done=9, size=10),
+        LayerProgress(chain_id=ChainID(A), blob=Digest(A), done=3, state="retrying", error="no room"),
+        BlobProgress(digest=Digest(A), done=9, size=10),
     ):
         heard.hear("", msgspec.json.encode(message))
-    assert heard.of("unpack", "default", "sha256:a") == Heard(done=3, state="retrying", attempts=1, error="no room")
-    assert heard.of("fetch", "default", "sha256:a") == Heard(done=9, size=10, state="fetching")
+    assert heard.of("unpack", "default", A) == Heard(done=3, state="retrying", attempts=1, error="no room")
+    assert heard.of("fetch", "default", A) == Heard(done=9, size=10, state="fetching")
