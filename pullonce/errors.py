@@ -12,6 +12,7 @@
     │   ├── BusUnsuitable         the server cannot do what pullonce needs: too old, no JetStream, no permission
     │   ├── LogShortened          the log ends before a position that was read: fold it again from the beginning
     │   └── BusClosed             the connection was closed for good: the process ends
+    ├── StoreTaken                a store of this name is served from another place
     ├── ReferenceInvalid          what the user gave is no image reference
     ├── PlatformInvalid           what the user gave is no platform
     ├── PullFailed                a pull ended badly; carries the code and message of `pull.failed`
@@ -98,6 +99,10 @@ class LogShortened(BusError):
 
 class BusClosed(BusError):
     """The connection was closed for good."""
+
+
+class StoreTaken(PullonceError):
+    """A store of this name is served from another place: neither would find what the other one fetches."""
 
 
 class ReferenceInvalid(PullonceError):

@@ -26,19 +26,20 @@ from schemas.events import (
 )
 from schemas.orders import ORDERS, FetchBlob, Order, RecordImage, ResolveReference, UnpackLayer
 from schemas.progress import BlobProgress, LayerProgress, Progress, ProgressNow
-from schemas.status import Pong, Status
+from schemas.status import Pong, Status, StoreNow
 
 Message = Event | Order | Progress
 """Whatever is published and has a type."""
 
-QUESTIONS: dict[str, type[Pong | Status | ProgressNow]] = {
+QUESTIONS: dict[str, type[Pong | Status | ProgressNow | StoreNow]] = {
     subjects.PING_SUBJECT: Pong,
     subjects.STATUS_SUBJECT: Status,
     subjects.PROGRESS_NOW_SUBJECT: ProgressNow,
+    subjects.STORE_NOW_SUBJECT: StoreNow,
 }
 """Requests over core NATS: subject → what is answered. Their bodies are empty; only the one for progress may name works."""
 
-_OF_WORKERS = (subjects.PING_SUBJECT, subjects.PROGRESS_NOW_SUBJECT)
+_OF_WORKERS = (subjects.PING_SUBJECT, subjects.PROGRESS_NOW_SUBJECT, subjects.STORE_NOW_SUBJECT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ ROLES = {
     "client": Role(
         sends=(PullRequested, PullCancelled),
         receives=(PullCompleted, PullFailed, PullResolved, BlobFetched, LayerUnpacked, BlobProgress, LayerProgress),
-        asks=tuple(QUESTIONS),
+        asks=(subjects.PING_SUBJECT, subjects.STATUS_SUBJECT, subjects.PROGRESS_NOW_SUBJECT),
         answers=(),
     ),
     "coordinator": Role(
@@ -83,12 +84,14 @@ ROLES = {
             *(BlobFetched, BlobFailed, BlobLost, LayerLost, BlobProgress, StoreOpened),
         ),
         receives=(ResolveReference, FetchBlob, RecordImage, *_WITHDRAWN),
+        asks=(subjects.STORE_NOW_SUBJECT,),
         answers=_OF_WORKERS,
         of_a_store=True,
     ),
     "unpacker": Role(
         sends=(LayerUnpacked, LayerFailed, LayerLost, LayerProgress),
         receives=(UnpackLayer, BlobProgress, *_NEWS),
+        asks=(subjects.STORE_NOW_SUBJECT,),
         answers=_OF_WORKERS,
         of_a_store=True,
     ),

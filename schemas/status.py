@@ -1,8 +1,9 @@
-"""Answers to questions asked over core NATS: who is there (`pullonce.ping`), what is in the air (`coordinator.status`).
+"""Answers to questions asked over core NATS: who is there (`pullonce.ping`), what is in the air (`coordinator.status`), which
+incarnation of a store is served (`store.now.<store>`).
 
-Both are requests with an empty body. Every process answers a ping for itself, so a client gathers; it says the same once,
+All are requests with an empty body. Every process answers a ping for itself, so a client gathers; it says the same once,
 unasked, on `pullonce.here` when it begins its work. One coordinator, any one, answers for the status, since all fold the same
-log.
+log; and any worker for its store, since all of them share it.
 """
 
 import msgspec
@@ -24,6 +25,18 @@ class Pong(Struct, frozen=True, kw_only=True, omit_defaults=True):
     version: str = ""
     details: dict[str, str | int | float] = {}
     """Whatever the service wants to say of itself."""
+
+
+class StoreNow(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The store as a worker finds it on its disk at this moment."""
+
+    store: str
+    incarnation: str = ""
+    """As in `store.opened`; empty where the store was wiped and not opened again."""
+    host: str = ""
+    pid: int = 0
+    since: float = 0.0
+    """Seconds since the epoch at which the worker began."""
 
 
 class Waiting(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -61,9 +74,10 @@ class Status(Struct, frozen=True, kw_only=True, omit_defaults=True):
 _encoder = msgspec.json.Encoder()
 _pong = msgspec.json.Decoder(Pong)
 _status = msgspec.json.Decoder(Status)
+_store_now = msgspec.json.Decoder(StoreNow)
 
 
-def encode(answer: Pong | Status) -> bytes:
+def encode(answer: Pong | Status | StoreNow) -> bytes:
     """Write an answer."""
     return _encoder.encode(answer)
 
@@ -76,3 +90,8 @@ def decode_pong(body: bytes) -> Pong:
 def decode_status(body: bytes) -> Status:
     """Read an answer to a status request; raises Malformed where it is none."""
     return read(_status, body, "status")
+
+
+def decode_store_now(body: bytes) -> StoreNow:
+    """Read what a worker says of its store; raises Malformed where it is none."""
+    return read(_store_now, body, "word about a store")

@@ -52,6 +52,7 @@ PING_SUBJECT = "pullonce.ping"
 HERE_SUBJECT = "pullonce.here"
 STATUS_SUBJECT = "coordinator.status"
 PROGRESS_NOW_SUBJECT = "progress.now.{store}"
+STORE_NOW_SUBJECT = "store.now.{store}"
 LEDGER_SUBJECT = "ledger.query"
 
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789:/_@-")
@@ -163,6 +164,12 @@ def order_subject(order: Order) -> str:
     return f"{kind}.{order.store}.{what}.{order.revision}"
 
 
+def order_of_claim(key: str, revision: int) -> str:
+    """Subject of the order that a claim of a blob or a layer justified under a revision."""
+    noun, _, rest = key.partition(".")
+    return f"{'fetch.blob' if noun == 'blob' else 'unpack.layer'}.{rest}.{revision}"
+
+
 def order_filter(kind: str, store: str) -> str:
     """All orders of one kind for one store: what a worker's consumer is filtered to."""
     return f"{kind}.{store}.>"
@@ -233,6 +240,11 @@ def progress_filter(store: str) -> str:
 def progress_now_subject(store: str) -> str:
     """Where the workers of a store are asked how far they are."""
     return PROGRESS_NOW_SUBJECT.format(store=store)
+
+
+def store_now_subject(store: str) -> str:
+    """Where the workers of a store are asked which incarnation of it they serve."""
+    return STORE_NOW_SUBJECT.format(store=store)
 
 
 def parked_subject(stream: str, sequence: int) -> str:

@@ -9,6 +9,7 @@ from pullonce.content import open_store
 from pullonce.metrics import Meter, WorkMeter
 from pullonce.metrics_bus import MeteredBus
 from pullonce.metrics_http import telling
+from pullonce.one_store import OneStore
 from pullonce.present import Present
 from pullonce.runtime import answer_pings, run, version
 from pullonce.spans import spanning, traced
@@ -58,11 +59,13 @@ async def main() -> None:
             give_up=measured.giving_up(handlers.give_up),
             retrying=handlers.retrying,
         )
+        one = OneStore(bus.signals, store, lambda: content.incarnation)
+        await one.begin()
         await bus.log.append(StoreOpened(store=store, incarnation=content.incarnation))
         await present.open()
         await answer_pings(bus.signals, "fetcher", store, health.details)
         health.ready = lambda: connection.signals.connected
-        await worker.run()
+        await one.guarding(worker.run())
 
 
 if __name__ == "__main__":

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pullonce.bus.nats import connect
 from pullonce.bus.worker import Handler, Worker
 from pullonce.config import BusSettings, StoreSettings, number
+from pullonce.content import ContentStore
 from pullonce.metrics import Meter, WorkMeter
 from pullonce.metrics_bus import MeteredBus
 from pullonce.metrics_http import telling
+from pullonce.one_store import OneStore
 from pullonce.present import Present
 from pullonce.runtime import answer_pings, run, version
 from pullonce.snapshots import Snapshots
@@ -67,13 +69,15 @@ async def main() -> None:
         bus = MeteredBus(connection, meter)
         present = Present(bus.signals, store, on_disk(Snapshots(root), store))
         async with unpacking(store, root, present.signals, workers=settings.workers, limits=settings.limits) as unpacker:
+            one = OneStore(bus.signals, store, lambda: ContentStore(root).incarnation)
+            await one.begin()
             await present.open()
             await answer_pings(bus.signals, "unpacker", store, lambda: {"workers": settings.workers, **health.details()})
             health.ready = lambda: connection.signals.connected
             unpack = measured.measured(traced(spans, unpacker.unpack_layer))
             table: dict[type[Order], tuple[Handler, int]] = {UnpackLayer: (unpack, _ORDERS)}
             give_up = measured.giving_up(unpacker.give_up)
-            await Worker(bus, store, table, give_up=give_up, retrying=unpacker.retrying).run()
+            await one.guarding(Worker(bus, store, table, give_up=give_up, retrying=unpacker.retrying).run())
 
 
 if __name__ == "__main__":
