@@ -11,7 +11,6 @@ from pathlib import Path
 
 from pullonce.errors import Permanent
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _DENIED = (errno.EACCES, errno.EPERM)
 
 _FALLOC_FL_KEEP_SIZE = 1
@@ -29,13 +28,16 @@ def disk_errors(path: Path, needed: int = 0) -> Iterator[None]:
         needed: bytes that were about to be written.
 
     Raises:
-        Permanent: `disk.full`, `disk.readonly`, `disk.denied` or `disk.damaged`.
+        Permanent: `disk.full` (of bytes, of inodes, or a quota is; the message says which), `disk.readonly`, `disk.denied` or
+            `disk.damaged`.
     """
     try:
         yield
     except OSError as exc:
-        if exc.errno in _FULL:
-            raise disk_full(path, needed) from exc
+        if exc.errno == errno.ENOSPC:
+            raise (no_inodes(path) if inodes_are_used_up(path) else disk_full(path, needed)) from exc
+        if exc.errno == errno.EDQUOT:
+            raise quota_used_up(path, needed) from exc
         if exc.errno == errno.EROFS:
             raise Permanent(f"{path} is on a read-only file system", code="disk.readonly", concerns="key") from exc
         if exc.errno in _DENIED:
@@ -57,12 +59,37 @@ def disk_full(path: Path, needed: int) -> Permanent:
     return Permanent(f"no space left for {path}{what}", code="disk.full", concerns="key")
 
 
+def no_inodes(path: Path, why: str = "") -> Permanent:
+    """The error of a disk that has bytes left, and no room for another file."""
+    what = f": {why}" if why else ""
+    told = "`df -i` shows it; remove files, or make the file system anew with more inodes"
+    return Permanent(f"no inodes left for {path}{what}; {told}", code="disk.full", concerns="key")
+
+
+def quota_used_up(path: Path, needed: int) -> Permanent:
+    """The error of a quota. What is free on the disk says nothing of it."""
+    what = f"; {needed} bytes were needed" if needed else ""
+    told = f"the disk quota for it, or for user {os.geteuid()}, is used up"
+    return Permanent(f"no space left for {path}{what}: {told}", code="disk.full", concerns="key")
+
+
 def free_bytes(path: Path) -> int:
     """Bytes that this process may still write where the path lies (or will lie)."""
+    stats = os.statvfs(_there(path))
+    return stats.f_frsize * (stats.f_bfree if os.geteuid() == 0 else stats.f_bavail)
+
+
+def inodes_are_used_up(path: Path) -> bool:
+    """Whether no further file can be made where the path lies. File systems that make inodes as they need them tell of none."""
+    stats = os.statvfs(_there(path))
+    return stats.f_files > 0 and (stats.f_ffree if os.geteuid() == 0 else stats.f_favail) == 0
+
+
+def _there(path: Path) -> Path:
+    """The path, or the nearest directory above it that is there."""
     while not path.exists() and path != path.parent:
         path = path.parent
-    stats = os.statvfs(path)
-    return stats.f_frsize * (stats.f_bfree if os.geteuid() == 0 else stats.f_bavail)
+    return path
 
 
 def reserve(fd: int, offset: int, length: int) -> bool:

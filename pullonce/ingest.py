@@ -70,7 +70,7 @@ class Ingest:
         """Drop everything that was written and begin again at offset 0."""
         self._pending, self._pending_size = [], 0
         await self._settled()
-        self._file.empty()
+        await self._in_thread(self._file.empty)  # a disk that is writing what is dropped makes this wait
         self.offset = self._inherited = 0
 
     async def commit(self) -> None:

@@ -22,6 +22,7 @@ from services.unpacker.progress import Announcer
 from services.unpacker.rights import Rights
 from services.unpacker.stack import Stack
 from services.unpacker.staging import Draft, Staging
+from services.unpacker.threads import to_its_end
 from services.unpacker.waiting import Waiting
 from services.unpacker.workers import Pool, Preempted, WorkerProcess
 
@@ -66,8 +67,9 @@ class Attempt:
         """
         draft, snapshot = await self.draft()
         turn("commit")
-        made = await asyncio.to_thread(self._parts.staging.commit, draft, snapshot)
-        if made:
+        try:
+            made = await to_its_end(self._parts.staging.commit, draft, snapshot)
+        finally:  # it may be there although nobody waits any more; whoever is woken looks
             self._parts.durability.want()
             self._parts.news.tell("layer", snapshot.chain_id)
         return snapshot, made
@@ -152,7 +154,7 @@ class Attempt:
         try:
             for _ in range(_MAX_PASSES):
                 lower = self._lower(outcome)
-                found = await asyncio.to_thread(links_passed_through, outcome, Stack(lower))
+                found = await to_its_end(links_passed_through, outcome, Stack(lower))
                 if not found:
                     break
                 self._links_below = self._links_below | found
@@ -160,7 +162,7 @@ class Attempt:
             else:
                 raise LayerError("its names pass through a loop of symbolic links in the layers below")
             rights = Rights(opaque=self._parts.staging.opaque)
-            await asyncio.to_thread(Finish(draft.tree, lower, rights).run, outcome)
+            await to_its_end(Finish(draft.tree, lower, rights).run, outcome)
         except LayerError as exc:
             raise failure(Failed(str(exc), code=exc.code), self._order, draft.place) from exc
         except OSError as exc:

@@ -3,7 +3,7 @@
 import errno
 from pathlib import Path
 
-from pullonce.disk import disk_errors
+from pullonce.disk import disk_errors, no_inodes
 from pullonce.errors import Permanent, Retryable
 from schemas.orders import UnpackLayer
 from services.unpacker.messages import Failed
@@ -21,6 +21,8 @@ def is_of_the_disk(failed: Failed) -> bool:
 
 def failure(failed: Failed, order: UnpackLayer, place: Path) -> Permanent | Retryable:
     """The error that says whom a failed job concerns: the layer's source, or, where the disk is at fault, all who wait."""
+    if failed.entries:
+        return no_inodes(place, f"layer {order.blob.digest} has at least {failed.entries} entries")
     if failed.code:
         return Permanent(f"layer {order.blob.digest}: {failed.message}", code=failed.code)
     return disk(OSError(failed.errno, failed.message), order, place)

@@ -72,6 +72,8 @@ class Failed(Struct, frozen=True, tag="failed"):
     message: str
     code: str = ""
     errno: int = 0
+    entries: int = 0
+    """Of the layer that were seen when the inodes of the disk were used up; 0: they are not."""
 
 
 Order = Job | Grown

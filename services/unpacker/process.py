@@ -5,17 +5,22 @@ process dies with the service that started it.
 """
 
 import ctypes
+import errno
 import hashlib
 import os
 import queue
 import resource
+import select
 import signal
 import socket
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
+from pullonce.disk import inodes_are_used_up
 from services.unpacker import messages
 from services.unpacker.compression import chunks, hashed
 from services.unpacker.follow import Follow, Stale
@@ -39,19 +44,37 @@ class WrongDiffID(LayerError):
     code = "diffid.mismatch"
 
 
+class Abandoned(Exception):
+    """Nobody wants the bytes any more that were being waited for."""
+
+
+class NoInodes(Exception):
+    """The file system has no inode left.
+
+    Attributes:
+        entries: of the layer that were seen by then.
+    """
+
+    def __init__(self, entries: int) -> None:
+        super().__init__(entries)
+        self.entries = entries
+
+
 class Line:
-    """The socket to the service."""
+    """The socket to the service. Used by one thread at a time, `abandon` by any."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._reader = connection.makefile("rb")
+        self._received = bytearray()
+        self._abandoned = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._reported = 0.0
 
     def receive(self) -> Job | Grown:
         """The next message. Ends the process when the service is gone."""
-        text = self._reader.readline()
-        if not text:
-            os._exit(0)
+        while (end := self._received.find(b"\n")) < 0:
+            self._fill()
+        text = bytes(self._received[:end])
+        del self._received[: end + 1]
         return messages.order(text)
 
     def send(self, report: messages.Report) -> None:
@@ -59,15 +82,30 @@ class Line:
 
     def job(self) -> Job:
         """The next job. Word of an earlier one that is over may still come in."""
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._abandoned)
         while not isinstance(message := self.receive(), Job):
             pass
         return message
 
     def more(self) -> bool:
-        """Say that there is nothing to do, and wait until there may be; True once the blob is verified."""
+        """Say that there is nothing to do, and wait until there may be; True once the blob is verified.
+
+        Raises:
+            Abandoned: the job has ended otherwise meanwhile.
+        """
         self.send(Starving())
+        while b"\n" not in self._received:
+            ready, _, _ = select.select([self._connection.fileno(), self._abandoned], [], [])
+            if self._abandoned in ready:
+                raise Abandoned
+            self._fill()
         message = self.receive()
         return isinstance(message, Grown) and message.verified
+
+    def abandon(self) -> None:
+        """Whoever waits for more shall not: a fault is said when it is found, not when the next bytes come."""
+        os.eventfd_write(self._abandoned, 1)
 
     def seen(self, done: int) -> None:
         """Report progress, at a bounded rate."""
@@ -75,6 +113,12 @@ class Line:
         if now - self._reported >= _REPORT_EVERY:
             self._reported = now
             self.send(Working(done))
+
+    def _fill(self) -> None:
+        data = self._connection.recv(1 << 16)
+        if not data:
+            os._exit(0)
+        self._received += data
 
 
 class Ahead:
@@ -125,6 +169,7 @@ def unpack(job: Job, line: Line) -> Outcome:
     Raises:
         LayerError: the layer is at fault, as far as these bytes go.
         Stale: these were not the bytes of the blob.
+        NoInodes: the disk has no room for further files.
         OSError: the disk is at fault.
     """
     digest = hashlib.sha256()
@@ -135,10 +180,16 @@ def unpack(job: Job, line: Line) -> Outcome:
     ahead = Ahead(hashed(iter(inflated), digest, job.limits.expanded(job.size)))
     try:
         layer = Layer(root, trash, rights=Rights(opaque=job.opaque), links_below=job.links_below)
-        outcome = layer.unpack(Archive(iter(ahead), max_entries=job.limits.entries))
+        archive = Archive(iter(ahead), max_entries=job.limits.entries)
+        outcome = layer.unpack(archive)
+    except OSError as exc:
+        if exc.errno == errno.ENOSPC and inodes_are_used_up(Path(job.tree)):
+            raise NoInodes(archive.entries) from exc
+        raise
     finally:
         ahead.stop()
         inflated.stop()
+        line.abandon()
         ahead.join()
         inflated.join()
         source.close()
@@ -166,6 +217,8 @@ def answer(job: Job, line: Line) -> Unpacked | Failed:
         return Failed(str(exc), code=exc.code)
     except Stale:
         return Failed("the growing file was replaced", code="stale")
+    except NoInodes as exc:
+        return Failed("no inodes left", errno=errno.ENOSPC, entries=exc.entries)
     except OSError as exc:
         return Failed(f"{exc.strerror or exc}", errno=exc.errno or 0)
     except Exception as exc:

@@ -7,6 +7,7 @@ belongs to a dead process and is removed. Nothing in here is ever visible.
 import asyncio
 import errno
 import fcntl
+import logging
 import os
 import secrets
 from pathlib import Path
@@ -18,6 +19,8 @@ from pullonce.failpoints import reach
 from pullonce.snapshots import Snapshot, Snapshots, boot_id
 from pullonce.trees import is_abandoned, remove_tree
 from services.unpacker.rights import opaque_attribute
+
+log = logging.getLogger(__name__)
 
 _PREFIX = "unpack-"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -127,10 +130,11 @@ class Staging:
         self._rubbish.put_nowait(place)
 
     async def clean(self) -> None:
-        """Remove what was discarded. For ever."""
+        """Remove what was discarded, and what could not be removed before. For ever."""
+        left: list[Path] = []
         while True:
-            place = await self._rubbish.get()
-            await asyncio.to_thread(remove_tree, place)
+            left.append(await self._rubbish.get())
+            left = [place for place in left if not await asyncio.to_thread(_removed, place)]
 
     def _let_go(self) -> None:
         if self._lock >= 0:
@@ -146,6 +150,16 @@ class Staging:
         except FileNotFoundError:
             return
         self.discard(place)
+
+
+def _removed(place: Path) -> bool:
+    """Remove a tree; False where the disk refuses that now, a read-only one say."""
+    try:
+        remove_tree(place)
+    except OSError as exc:
+        log.warning("%s cannot be removed yet: %s", place, exc)
+        return False
+    return True
 
 
 def _foreign_group(root: Path) -> int:

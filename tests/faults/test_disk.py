@@ -3,60 +3,32 @@
 from __future__ import annotations
 
 import errno
-import random
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from pullonce.client import connect
 from pullonce.disk import disk_errors
-from pullonce.errors import Permanent, PullFailed
-from schemas.events import PullCompleted
+from pullonce.errors import Permanent
 from tests.support.buses import eventually
 from tests.support.chaos import Crew
 from tests.support.chaos_disk import remount, small_disk, used
-from tests.support.images import Image, image, layer, tar_of
+from tests.support.chaos_place import MB, Place, noise
+from tests.support.images import image, layer, tar_of
 from tests.support.nats_server import NatsServer
 from tests.support.registry import RegistryServer
 
-LIMIT = 60
 DISK = 24
-MB = 1_000_000
-
-
-@dataclass
-class Place:
-    """A crew whose store lies on a disk of 24 MB."""
-
-    crew: Crew
-    registry: RegistryServer
-    disk: Path
-
-    async def pull(self, reference: str) -> PullCompleted:
-        async with connect(self.crew.url, patience=LIMIT) as client:
-            return await client.pull(reference, timeout=LIMIT)
-
-    async def fails(self, reference: str) -> PullFailed:
-        with pytest.raises(PullFailed) as failed:
-            await self.pull(reference)
-        return failed.value
 
 
 @pytest.fixture(scope="module")
 def place(registry: RegistryServer, bus_server: NatsServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """A crew whose store lies on a disk of 24 MB."""
     home = tmp_path_factory.mktemp("home") / "here"
     with small_disk(home / "stores", DISK) as disk, Crew(home, bus_server.url, coordinator=1, fetcher=2, unpacker=2) as crew:
         yield Place(crew, registry, disk)
         assert all(member.deaths == [] for member in crew.members), "no service may end because of a disk"
-
-
-def noise(name: str, *megabytes: float) -> Image:
-    """An image of layers that cannot be compressed."""
-    dice = random.Random(name)
-    return image(layer(tar_of({f"{name}-{n}": dice.randbytes(int(size * MB))})) for n, size in enumerate(megabytes))
 
 
 async def test_what_cannot_fit_is_refused_before_it_is_begun(place: Place) -> None:
@@ -116,8 +88,8 @@ def change(attribute: str, path: Path) -> int:
     return subprocess.run(["chattr", attribute, path], capture_output=True, check=False).returncode
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_quota_is_a_full_disk(tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize(("number", "why"), [(errno.ENOSPC, "are free"), (errno.EDQUOT, "quota")])
+def test_a_quota_is_a_full_disk(tmp_path: Path, number: int, why: str) -> None:
     with pytest.raises(Permanent, match="7 bytes were needed") as failed, disk_errors(tmp_path / "x", 7):
         raise OSError(number, "refused")
-    assert failed.value.code == "disk.full" and str(tmp_path / "x") in str(failed.value)
+    assert failed.value.code == "disk.full" and str(tmp_path / "x") in str(failed.value) and why in str(failed.value)
