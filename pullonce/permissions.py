@@ -119,7 +119,8 @@ def _claim_requests(role: Role, scope: str) -> list[str]:
     if not role.claims:
         return []
     keys = [f"$KV.{_CLAIMS}.{noun}.{f'{scope}.>' if scope else '>'}" for noun in role.claims]
-    return [*keys, f"{_API}.STREAM.MSG.GET.KV_{_CLAIMS}"]
+    # Whether an order is out is told by a count: nobody need read one for that.
+    return [*keys, f"{_API}.STREAM.MSG.GET.KV_{_CLAIMS}", f"{_API}.STREAM.INFO.{_ORDERS}"]
 
 
 def _order_requests(role: Role, store: str) -> list[str]:

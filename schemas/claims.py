@@ -7,7 +7,8 @@
 
 *held* has a short lease, since its writer may die before the order is in the queue. *ordered* needs none: from there on the
 work queue guarantees the work. *settled* only tells coordinators that lag behind to keep folding. Under *collecting* a
-collector removes what nobody needs; whoever needs it after all claims over it at once.
+collector removes what nobody needs; whoever needs it after all claims over it at once. A collector also claims over an
+*ordered* whose order is no longer in the queue: the coordinator that was to settle it has died.
 """
 
 import msgspec

@@ -167,6 +167,10 @@ class Orders(Protocol):
         """Take an order out of the queue if it is still there. A worker that runs it already is not disturbed by this."""
         ...
 
+    async def is_out(self, subject: str) -> bool:
+        """Whether the order of a subject is queued or running: stored, and neither acknowledged nor withdrawn."""
+        ...
+
     async def receive(self, kind: str, store: str, deliver: Callable[[Delivery], Awaitable[None]], *, limit: int) -> None:
         """Hand orders of one kind for one store to `deliver`, at most `limit` unfinished at a time. For ever.
 

@@ -105,6 +105,9 @@ class MemoryOrders:
         if (queued := self._stored.get(subjects.order_subject(order))) is not None:
             self.remove(queued)
 
+    async def is_out(self, subject: str) -> bool:
+        return subject in self._stored
+
     async def receive(self, kind: str, store: str, deliver: Callable[[Delivery], Awaitable[None]], *, limit: int) -> None:
         queue = self._queue(subjects.order_filter(kind, store)[:-1])
         receiver = _Receiver(limit, deliver, asyncio.get_running_loop().create_future())

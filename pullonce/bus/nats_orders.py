@@ -43,5 +43,10 @@ class NatsOrders:
     async def withdraw(self, order: Order) -> None:
         await api(self._link, f"STREAM.PURGE.{subjects.ORDERS_STREAM}", {"filter": subjects.order_subject(order)})
 
+    async def is_out(self, subject: str) -> bool:
+        # Counts alone, from the stream's leader: whoever asks this need not be allowed to read orders.
+        info = await api(self._link, f"STREAM.INFO.{subjects.ORDERS_STREAM}", {"subjects_filter": subject})
+        return bool(info["state"].get("subjects"))
+
     async def receive(self, kind: str, store: str, deliver: Callable[[Delivery], Awaitable[None]], *, limit: int) -> None:
         await Receiver(self._link, kind, store, deliver, limit=limit, ack_wait=self._ack_wait).run()

@@ -2,7 +2,8 @@
 
 The order of these steps lets pulls and collectors run at once (`docs/adr`, "Collectors claim what they remove and look twice"):
 
-1. claim by compare-and-set, never over a claim that is held or ordered;
+1. claim by compare-and-set, never over a claim that is held, or ordered while that order is out: a coordinator that died leaves
+   its claim as ordered when the order is long done;
 2. say that it is lost: whoever sees it missing says so behind this in the log, and no board believes older news;
 3. under the lock of the store look again whether anybody needs it, and rename it away if not;
 4. release the claim. A coordinator that wants the key need not wait for this: it claims over it at once, and its flight has
@@ -28,6 +29,7 @@ from pullonce.lifecycle.things import Thing
 from pullonce.trees import remove_tree
 from schemas import claims
 from schemas.claims import Collecting, Held, Ordered, Settled
+from schemas.subjects import order_of_claim
 
 _LEASE = 30.0
 """Seconds a claim lasts."""
@@ -121,9 +123,15 @@ class Remover:
                 return await self._bus.claims.put(key, value, expected=entry.revision if entry else 0, ttl=_LEASE)
             except WrongRevision:
                 entry = await self._bus.claims.get(key)
-                if entry is not None and isinstance(claims.decode(entry.value), Held | Ordered | Collecting):
+                if entry is not None and await self._is_taken(key, claims.decode(entry.value)):
                     return 0
         return 0
+
+    async def _is_taken(self, key: str, claim: claims.Claim | None) -> bool:
+        """Whether somebody is at what a claim is about, or may begin to be."""
+        if isinstance(claim, Ordered):  # it was written when the order was in the queue
+            return await self._bus.orders.is_out(order_of_claim(key, claim.revision))
+        return isinstance(claim, Held | Collecting)
 
     async def _release(self, key: str, revision: int) -> None:
         """Let a claim go; it is gone already where somebody claimed over it."""

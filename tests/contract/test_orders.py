@@ -7,7 +7,7 @@ import pytest
 from pullonce.bus import Bus, Delivery
 from pullonce.errors import Duplicate
 from schemas.subjects import blob_key, order_subject
-from tests.support.buses import ACK_WAIT, Place, ended, fetch, running, soon
+from tests.support.buses import ACK_WAIT, Place, ended, eventually, fetch, running, soon
 
 KIND, STORE = "fetch.blob", "default"
 
@@ -76,6 +76,28 @@ async def test_a_withdrawn_order_is_not_delivered_any_more(place: Place) -> None
             await bus.orders.withdraw(fetch(2))
             await bus.orders.send(fetch(2))
             assert (await hands.next()).attempt == 1
+
+
+async def test_an_order_is_out_until_it_is_acknowledged_or_withdrawn(place: Place) -> None:
+    hands = Hands()
+    async with place.connect() as bus:
+        subject = order_subject(fetch(1))
+        assert not await bus.orders.is_out(subject)
+        for number in (1, 2):
+            await bus.orders.send(fetch(number))
+        assert await bus.orders.is_out(subject)
+        assert not await bus.orders.is_out(order_subject(fetch(1, revision=7))), "another order of the same key"
+        await bus.orders.withdraw(fetch(2))
+        assert not await bus.orders.is_out(order_subject(fetch(2)))
+        async with serve(bus, hands):
+            delivery = await hands.next()
+            assert await bus.orders.is_out(subject), "it is running"
+            await delivery.ack()
+
+            async def gone() -> bool:
+                return not await bus.orders.is_out(subject)
+
+            await eventually(gone)
 
 
 async def test_the_same_order_is_refused_until_it_is_acknowledged(place: Place) -> None:

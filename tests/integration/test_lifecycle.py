@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import json
 import os
@@ -17,11 +18,19 @@ from typing import Any
 
 import pytest
 
+from pullonce import discovery
+from pullonce.bus.nats import connect
+from pullonce.config import BusSettings
 from pullonce.content import ContentStore
+from pullonce.lifecycle import things
+from pullonce.lifecycle.removal import Remover
 from pullonce.oci.digest import chain_ids
 from pullonce.snapshots import Snapshots
 from pullonce.uses import Uses
-from schemas.oci import ChainID, DiffID, Digest
+from schemas import subjects
+from schemas.claims import Ordered, encode
+from schemas.oci import ChainID, Descriptor, DiffID, Digest
+from schemas.orders import Order, UnpackLayer
 from tests.support.chaos_check import damage, picture, stack, trees
 from tests.support.command import Up, environment, pullonce
 from tests.support.images import Image, digest_of, image, index, layer, tar_of
@@ -175,6 +184,57 @@ def test_the_longest_unused_go_until_the_rest_is_small_enough(world: World) -> N
     assert report["held_bytes"] == world.report("gc")["held_bytes"] < all_three
     assert world.report("gc", "--max-bytes", "20G")["images"] == []
     world.run("gc", "--max-bytes", "much", code=2)
+
+
+async def leave_ordered(url: str, keys: list[str], revision: int) -> None:
+    """What a coordinator leaves that dies between its order and the fact."""
+    async with connect(BusSettings(url=url, name="test"), patience=20) as bus:
+        for key in keys:
+            entry = await bus.claims.get(key)
+            claim = encode(Ordered(by="dead", revision=revision))
+            await bus.claims.put(key, claim, expected=entry.revision if entry else 0, ttl=86_400)
+
+
+async def send(url: str, order: Order) -> None:
+    async with connect(BusSettings(url=url, name="test"), patience=20) as bus:
+        await bus.orders.send(order)
+
+
+async def withdraw(url: str, order: Order) -> None:
+    async with connect(BusSettings(url=url, name="test"), patience=20) as bus:
+        await bus.orders.withdraw(order)
+
+
+def test_what_a_dead_coordinator_ordered_goes_when_the_order_is_done(world: World) -> None:
+    """Its claims stay for a day. What keeps a thing from being collected is the order, not the claim."""
+    reference, pushed, chain = world.pulled()
+    world.run("rm", reference)
+    found = discovery.served(str(world.home))
+    assert found is not None
+    layer_key, revision = subjects.layer_key("default", chain[-1]), 7
+    keys = [layer_key, *(subjects.blob_key("default", digest) for digest in pushed.layers)]
+    asyncio.run(leave_ordered(found.url, keys, revision))
+    # Nobody serves another store here, so its order stays in the queue; the key is all that is looked at.
+    blob = Descriptor(media_type="m", digest=Digest(chain[0]), size=1)
+    order = UnpackLayer(store="nobody", chain_id=chain[-1], diff_id=DiffID(chain[0]), blob=blob, revision=revision)
+    other = subjects.layer_key("nobody", chain[-1])
+    asyncio.run(leave_ordered(found.url, [other], revision))
+    asyncio.run(send(found.url, order))
+    try:
+        assert asyncio.run(claimable(found.url, "nobody", chain[-1])) is False
+    finally:
+        asyncio.run(withdraw(found.url, order))
+    assert asyncio.run(claimable(found.url, "nobody", chain[-1])) is True
+    report = world.report("gc")
+    assert (report["blobs"], report["layers"], report["busy"]) == (5, 3, 0)
+
+
+async def claimable(url: str, store: str, chain_id: ChainID) -> bool:
+    """Whether a collector may claim a snapshot now."""
+    async with connect(BusSettings(url=url, name="test"), patience=20) as bus:
+        thing = things.layer(chain_id)
+        async with Remover(bus, store).claimed([thing]) as hold:
+            return thing in hold.things
 
 
 @needs_root

@@ -40,6 +40,7 @@ MAY_SAY = {
         *(f"blob.lost.{BLOB}", f"layer.lost.{BLOB}", f"$KV.claims.blob.{BLOB}", f"$KV.claims.layer.{BLOB}"),
         *("coordinator.status", f"pull.requested.{PULL}", f"pull.cancelled.{PULL}", "$JS.API.STREAM.MSG.GET.KV_claims"),
         f"$JS.API.DIRECT.GET.EVENTS.pull.completed.{PULL}",
+        "$JS.API.STREAM.INFO.ORDERS",
     ],
 }
 
@@ -102,6 +103,7 @@ REFUSED = {
             f"$JS.API.DIRECT.GET.KV_claims.$KV.claims.blob.{BLOB}",
             "$JS.API.DIRECT.GET.KV_claims",
             "$JS.API.STREAM.MSG.GET.EVENTS",
+            "$JS.API.STREAM.MSG.GET.ORDERS",
         ),
         *(
             f"$JS.API.DIRECT.GET.EVENTS.pull.requested.{PULL}",

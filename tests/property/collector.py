@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from schemas.subjects import order_of_claim
 from services.coordinator import claim
 from services.coordinator.pursuit import Put
 from tests.property.world import Coordinator, World
@@ -74,10 +75,14 @@ class Collector:
 
     def _claim(self, key: str) -> int:
         """Claim a key that no order is out for; 0 where somebody is at it."""
-        found = self.world.get(key)
+        world = self.world
+        found = world.get(key)
         present, at = found if isinstance(found, tuple) else (None, 0)
-        if isinstance(present, claim.Held | claim.Ordered):
+        if isinstance(present, claim.Held):
             return 0
+        if isinstance(present, claim.Ordered) and order_of_claim(key, present.revision) in world.orders:
+            return 0
+        world.taken_over += isinstance(present, claim.Ordered)
         self.writes += 1
         value = claim.Collecting(by=self.name, nonce=f"{self.name}.{self.writes}")
-        return self.world.put(Put(key, value, at, 10.0)) or 0
+        return world.put(Put(key, value, at, 10.0)) or 0

@@ -25,13 +25,15 @@ def two(world: World) -> list[Cleaner]:
 @pytest.mark.parametrize("first", range(0, SEEDS, 10))
 def test_no_pull_ends_with_something_missing(first: int) -> None:
     """Coordinators, workers and collectors die or stop between any two steps; requests come, leave and fail."""
-    removed = 0
+    removed = taken_over = 0
     for seed in range(first, first + 10):
         report = collected(seed)
         assert not report.wrong, f"seed {seed}: {ended_badly(report)}"
         assert not report.premature, f"seed {seed}: ended with something missing, at {report.premature}"
         removed += report.collected
+        taken_over += report.taken_over
     assert removed, "nothing was ever collected"
+    assert taken_over, "no claim of a dead coordinator was ever met"
 
 
 @pytest.mark.parametrize("first", range(0, SOME_SEEDS, 10))

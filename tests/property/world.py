@@ -173,6 +173,8 @@ class World:
         """Claim key → times an order for it was carried out, with or without real work."""
         self.collected = 0
         """Times a collector removed something."""
+        self.taken_over = 0
+        """Times it claimed over what a coordinator that died had left as ordered."""
         self.premature: list[int] = []
         """Positions of good endings whose image was not complete on disk."""
 
@@ -495,6 +497,7 @@ class Report:
     executions: Counter[str]
     deliveries: Counter[str]
     collected: int = 0
+    taken_over: int = 0
 
     @property
     def wrong(self) -> bool:
@@ -601,4 +604,5 @@ def judge(world: World, asked: Asked, *, stuck: bool) -> Report:
         executions=world.executions,
         deliveries=world.deliveries,
         collected=world.collected,
+        taken_over=world.taken_over,
     )

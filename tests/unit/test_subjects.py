@@ -45,6 +45,12 @@ def assert_publishable(subject: str, tokens: int) -> None:
     assert all(TOKEN.fullmatch(part) for part in parts), subject
 
 
+@pytest.mark.parametrize("kind", ["fetch.blob", "unpack.layer"])
+def test_the_order_of_a_claim_is_found_by_its_key(kind: str) -> None:
+    order = WORK[kind]
+    assert subjects.order_of_claim(subjects.claim_key(order), order.revision) == subjects.order_subject(order)
+
+
 @pytest.mark.parametrize(
     ("pattern", "subject", "answer"),
     [
