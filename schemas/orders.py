@@ -64,6 +64,8 @@ class RecordImage(Order, frozen=True, kw_only=True, tag="record.image"):
     config: Descriptor
     chain_ids: tuple[ChainID, ...] = ()
     """The snapshots, bottom first; empty where nothing was unpacked."""
+    source: Source | None = None
+    """Where manifest and config come from, should they be gone by then; None: from nowhere."""
 
 
 ORDERS: dict[str, type[Order]] = {

@@ -126,6 +126,7 @@ class Flight:
             manifest=resolved.manifest,
             config=resolved.config,
             chain_ids=tuple(layer.chain_id for layer in resolved.layers if self.unpack and layer.chain_id),
+            source=resolved.source,
         )
 
     def adopt(self, resolved: PullResolved) -> Iterator[tuple[str, bool]]:

@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 
 Failure = Permanent | Retryable
 
+_GONE = ("blob.missing", "blob.damaged")
+
 
 class Handlers:
     """Carries out the orders for one store.
@@ -91,7 +93,7 @@ class Handlers:
         log.info("resolved %s", reference, extra={"digest": image.digest, "flight": order.flight})
         resolved = await self._resolved(order, source, image)
         self._inventory.check_room(resolved.layers)
-        return [*opened, resolved]
+        return self._telling(opened, resolved)
 
     @timed("look")
     async def fetch_blob(self, order: FetchBlob) -> list[Event]:
@@ -108,12 +110,23 @@ class Handlers:
         await announcer.verified()
         log.info("reused" if reused else "fetched", extra={"digest": blob.digest, "size": blob.size})
         fetched = BlobFetched(store=order.store, digest=blob.digest, size=blob.size, revision=order.revision, reused=reused)
-        return [*opened, fetched]
+        return self._telling(opened, fetched)
 
     @timed("record")
     async def record_image(self, order: RecordImage) -> list[Event]:
-        """List an image under its reference."""
+        """List an image under its reference. Manifest and config that were lost since it was resolved are fetched again."""
         opened = self._reopened()
+        try:
+            return self._telling(opened, *await self._record(order))
+        except Permanent as exc:
+            if order.source is None or exc.code not in _GONE:
+                raise
+            log.warning("cannot list %s yet: %s", order.reference, exc, extra={"flight": order.flight})
+        resolver = Resolver(self._registry, self._content, _checked(order.source), order.platform)
+        await resolver.restore(order.manifest, order.config)
+        return self._telling(opened, *await self._record(order))
+
+    async def _record(self, order: RecordImage) -> list[Event]:
         record = ImageRecord(
             reference=order.reference,
             platform=order.platform,
@@ -128,7 +141,7 @@ class Handlers:
             await asyncio.to_thread(self._content.images.record, record, check)
         except Incomplete as exc:
             log.warning("cannot list %s yet: %s", order.reference, exc, extra={"flight": order.flight})
-            return [*opened, *_lost(order, exc), self._unrecorded(order, CONTENT_MISSING, str(exc))]
+            return [*_lost(order, exc), self._unrecorded(order, CONTENT_MISSING, str(exc))]
         log.info("listed %s", order.reference, extra={"digest": order.digest, "flight": order.flight})
         recorded = PullRecorded(
             store=order.store,
@@ -137,7 +150,7 @@ class Handlers:
             opened=order.opened,
             revision=order.revision,
         )
-        return [*opened, recorded]
+        return [recorded]
 
     def give_up(self, order: Order, failure: Failure) -> Event:
         """The fact that says an order has failed for good."""
@@ -174,13 +187,19 @@ class Handlers:
 
     # -- below: one step each --
 
-    def _reopened(self) -> list[Event]:
+    def _reopened(self) -> list[StoreOpened]:
         """A store that was wiped under us begins a new life, and everybody must know before they hear anything else of it."""
         if self._content.incarnation == self._incarnation:
             return []
-        self._incarnation = open_store(self._content.root).incarnation
-        log.warning("the store was wiped; it is empty now", extra={"incarnation": self._incarnation})
-        return [StoreOpened(store=self._store, incarnation=self._incarnation)]
+        incarnation = open_store(self._content.root).incarnation
+        log.warning("the store was wiped; it is empty now", extra={"incarnation": incarnation})
+        return [StoreOpened(store=self._store, incarnation=incarnation)]
+
+    def _telling(self, opened: list[StoreOpened], *facts: Event) -> list[Event]:
+        """The facts of an order behind that of a new life, which an order that fails leaves to the next one to tell."""
+        if opened:
+            self._incarnation = opened[-1].incarnation
+        return [*opened, *facts]
 
     async def _transfer(self, source: Source, blob: Descriptor, ingest: Ingest, announcer: Announcer) -> None:
         """From the registry into the growing file, and into view once it is verified."""

@@ -76,6 +76,15 @@ class Resolver:
         described = Descriptor(media_type=media_type, digest=manifest.digest, size=len(content))
         return self._image(digest, described, document, config)
 
+    async def restore(self, manifest: Descriptor, config: Descriptor) -> None:
+        """Fetch the documents of an image that was resolved before, as far as the store lost them or holds them damaged.
+
+        Raises:
+            Permanent, Retryable: see `Registry`.
+        """
+        await self._document(manifest)
+        await self._config(config)
+
     async def _top(self, reference: Reference) -> tuple[Descriptor, str, bytes]:
         """What the reference names. A digest that is not there needs no question about what it is: it is fetched at once."""
         locator = reference.locator

@@ -71,6 +71,7 @@ def record_of(resolved: PullResolved, *, unpacked: bool = False) -> RecordImage:
         manifest=resolved.manifest,
         config=resolved.config,
         chain_ids=tuple(layer.chain_id for layer in resolved.layers) if unpacked else (),
+        source=resolved.source,
     )
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 
+import msgspec
 import pytest
 
 from pullonce.errors import Permanent
 from pullonce.oci.digest import chain_ids
 from pullonce.snapshots import Snapshots
 from pullonce.uses import Uses
-from schemas.events import CONTENT_MISSING, BlobLost, LayerLost, PullUnrecorded
+from schemas.events import CONTENT_MISSING, BlobLost, LayerLost, PullRecorded, PullResolved, PullUnrecorded, StoreOpened
 from schemas.oci import DiffID
-from tests.integration.fetcher.conftest import Opened, record_of
+from schemas.orders import ResolveReference
+from tests.integration.fetcher.conftest import FLIGHT, Opened, record_of
 from tests.support.images import Layer, image, index, layer, tar_of
 from tests.support.registry import RegistryServer
 
@@ -218,6 +220,47 @@ async def test_an_image_is_listed_only_when_all_of_it_is_there(registry: Registr
     *lost, unrecorded = facts
     assert [type(fact) for fact in lost] == [BlobLost] * 3 + [LayerLost] * 3
     assert isinstance(unrecorded, PullUnrecorded) and unrecorded.code == CONTENT_MISSING
+
+
+@pytest.mark.parametrize("what", ["manifest", "config"])
+@pytest.mark.parametrize("how", ["damaged", "gone"])
+async def test_documents_that_are_lost_before_the_listing_are_fetched_again(
+    registry: RegistryServer, fetcher: Opened, what: str, how: str
+) -> None:
+    reference = registry.push("app", "1", image(LAYERS[:1]))
+    async with fetcher() as f:
+        resolved = await f.resolve(reference)
+        await f.fetch(resolved, resolved.layers[0].blob)
+        path = f.content.blob_path(getattr(resolved, what).digest)
+        if how == "gone":
+            path.unlink()
+        else:
+            path.write_bytes(b"x" * path.stat().st_size)
+        order = record_of(resolved)
+        facts = await f.handlers.record_image(order)
+        assert [type(fact) for fact in facts] == [PullRecorded]
+        assert f.content.has(getattr(resolved, what).digest)
+        assert f.content.read(resolved.manifest.digest, 1 << 20), "right again"
+        with_no_source = msgspec.structs.replace(order, source=None)
+        f.content.blob_path(resolved.manifest.digest).unlink()
+        with pytest.raises(Permanent, match="not in the store") as failed:
+            await f.handlers.record_image(with_no_source)
+        assert failed.value.code == "blob.missing"
+
+
+async def test_a_new_life_is_told_by_the_first_order_that_does_not_fail(registry: RegistryServer, fetcher: Opened) -> None:
+    reference = registry.push("app", "1", image(LAYERS[:1]))
+    async with fetcher() as f:
+        resolved = await f.resolve(reference)
+        for path in sorted(f.content.root.rglob("*"), reverse=True):
+            path.unlink() if path.is_file() else path.rmdir()
+        with pytest.raises(Permanent):
+            await f.handlers.record_image(msgspec.structs.replace(record_of(resolved), source=None))
+        order = ResolveReference(reference=reference, flight=FLIGHT, opened=8, revision=9)
+        opened, again = await f.handlers.resolve_reference(order)
+        assert isinstance(opened, StoreOpened) and opened.incarnation == f.content.incarnation
+        assert isinstance(again, PullResolved)
+        assert len(await f.handlers.resolve_reference(order)) == 1, "once is enough"
 
 
 async def test_what_a_flight_uses_is_noted_where_it_looks(registry: RegistryServer, fetcher: Opened) -> None:
