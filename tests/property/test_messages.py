@@ -31,6 +31,7 @@ READERS: dict[str, Callable[[bytes], object]] = {kind: _stored(kind) for kind in
     "a question about progress": progress.names_of,
     "pong": status.decode_pong,
     "status": status.decode_status,
+    "store.now": status.decode_store_now,
     "a question to the ledger": ledger.decode_question,
     "an answer of the ledger": ledger.decode_answer,
     "a claim": claims.decode,
