@@ -37,7 +37,7 @@ from tests.support.nats_server import NatsServer
 
 RATE = 5_000
 SECONDS = 8
-ON_THE_BUS = 300_000
+ON_THE_BUS = 1_000_000
 
 
 def say(what: str, value: str) -> None:
@@ -55,16 +55,18 @@ def lines(events: int) -> Iterator[bytes]:
 def build(home: Path, events: int) -> Ledger:
     """A ledger of so many events, made as a rebuild makes one; only the folds are timed."""
     ledger = Ledger(home / "ledger.duckdb", sealed=False)
-    chunk, spent, done = home / "chunk.ndjson", 0.0, 0
+    chunk, spent, worked, done = home / "chunk.ndjson", 0.0, 0.0, 0
     source = lines(events)
     while batch := list(islice(source, CHUNK)):
         chunk.write_bytes(b"".join(batch))
-        began = time.perf_counter()
+        began, at_work = time.perf_counter(), time.process_time()
         ledger.load(chunk)
         spent += time.perf_counter() - began
+        worked += time.process_time() - at_work
         done += len(batch)
     chunk.unlink()
     say(f"fold of NDJSON, {done:,} events", f"{done / spent:,.0f} events/s")
+    say("processor time of that, a million events", f"{worked / done * 1e6:.1f} s")
     began = time.perf_counter()
     ledger.execute("CHECKPOINT")
     say("checkpoint", f"{time.perf_counter() - began:.1f} s")
@@ -86,9 +88,10 @@ def ask(ledger: Ledger) -> None:
         "history of one image": lambda: queries.history(reader, AskHistory(reference=image)),
         "history, failed": lambda: queries.history(reader, AskHistory(failed=True)),
         "stats, all": lambda: queries.stats(reader, AskStats()),
-        f"stats by image ({IMAGES:,})": lambda: queries.stats(reader, AskStats(by="image")),
+        f"stats by image (15 of {IMAGES:,})": lambda: queries.stats(reader, AskStats(by="image", limit=15)),
         "stats by registry": lambda: queries.stats(reader, AskStats(by="registry")),
         "stats by day": lambda: queries.stats(reader, AskStats(by="day")),
+        "stats by hour": lambda: queries.stats(reader, AskStats(by="hour", limit=120)),
         "explain, the latest of an image": lambda: explaining.explain(reader, image, Live(), time.time()),
         "explain, an old request": lambda: explaining.explain(reader, str(some), Live(), time.time()),
         "sql: requests by requester": lambda: reader.execute(
@@ -96,12 +99,13 @@ def ask(ledger: Ledger) -> None:
         ).fetchall(),
     }
     for what, question in questions.items():
-        times = []
+        times, worked = [], []
         for _ in range(5):
-            began = time.perf_counter()
+            began, at_work = time.perf_counter(), time.process_time()
             question()
             times.append(time.perf_counter() - began)
-        say(what, f"{sorted(times)[2] * 1000:,.0f} ms")
+            worked.append(time.process_time() - at_work)
+        say(f"{what}; of processor time", f"{sorted(times)[2] * 1000:,.0f} ms; {sorted(worked)[2] * 1000:,.0f} ms")
     reader.close()
 
 
@@ -121,10 +125,12 @@ async def follow(home: Path) -> None:
             await asyncio.gather(running, return_exceptions=True)
             shelf.close()
             await publish(bus, ON_THE_BUS, rate=0)
-            began = time.perf_counter()
+            began, at_work = time.perf_counter(), time.process_time()
             reached = await Rebuild(bus.log, home / "rebuilt.duckdb", memory="512MB").run()
             spent = time.perf_counter() - began
             say(f"rebuild from the bus, {reached:,} events", f"{reached / spent:,.0f} events/s")
+            worked = time.process_time() - at_work
+            say("processor time of that, a million events", f"{worked / reached * 1e6:.1f} s")
     finally:
         server.kill()
 
