@@ -39,7 +39,12 @@ _ANSWER = 0.15
 """Seconds that workers have to say how far they are."""
 
 
+_YIELDS = 10
+"""How nice the ledger is to everything else of its session or control group: it may lag, while a pull is waited for."""
+
+
 async def main() -> None:
+    os.nice(_YIELDS)
     settings = LedgerSettings.from_env()
     settings.path.parent.mkdir(parents=True, exist_ok=True)
     lock = _lock(settings.path)
