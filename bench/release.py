@@ -61,7 +61,10 @@ def release(ours: Ours, image: str, count: int) -> None:
         process.stdin.write("go\n")
         process.stdin.flush()
     for process in processes:
-        woken += json.loads(process.communicate()[0])
+        assert process.stdout is not None
+        woken += json.loads(process.stdout.readline())
+    for process in processes:
+        process.communicate()
     (settled, *more), shared = asyncio.run(story(served.url))
     after = sorted((each - settled) * 1e3 for each in woken)
     assert not more and len(shared) == 1, "not all had asked when the pull ended: a slower line is needed"
