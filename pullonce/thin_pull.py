@@ -35,7 +35,9 @@ SETTLING = 5.0
 AWAY = 30.0
 """Seconds that the server may be away."""
 PAUSE = 0.1
-"""Seconds between two attempts to reach it."""
+"""Seconds between two attempts to reach it, or the streams of one that was restarted."""
+
+_NOBODY = 503
 
 
 class Pull:
@@ -187,7 +189,8 @@ class Pull:
             self._ask()
         if now >= self._look_at:
             self._look()
-            self._ping_at = now
+            if self._ping_at == self._judge_at == float("inf"):
+                self._ping_at = now
         if now >= self._ping_at:
             self._present.clear()
             self._connection.publish(subjects.PING_SUBJECT, b"", reply=f"{self._connection.inbox}.pong")
@@ -208,7 +211,11 @@ class Pull:
             else:
                 pong = json.loads(message.body)
                 self._present.add((pong.get("service", ""), pong.get("store", "")))
-        elif message.sid != self._looks and self._watch:
+        elif message.sid == self._looks:
+            if message.status == _NOBODY:
+                # A server that has only just started opens its streams one by one; the ending may lie in there.
+                self._look_at = time.monotonic() + PAUSE
+        elif self._watch:
             self._watch(message)
 
     def _take(self, message: Message) -> None:
@@ -240,6 +247,8 @@ class Pull:
             raise BusError(f"the bus does not store the request: {ack['error'].get('description', ack['error'])}")
         self._ask_at = float("inf")
         self._sequence = int(ack["seq"])
+        if self._reconnected:
+            self._look()  # the request may have been stored, and ended, before the connection broke
         if self._watch:
             self._last("resolved")  # who joins in the air has missed it
 
