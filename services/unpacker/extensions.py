@@ -7,26 +7,16 @@ Sparse maps come in four forms (GNU tar manual, "Storing Sparse Files"): in the 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
 
+from services.unpacker.entry import Entry, Extent
 from services.unpacker.fields import decimal, nanoseconds, number
 from services.unpacker.invalid import LayerError, TooLarge, shown
 from services.unpacker.stream import BLOCK, Stream
-
-if TYPE_CHECKING:
-    from services.unpacker.tar import Entry
 
 MAX_EXTENTS = 1_000_000
 MAX_FILE = 1 << 62
 _XATTR = b"SCHILY.xattr."
 _NAMES = (b"path", b"linkpath", b"GNU.sparse.name")
-
-
-class Extent(NamedTuple):
-    """A stored stretch of a sparse file."""
-
-    offset: int
-    length: int
 
 
 def records(body: bytes) -> dict[bytes, bytes]:

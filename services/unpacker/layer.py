@@ -9,12 +9,13 @@ import stat
 from collections.abc import Mapping
 
 from services.unpacker.directories import Directories, Directory, NoDirectory
+from services.unpacker.entry import BLOCK_DEVICE, CHARACTER, SYMLINK, Entry
 from services.unpacker.invalid import LayerError, shown
 from services.unpacker.outcome import Outcome, Unnamed
 from services.unpacker.plan import AUFS_LINKS, Action, Step, clean, plan
 from services.unpacker.rights import Attributes, Rights
 from services.unpacker.sparse import write_sparse
-from services.unpacker.tar import BLOCK_DEVICE, CHARACTER, SYMLINK, Archive, Entry
+from services.unpacker.tar import Archive
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_ID = 0xFFFF_FFFE

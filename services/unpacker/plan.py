@@ -7,8 +7,8 @@ lower layers have in its directory; other names that begin with `.wh..wh.` are a
 from enum import IntEnum
 from typing import NamedTuple
 
+from services.unpacker.entry import DIRECTORY, FILE, HARDLINK, Entry
 from services.unpacker.invalid import Escapes, LayerError, shown
-from services.unpacker.tar import DIRECTORY, FILE, HARDLINK, Entry
 
 _WHITEOUT = b".wh."
 _AUFS = b".wh..wh."

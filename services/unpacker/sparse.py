@@ -2,8 +2,9 @@
 
 import os
 
+from services.unpacker.entry import Entry
 from services.unpacker.invalid import LayerError
-from services.unpacker.tar import Archive, Entry
+from services.unpacker.tar import Archive
 
 
 def write_sparse(file: int, entry: Entry, archive: Archive) -> None:

@@ -6,17 +6,15 @@ devices have no content whatever their size field says, and an archive may end w
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from struct import Struct
 from zlib import adler32
 
 from services.unpacker import extensions
-from services.unpacker.extensions import Extent
+from services.unpacker.entry import BLOCK_DEVICE, CHARACTER, DIRECTORY, FIFO, FILE, HARDLINK, SYMLINK, Entry
 from services.unpacker.fields import number
 from services.unpacker.invalid import LayerError, TooLarge, shown
 from services.unpacker.stream import BLOCK, Stream
-
-FILE, HARDLINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
 
 MAX_EXTENSION = 1 << 20
 """Bytes of one extension header; Go's limit."""
@@ -30,29 +28,6 @@ _EXTENSIONS = frozenset(b"xgXLK")
 _KINDS = {b"\0": FILE, b"7": FILE, b"S": FILE} | {kind: kind for kind in (FILE, HARDLINK, SYMLINK, CHARACTER, BLOCK_DEVICE)}
 _KINDS |= {DIRECTORY: DIRECTORY, FIFO: FIFO}
 _NUMERIC = re.compile(rb"[\0-9 \x80\xff]")
-
-
-class Entry:
-    """One file, directory, link or device of a tar, its extension headers applied."""
-
-    __slots__ = ("device", "gid", "kind", "link", "mode", "mtime", "name", "size", "sparse", "uid", "xattrs")
-
-    def __init__(self, name: bytes, kind: bytes, link: bytes = b"", numbers: Sequence[int] = (0, 0, 0, 0, 0)) -> None:
-        self.name = name
-        """As it stands in the archive."""
-        self.kind = kind
-        self.link = link
-        """Target of a symbolic or hard link, as it stands in the archive."""
-        mode, self.uid, self.gid, self.size, seconds = numbers
-        self.mode = mode & 0o7777
-        """The twelve permission bits. `size`: length of the file; of a sparse one with its holes."""
-        self.mtime = seconds * 1_000_000_000
-        """Nanoseconds since the epoch; may be negative."""
-        self.device = (0, 0)
-        """Major and minor number."""
-        self.xattrs: dict[bytes, bytes] | None = None
-        self.sparse: list[Extent] | None = None
-        """Where the stored bytes of a sparse file belong; None for any other."""
 
 
 class Archive:

@@ -64,6 +64,7 @@ PURE = (
     "services.ledger.table",
     "services.ledger.tables",
     "services.ledger.views",
+    "services.unpacker.entry",
     "services.unpacker.extensions",
     "services.unpacker.fields",
     "services.unpacker.invalid",

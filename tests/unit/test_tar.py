@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from services.unpacker.extensions import Extent, extents, nanoseconds, records
+from services.unpacker.entry import DIRECTORY, FILE, HARDLINK, SYMLINK, Entry, Extent
+from services.unpacker.extensions import extents, nanoseconds, records
 from services.unpacker.fields import number
 from services.unpacker.invalid import LayerError, TooLarge, Truncated
-from services.unpacker.tar import DIRECTORY, FILE, HARDLINK, SYMLINK, Archive, Entry
+from services.unpacker.tar import Archive
 from tests.support.layers import entry, tar
 
 
