@@ -7,14 +7,6 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.nats_server import NatsServer
-from tests.support.registry import RegistryServer
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
-    server = RegistryServer(tmp_path_factory.mktemp("registry")).start()
-    yield server
-    server.stop()
 
 
 @pytest.fixture(scope="module")

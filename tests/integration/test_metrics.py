@@ -27,13 +27,6 @@ PARTS = ("coordinator", "fetcher", "unpacker", "ledger")
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
-    server = RegistryServer(tmp_path_factory.mktemp("registry")).start()
-    yield server
-    server.stop()
-
-
 @pytest.fixture
 def pullonce(tmp_path: Path) -> Iterator[Deployment]:
     deployment = Deployment(tmp_path / "home", ledger=True, environ={"PULLONCE_LEDGER_HTTP": "127.0.0.1:0"}).start()

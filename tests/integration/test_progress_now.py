@@ -30,13 +30,6 @@ from tests.support.nats_server import NatsServer
 from tests.support.registry import RegistryServer
 
 
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
-    server = RegistryServer(tmp_path_factory.mktemp("registry")).start()
-    yield server
-    server.stop()
-
-
 @pytest.fixture
 def pullonce(tmp_path: Path) -> Iterator[Deployment]:
     deployment = Deployment(tmp_path / "home").start()

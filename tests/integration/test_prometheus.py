@@ -27,13 +27,6 @@ _SELECTOR = re.compile(r"\b(?:pullonce|process)_\w+|\bup\b")
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
-    server = RegistryServer(tmp_path_factory.mktemp("registry")).start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
 def pullonce(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     home = tmp_path_factory.mktemp("home")
     deployment = Deployment(home, ledger=True, environ={"PULLONCE_LEDGER_HTTP": "127.0.0.1:0"}).start()

@@ -39,13 +39,6 @@ class Place:
     pullonce: Deployment
 
 
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
-    server = RegistryServer(tmp_path_factory.mktemp("registry")).start()
-    yield server
-    server.stop()
-
-
 @pytest.fixture(params=[(1, 1, 1), (3, 2, 2)], ids=["one of each", "3 coordinators, 2 fetchers, 2 unpackers"])
 def place(request: pytest.FixtureRequest, registry: RegistryServer, tmp_path: Path) -> Iterator[Place]:
     coordinators, fetchers, unpackers = request.param

@@ -6,7 +6,7 @@ import asyncio
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -25,13 +25,6 @@ from tests.support.otlp import Collector, Got, collector
 from tests.support.registry import RegistryServer
 
 LAYERS = [layer(tar_of({f"file-{each}": bytes([each]) * 5000})) for each in range(3)]
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
-    server = RegistryServer(tmp_path_factory.mktemp("registry")).start()
-    yield server
-    server.stop()
 
 
 @asynccontextmanager

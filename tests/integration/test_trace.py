@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import nats
-import pytest
 
 from pullonce.bus import Recorded
 from pullonce.client import connect
@@ -20,13 +18,6 @@ from tests.support.images import image, layer, tar_of
 from tests.support.registry import RegistryServer
 
 OTHER = TRACE.replace("4bf9", "1111")
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
-    server = RegistryServer(tmp_path_factory.mktemp("registry")).start()
-    yield server
-    server.stop()
 
 
 async def traces(url: str) -> dict[str, list[str]]:

@@ -8,8 +8,6 @@ import random
 import shutil
 import stat
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,7 +15,7 @@ import pytest
 from pullonce.mounting import mount, unmount
 from pullonce.snapshots import Snapshots
 from tests.support.awkward import BASE, UPPER
-from tests.support.layers import Image, entry, tar, umoci_unpack, unpack_all, unpacker
+from tests.support.layers import Image, entry, mounted, tar, umoci_unpack, unpack_all, unpacker
 from tests.support.trees import Node, differences, read_tree
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="owners, devices and mounts need root")
@@ -25,16 +23,6 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="owners, devices and m
 needs_umoci = pytest.mark.skipif(
     not shutil.which("umoci") and os.environ.get("CI") != "true", reason="umoci is not installed: apt-get install umoci"
 )
-
-
-@contextmanager
-def mounted(root: Path, image: Image, target: Path) -> Iterator[Path]:
-    target.mkdir()
-    mount(Snapshots(root).overlay(image.top), target)
-    try:
-        yield target
-    finally:
-        unmount(target, lazily=True)
 
 
 async def unpack(root: Path, image: Image) -> None:

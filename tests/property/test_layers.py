@@ -8,17 +8,13 @@ import random
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
-from pullonce.mounting import mount, unmount
-from pullonce.snapshots import Snapshots
-from tests.support.layers import Image, entry, tar, umoci_unpack, unpack_all, unpacker
+from tests.support.layers import Image, entry, mounted, tar, umoci_unpack, unpack_all, unpacker
 from tests.support.trees import Node, differences, read_tree
 
 pytestmark = [
@@ -67,16 +63,6 @@ def entries(draw: st.DrawFn) -> tuple[object, bytes]:
 
 
 LAYERS = st.lists(st.lists(entries(), min_size=1, max_size=8), min_size=1, max_size=4)
-
-
-@contextmanager
-def mounted(root: Path, image: Image, target: Path) -> Iterator[Path]:
-    target.mkdir()
-    mount(Snapshots(root).overlay(image.top), target)
-    try:
-        yield target
-    finally:
-        unmount(target, lazily=True)
 
 
 def without_times_of_the_clock(ours: Tree, theirs: Tree) -> tuple[Tree, Tree]:

@@ -16,7 +16,8 @@ from pathlib import Path
 from types import TracebackType
 
 from pullonce.client import connect
-from tests.support.nats_server import NatsServer, _die_with_parent
+from tests.support.nats_server import NatsServer
+from tests.support.programs import die_with_parent
 
 READY = 60.0
 ORDERED = (0, -signal.SIGKILL, -signal.SIGTERM)
@@ -87,7 +88,7 @@ class Member:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    preexec_fn=_die_with_parent,
+                    preexec_fn=die_with_parent,
                 )
                 self._started.set()
                 self.deaths.append(self._process.wait())

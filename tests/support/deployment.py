@@ -16,7 +16,7 @@ from pullonce import discovery
 from pullonce.bus import Recorded
 from pullonce.client import Client, connect
 from schemas.events import Event
-from tests.support.nats_server import _die_with_parent
+from tests.support.programs import die_with_parent
 
 _READY = 60.0
 
@@ -50,7 +50,7 @@ class Deployment:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )
         threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
         if not self._ready.wait(_READY):

@@ -10,14 +10,16 @@ import json
 import os
 import subprocess
 import tarfile
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from pullonce.bus.memory import MemoryBus
 from pullonce.content import ContentStore
 from pullonce.errors import Permanent, Retryable
+from pullonce.mounting import mount, unmount
 from pullonce.oci.digest import chain_ids
+from pullonce.snapshots import Snapshots
 from schemas.events import LayerFailed, LayerUnpacked
 from schemas.oci import ChainID, Descriptor, DiffID, Digest
 from schemas.orders import UnpackLayer
@@ -134,6 +136,17 @@ def umoci_unpack(image: Image, place: Path) -> Path | None:
     command = ["umoci", "unpack", *rootless, "--image", f"{place / 'layout'}:test", str(place / "bundle")]
     done = subprocess.run(command, capture_output=True, check=False)
     return place / "bundle" / "rootfs" if done.returncode == 0 else None
+
+
+@contextmanager
+def mounted(root: Path, image: Image, target: Path) -> Iterator[Path]:
+    """The image's snapshot, mounted on a directory that this makes."""
+    target.mkdir()
+    mount(Snapshots(root).overlay(image.top), target)
+    try:
+        yield target
+    finally:
+        unmount(target, lazily=True)
 
 
 @asynccontextmanager

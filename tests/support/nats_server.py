@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 import signal
@@ -12,22 +11,16 @@ import sys
 import threading
 from pathlib import Path
 
-import pytest
+from tests.support.programs import die_with_parent, find
 
 _READY = 20.0
-_PR_SET_PDEATHSIG = 1
 
 
 def binary() -> str:
     """Path of nats-server: the one beside the running Python, else the one on PATH. Skips (in CI: fails) if there is none."""
     beside = Path(sys.executable).parent
-    found = shutil.which("nats-server", path=f"{beside}{os.pathsep}{os.environ.get('PATH', '')}")
-    if found is None:
-        message = "nats-server is neither beside this Python nor on PATH"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    return found
+    path = f"{beside}{os.pathsep}{os.environ.get('PATH', '')}"
+    return find("nats-server", "nats-server is neither beside this Python nor on PATH", path=path)
 
 
 def free_port() -> int:
@@ -35,10 +28,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class NatsServer:
@@ -74,7 +63,7 @@ class NatsServer:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )
         self._process = process
         ready = threading.Event()

@@ -15,7 +15,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.support.nats_server import _die_with_parent, free_port
+from tests.support.nats_server import free_port
+from tests.support.programs import die_with_parent
 
 INTERVAL = "500ms"
 """Between two scrapes, and between two evaluations of the rules."""
@@ -106,7 +107,7 @@ def _start(home: Path, address: str) -> subprocess.Popen[bytes]:
                 program("prometheus"), f"--config.file={home / 'prometheus.yml'}", f"--storage.tsdb.path={home / 'data'}",
                 f"--web.listen-address={address}", "--log.level=warn",
             ],
-            stdin=subprocess.DEVNULL, stdout=said, stderr=said, preexec_fn=_die_with_parent,
+            stdin=subprocess.DEVNULL, stdout=said, stderr=said, preexec_fn=die_with_parent,
         )  # fmt: skip
 
 

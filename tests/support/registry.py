@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import http.client
 import os
 import re
 import secrets
-import shutil
 import signal
 import subprocess
 import threading
@@ -15,30 +13,13 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 from tests.support.images import Image, push
 from tests.support.nats_server import free_port
+from tests.support.programs import die_with_parent, find
 
 _SECONDS = 20.0
-_PR_SET_PDEATHSIG = 1
 _ACCESS = re.compile(r'"(?P<method>[A-Z]+) (?P<path>\S+) HTTP/[\d.]+" (?P<status>\d{3}) ')
 _KIND = re.compile(r"/v2/.+/(manifests|blobs)/[^/]+$")
-
-
-def binary() -> str:
-    """Path of docker-registry. Skips (in CI: fails) if there is none."""
-    found = shutil.which("docker-registry")
-    if found is None:
-        message = "docker-registry is not on PATH (Debian: apt install docker-registry)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    return found
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @dataclass(frozen=True)
@@ -66,7 +47,7 @@ class RegistryServer:
 
     def __init__(self, home: Path, *, htpasswd: str = "") -> None:
         self.host = f"127.0.0.1:{free_port()}"
-        self._binary = binary()
+        self._binary = find("docker-registry", "docker-registry is not on PATH (Debian: apt install docker-registry)")
         self._process: subprocess.Popen[bytes] | None = None
         self._lines: list[str] = []
         self._news = threading.Condition()
@@ -91,7 +72,7 @@ class RegistryServer:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env={**os.environ, "OTEL_TRACES_EXPORTER": "none"},
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )
         threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
         while not self._answers():
