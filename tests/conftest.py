@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,11 @@ import pytest
 
 from tests.support.nats_server import NatsServer
 from tests.support.registry import RegistryServer
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach whatever tests start: a shell has its background jobs ignore it, and their children inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)
