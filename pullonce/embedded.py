@@ -14,13 +14,12 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
 from pullonce import discovery, environment
 from pullonce.config import BusSettings, metrics_address, store_root
 from pullonce.errors import PullonceError
 from pullonce.nats_server import choose_port, configuration, find_nats_server, log_taker
 from pullonce.supervisor import Part, running
+from schemas.malformed import Malformed
 from schemas.status import decode_pong
 from schemas.subjects import HERE_SUBJECT, PING_SUBJECT
 
@@ -199,7 +198,7 @@ async def until_ready(url: str, parts: list[Part], within: float = READY_WITHIN)
     news = asyncio.Event()
 
     def hear(_: str, body: bytes) -> None:
-        with contextlib.suppress(msgspec.MsgspecError):
+        with contextlib.suppress(Malformed):
             here.add(decode_pong(body).pid)
             news.set()
 

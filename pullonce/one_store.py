@@ -15,10 +15,9 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-import msgspec
-
 from pullonce.bus import Signals
 from pullonce.errors import StoreTaken
+from schemas.malformed import Malformed
 from schemas.status import StoreNow, decode_store_now, encode
 from schemas.subjects import store_now_subject
 
@@ -112,5 +111,5 @@ def _read(body: bytes) -> StoreNow | None:
     """None for what says nothing of a store: an empty question, or an answer by who knows whom."""
     try:
         return decode_store_now(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except Malformed:
         return None

@@ -16,6 +16,7 @@ import msgspec
 from pullonce.bus import Signals
 from pullonce.errors import PullonceError
 from schemas import subjects
+from schemas.malformed import Malformed
 from schemas.progress import BlobProgress, LayerProgress, ProgressNow, decode, names_of
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class Present:
     async def _answer(self, body: bytes) -> bytes:
         try:
             names = names_of(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except Malformed:
             names = ()
         words = list(self._words.values()) if not names else await asyncio.to_thread(self._seen, names[:_MOST])
         return msgspec.json.encode(ProgressNow(store=self._store, works=tuple(words[:_MOST])))

@@ -18,6 +18,7 @@ from pullonce import trace
 from pullonce.bus import Bus, Subscription
 from pullonce.identity import Identity
 from schemas import events, progress, subjects
+from schemas.malformed import Malformed
 
 LOOK = 30.0
 """Seconds of waiting after which the last stored ending is looked at again."""
@@ -195,7 +196,7 @@ class Flights:
         """Where everything stands by now, the layers that were finished before we listened included."""
 
         def take(body: bytes) -> None:
-            with contextlib.suppress(msgspec.MsgspecError):
+            with contextlib.suppress(Malformed):
                 for word in progress.decode_now(body).works:
                     tell(word)
 
@@ -222,7 +223,7 @@ async def _quietly(work: object) -> None:
 
 def _ending_taker(wait: _Wait) -> Callable[[str, bytes], None]:
     def take(subject: str, body: bytes) -> None:
-        with contextlib.suppress(events.Malformed):
+        with contextlib.suppress(Malformed):
             ending = events.decode(subject, body)
             if isinstance(ending, (events.PullCompleted, events.PullFailed)):
                 wait.take(ending)
@@ -235,6 +236,6 @@ def _read(subject: str, body: bytes) -> Tidings | None:
         if subject.startswith("progress."):
             return progress.decode(body)
         event = events.decode(subject, body)
-    except (events.Malformed, msgspec.MsgspecError):
+    except Malformed:
         return None
     return event if isinstance(event, (events.PullResolved, events.BlobFetched, events.LayerUnpacked)) else None

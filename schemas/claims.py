@@ -14,6 +14,8 @@ collector removes what nobody needs; whoever needs it after all claims over it a
 import msgspec
 from msgspec import Struct
 
+from schemas.malformed import Malformed, read
+
 
 class Held(Struct, frozen=True, tag="held", tag_field="state"):
     """Somebody is about to order the work."""
@@ -58,6 +60,6 @@ def encode(claim: Claim) -> bytes:
 def decode(value: bytes) -> Claim | None:
     """Read a claim; None for what is no claim (somebody else wrote into the bucket): it may be claimed over."""
     try:
-        return _decoder.decode(value)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return read(_decoder, value, "claim")
+    except Malformed:
         return None

@@ -130,13 +130,13 @@ def order(hosts: Hosts, registry: str, plain: Callable[[str], bool]) -> tuple[Ho
         HostsInvalid: an address cannot be one.
     """
     home = HUB_HOST if registry == HUB else registry
-    origin, path = _address(hosts.server or home, plain, whole=hosts.by_server.path == "")
-    last = replace(hosts.by_server, origin=origin, path=path, mirror=urlsplit(origin).netloc != home)
-    found = []
-    for each in hosts.mirrors:
-        origin, path = _address(each.origin, plain, whole=each.path == "")
-        found.append(replace(each, origin=origin, path=path, mirror=urlsplit(origin).netloc != home))
-    return (*found, last)
+
+    def placed(host: Host, address: str) -> Host:
+        origin, path = _address(address, plain, whole=host.path == "")
+        return replace(host, origin=origin, path=path, mirror=urlsplit(origin).netloc != home)
+
+    last = placed(hosts.by_server, hosts.server or home)
+    return (*(placed(each, each.origin) for each in hosts.mirrors), last)
 
 
 def able(hosts: tuple[Host, ...], capability: Capability) -> list[Host]:
