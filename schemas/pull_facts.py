@@ -56,13 +56,25 @@ class PullRequested(Event, frozen=True, kw_only=True, tag="pull.requested"):
     """Free text that says who asked; kept for the history."""
 
 
-class PullResolved(Event, frozen=True, kw_only=True, tag="pull.resolved"):
-    """The manifest and config of a flight are known and stored; these are its layers, bottom first."""
+class OfFlight(Event, frozen=True, kw_only=True):
+    """A fact of one flight, told apart from earlier flights of the same key."""
 
     reference: str
     flight: Flight
     opened: Sequence
     """Position at which the flight was opened: an answer for an earlier one of the same key is not for this one."""
+
+
+class Ended(OfFlight, frozen=True, kw_only=True):
+    """How a flight ended."""
+
+    covers: Sequence
+    """Every request for its key whose sequence is below this is answered."""
+
+
+class PullResolved(OfFlight, frozen=True, kw_only=True, tag="pull.resolved"):
+    """The manifest and config of a flight are known and stored; these are its layers, bottom first."""
+
     platform: str
     """The platform that was chosen."""
     source: Source
@@ -79,23 +91,17 @@ class PullResolved(Event, frozen=True, kw_only=True, tag="pull.resolved"):
     """`token`, `head`, `manifest` (documents by GET), `config`, `store` (all that is no request)."""
 
 
-class PullUnresolved(Event, frozen=True, kw_only=True, tag="pull.unresolved"):
+class PullUnresolved(OfFlight, frozen=True, kw_only=True, tag="pull.unresolved"):
     """The fetcher gave up resolving a flight's reference for good."""
 
-    reference: str
-    flight: Flight
-    opened: Sequence
     code: str
     message: str
     revision: int = 0
 
 
-class PullRecorded(Event, frozen=True, kw_only=True, tag="pull.recorded"):
+class PullRecorded(OfFlight, frozen=True, kw_only=True, tag="pull.recorded"):
     """The store's index lists the image under its reference. Everything the image needs was there before."""
 
-    reference: str
-    flight: Flight
-    opened: Sequence
     revision: int = 0
     seconds: Seconds = {}
     """`record`."""
@@ -106,24 +112,17 @@ CONTENT_MISSING = "content.missing"
 lost just before; the flight waits for it once more and is listed then."""
 
 
-class PullUnrecorded(Event, frozen=True, kw_only=True, tag="pull.unrecorded"):
+class PullUnrecorded(OfFlight, frozen=True, kw_only=True, tag="pull.unrecorded"):
     """The store's index could not be written: for good, unless the code is `content.missing`."""
 
-    reference: str
-    flight: Flight
-    opened: Sequence
     code: str
     message: str
     revision: int = 0
 
 
-class PullCompleted(Event, frozen=True, kw_only=True, tag="pull.completed"):
+class PullCompleted(Ended, frozen=True, kw_only=True, tag="pull.completed"):
     """The flight ended well: answers every request for its key whose sequence is below `covers`."""
 
-    reference: str
-    flight: Flight
-    opened: Sequence
-    covers: Sequence
     platform: str
     digest: Digest
     """What the reference names: an index or a manifest."""
@@ -138,13 +137,9 @@ class PullCompleted(Event, frozen=True, kw_only=True, tag="pull.completed"):
     sharing: Sharing = Sharing()
 
 
-class PullFailed(Event, frozen=True, kw_only=True, tag="pull.failed"):
+class PullFailed(Ended, frozen=True, kw_only=True, tag="pull.failed"):
     """The flight ended badly: answers every request for its key whose sequence is below `covers`."""
 
-    reference: str
-    flight: Flight
-    opened: Sequence
-    covers: Sequence
     code: str
     """Of the distribution spec where it has one (`MANIFEST_UNKNOWN`), else lower-case dotted (`digest.mismatch`)."""
     message: str
