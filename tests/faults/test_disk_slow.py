@@ -23,13 +23,6 @@ RATE = 1_000_000
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[NatsServer]:
-    found = NatsServer(tmp_path / "server").start()
-    yield found
-    found.kill()
-
-
-@pytest.fixture
 def disk(tmp_path: Path) -> Iterator[SlowDisk]:
     with slow_disk(tmp_path / "here" / "stores", 200) as found:
         yield found
@@ -49,12 +42,14 @@ async def deliveries(url: str) -> dict[str, int]:
         await connection.close()
 
 
-async def test_a_long_sync_is_no_silence(registry: RegistryServer, server: NatsServer, disk: SlowDisk, tmp_path: Path) -> None:
+async def test_a_long_sync_is_no_silence(
+    registry: RegistryServer, nats_server: NatsServer, disk: SlowDisk, tmp_path: Path
+) -> None:
     """Every order is handed out once, although syncs take longer than it is kept; what is there can be pulled meanwhile."""
     tars = stack(random.Random("slow"), 1, size=6_000_000)
     slow = registry.push("slow/big", "latest", picture(tars))
     there = registry.push("slow/there", "latest", noise("there", 0.2))
-    with Crew(tmp_path / "here", server.url, coordinator=2, fetcher=2, unpacker=2) as crew:
+    with Crew(tmp_path / "here", nats_server.url, coordinator=2, fetcher=2, unpacker=2) as crew:
         async with connect(crew.url, patience=LIMIT) as client:
             await client.pull(there, timeout=LIMIT)
             disk.slow_down(RATE)

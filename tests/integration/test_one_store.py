@@ -28,20 +28,13 @@ Start = Callable[[str, Path], subprocess.Popen[str]]
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[NatsServer]:
-    found = NatsServer(tmp_path / "server").start()
-    yield found
-    found.kill()
-
-
-@pytest.fixture
-def start(server: NatsServer) -> Iterator[Start]:
+def start(nats_server: NatsServer) -> Iterator[Start]:
     """Starts a worker of a home, and returns when it does its work or has ended."""
     started: list[subprocess.Popen[str]] = []
 
     def begin(role: str, home: Path) -> subprocess.Popen[str]:
         ready = home.parent / f"{home.name}-{role}-{len(started)}.ready"
-        environ = environment(home, server.url) | {"PULLONCE_READY_FILE": str(ready)}
+        environ = environment(home, nats_server.url) | {"PULLONCE_READY_FILE": str(ready)}
         command = [sys.executable, "-m", f"services.{role}"]
         process = subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True)
         started.append(process)
@@ -103,30 +96,32 @@ def test_who_could_not_be_heard_is_found_later(start: Start, tmp_path: Path) -> 
     assert first.poll() is None
 
 
-def test_the_bus_comes_back_and_another_home_is_there(server: NatsServer, start: Start, tmp_path: Path) -> None:
+def test_the_bus_comes_back_and_another_home_is_there(nats_server: NatsServer, start: Start, tmp_path: Path) -> None:
     """Both were cut off from each other, as by a partition: the one that began first stays."""
     first = start("unpacker", tmp_path / "a")
     first.send_signal(signal.SIGSTOP)
     second = start("fetcher", tmp_path / "b")
-    server.kill()
+    nats_server.kill()
     first.send_signal(signal.SIGCONT)
-    server.start()
+    nats_server.start()
     _, said = second.communicate(timeout=LIMIT)
     assert second.returncode == 1 and "StoreTaken" in said
     assert first.poll() is None
 
 
-async def test_an_answer_that_is_none_keeps_nobody_from_beginning(server: NatsServer, start: Start, tmp_path: Path) -> None:
-    async with connect(BusSettings(url=server.url, name="stranger"), patience=10) as bus:
+async def test_an_answer_that_is_none_keeps_nobody_from_beginning(
+    nats_server: NatsServer, start: Start, tmp_path: Path
+) -> None:
+    async with connect(BusSettings(url=nats_server.url, name="stranger"), patience=10) as bus:
         await bus.signals.answer(store_now_subject("default"), lambda body: b"what?")
         assert (await asyncio.to_thread(start, "fetcher", tmp_path / "a")).poll() is None
 
 
-async def test_a_worker_tells_what_its_disk_holds_now(server: NatsServer, start: Start, tmp_path: Path) -> None:
+async def test_a_worker_tells_what_its_disk_holds_now(nats_server: NatsServer, start: Start, tmp_path: Path) -> None:
     home = tmp_path / "a"
     await asyncio.to_thread(start, "fetcher", home)
     root = home / "stores" / "default"
-    async with connect(BusSettings(url=server.url, name="asks"), patience=10) as bus:
+    async with connect(BusSettings(url=nats_server.url, name="asks"), patience=10) as bus:
 
         async def told() -> StoreNow:
             return decode_store_now(await bus.signals.request(store_now_subject("default"), b"", timeout=LIMIT))
