@@ -13,10 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pullonce.client import connect
 from pullonce.errors import PullFailed
-from schemas.ledger import AskSql
 from tests.integration.test_ledger_service import service
 from tests.support.buses import LIMIT, NatsPlace, eventually
-from tests.support.deployment import Deployment
+from tests.support.deployment import Deployment, taken_in
 from tests.support.images import image, layer, tar_of
 from tests.support.nats_server import NatsServer, free_port
 from tests.support.registry import RegistryServer
@@ -68,12 +67,7 @@ async def test_every_part_counts_what_a_pull_cost(registry: RegistryServer, pull
         await client.pull(reference, timeout=LIMIT)
         with pytest.raises(PullFailed):
             await client.pull(f"{registry.host}/metered/nothing:1", timeout=LIMIT)
-
-        async def folded() -> bool:
-            found = await client.ask(AskSql(query="SELECT count(*) FROM ended_flights"))
-            return found.rows[0][0] == 3  # type: ignore[attr-defined, no-any-return]
-
-        await eventually(folded)
+        await taken_in(client, flights=3)
     where = await addresses(pullonce)
     async with aiohttp.ClientSession() as session:
 

@@ -13,10 +13,9 @@ import pytest
 
 from pullonce.client import Client, connect
 from pullonce.errors import PullFailed
-from schemas.ledger import AskSql
 from tests.integration.test_metrics import PARTS, ROOT, addresses
-from tests.support.buses import LIMIT, eventually
-from tests.support.deployment import Deployment
+from tests.support.buses import LIMIT
+from tests.support.deployment import Deployment, taken_in
 from tests.support.images import image, layer, tar_of
 from tests.support.prometheus import Prometheus, prometheus, promtool
 from tests.support.registry import RegistryServer
@@ -49,12 +48,7 @@ async def pull_a_round(client: Client, registry: RegistryServer, number: int) ->
     await client.pull(reference, timeout=LIMIT)
     with pytest.raises(PullFailed):
         await client.pull(f"{registry.host}/charted/nothing:{number}", timeout=LIMIT)
-
-    async def folded() -> bool:
-        found = await client.ask(AskSql(query="SELECT count(*) FROM ended_flights"))
-        return found.rows[0][0] == 3 * number  # type: ignore[attr-defined, no-any-return]
-
-    await eventually(folded)
+    await taken_in(client, flights=3 * number)
 
 
 async def test_every_expression_has_an_answer(registry: RegistryServer, pullonce: Deployment, tmp_path: Path) -> None:

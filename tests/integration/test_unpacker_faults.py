@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from pullonce.disk import free_bytes
 from pullonce.snapshots import Snapshots
 from schemas.oci import DiffID
 from services.unpacker.messages import Limits
+from tests.support.buses import eventually
 from tests.support.layers import Image, entry, fails, tar, unpack_all, unpacker
 from tests.support.trees import read_tree
 
@@ -109,6 +111,11 @@ async def test_a_full_disk_concerns_everybody_and_leaves_nothing_behind(tmp_path
             fact = await fails(running, image)
             assert (fact.code, fact.concerns) == ("disk.full", "key")
             assert "no space left" in fact.message
+
+            async def given_back() -> bool:  # the tree is removed behind the failure, which nobody is kept waiting for
+                return free_bytes(tmp_path) > 3 << 20
+
+            await eventually(given_back)
             await unpack_all(running, good.orders())
     finally:
         await run("umount", "--lazy", str(tmp_path))

@@ -15,7 +15,10 @@ from pathlib import Path
 from pullonce import discovery
 from pullonce.bus import Recorded
 from pullonce.client import Client, connect
+from pullonce.errors import ServicesMissing
 from schemas.events import Event
+from schemas.ledger import AskSql
+from tests.support.buses import eventually
 from tests.support.programs import die_with_parent
 
 _READY = 60.0
@@ -120,6 +123,19 @@ async def collect(client: Client, last: int, into: list[Event]) -> None:
         watch = tasks.create_task(client.watch(take))
         await done.wait()
         watch.cancel()
+
+
+async def taken_in(client: Client, *, flights: int) -> None:
+    """Return when the ledger has so many flights that ended. It may come up after everything that a pull needs."""
+
+    async def folded() -> bool:
+        try:
+            found = await client.ask(AskSql(query="SELECT count(*) FROM ended_flights"))
+        except ServicesMissing:
+            return False
+        return found.rows[0][0] == flights  # type: ignore[attr-defined, no-any-return]
+
+    await eventually(folded)
 
 
 def kinds(events: Sequence[Event]) -> Counter[str]:
