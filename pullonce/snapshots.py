@@ -36,7 +36,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """ChainID of the layer below; empty for the lowest."""
     entries: int = 0
     size: int = 0
-    """Bytes of file content."""
+    """Bytes of file content as stored: holes of sparse files take none."""
     left_out: dict[str, int] = {}
     """What an unprivileged unpacker could not make, by kind."""
     userxattr: bool = False

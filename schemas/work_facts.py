@@ -65,7 +65,7 @@ class LayerUnpacked(Event, frozen=True, kw_only=True, tag="layer.unpacked"):
     reused: bool = False
     entries: int = 0
     size: int = 0
-    """Bytes of file content."""
+    """Bytes of file content as stored: holes of sparse files take none."""
     left_out: dict[str, int] = {}
     """What an unprivileged unpacker could not make, by kind: owners, devices, xattrs."""
     seconds: Seconds = {}

@@ -161,7 +161,7 @@ LAYERS = table(
     diff_id       VARCHAR               diffID of the layer
     reused        BOOLEAN               it was there already
     entries       BIGINT                entries of the archive
-    size          BIGINT                bytes of file content
+    size          BIGINT                bytes of file content, holes left out
     left_out      MAP(VARCHAR,BIGINT)   what an unprivileged unpacker could not make: kind → how many
     revision      BIGINT                revision of the claim
     seconds       MAP(VARCHAR,DOUBLE)   step → seconds: bytes, slot, unpack, blob, parent, complete, commit

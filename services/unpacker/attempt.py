@@ -162,12 +162,14 @@ class Attempt:
             else:
                 raise LayerError("its names pass through a loop of symbolic links in the layers below")
             rights = Rights(opaque=self._parts.staging.opaque)
-            await to_its_end(Finish(draft.tree, lower, rights).run, outcome)
+            finish = Finish(draft.tree, lower, rights, most=self._parts.limits.size)
+            await to_its_end(finish.run, outcome)
         except LayerError as exc:
             raise failure(Failed(str(exc), code=exc.code), self._order, draft.place) from exc
         except OSError as exc:
             raise disk(exc, self._order, draft.place) from exc
         outcome.left_out = dict(Counter(outcome.left_out) + rights.left_out)
+        outcome.size += finish.copied
         return draft, outcome
 
     def _lower(self, outcome: Outcome) -> list[Path]:

@@ -5,7 +5,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-_PIECE = 1 << 20
+from services.unpacker.sparse import same_content
 
 
 def differences(expected: Path, found: Path) -> Iterator[str]:
@@ -76,12 +76,7 @@ def _attributes(path: Path) -> dict[str, bytes]:
 
 def _same_content(here: Path, there: Path) -> bool:
     with open(here, "rb", buffering=0) as one, open(there, "rb", buffering=0) as two:
-        while True:
-            piece = one.read(_PIECE)
-            if piece != two.read(_PIECE):
-                return False
-            if not piece:
-                return True
+        return same_content(one.fileno(), two.fileno())
 
 
 def _shown(name: Path) -> str:

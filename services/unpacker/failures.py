@@ -33,6 +33,9 @@ def disk(error: OSError, order: UnpackLayer, place: Path) -> Permanent | Retryab
     what = f"layer {order.blob.digest}: {error.strerror}"
     if error.errno in _TOO_LONG:
         return Permanent(what, code="layer.invalid")
+    if error.errno == errno.EFBIG:
+        told = "the file system of the store holds no file of that size"
+        return Permanent(f"{what}: {told}", code="layer.too-large")
     try:
         with disk_errors(place, order.blob.size):
             raise error

@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from services.unpacker.invalid import LayerError, shown
+from services.unpacker.invalid import LayerError, TooLarge, shown
 from services.unpacker.outcome import Outcome, Unnamed
 from services.unpacker.rights import PRIVATE, Attributes, Rights
+from services.unpacker.sparse import copy_content
 from services.unpacker.stack import Found, Stack, is_whiteout
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -48,21 +49,26 @@ class Finish:
     Args:
         tree: the layer's own directory, private still.
         lower: the trees of the layers below, from the top down.
+        most: bytes that may be copied out of the layers below, but for those of the last file.
     """
 
-    def __init__(self, tree: Path, lower: list[Path], rights: Rights) -> None:
+    def __init__(self, tree: Path, lower: list[Path], rights: Rights, *, most: int = 1 << 37) -> None:
         self._tree = os.fsencode(tree)
         self._trees = [tree, *lower]
         self._below = Stack(lower)
         self._merged = Stack(self._trees)
         self._visible = self._merged
         self._rights = rights
+        self._most = most
+        self.copied = 0
+        """Bytes of file content that were copied."""
 
     def run(self, outcome: Outcome) -> None:
         """Complete the layer.
 
         Raises:
             LayerError: a hard link's target is in no layer.
+            TooLarge: its links bring up more than they may.
         """
         self._visible = Stack(self._trees[:1] if outcome.opaque_root else self._trees)
         self._drop_idle_whiteouts(outcome.whiteouts)
@@ -135,7 +141,10 @@ class Finish:
                     raise LayerError(f"entry {shown(names[0])}: a hard link to {shown(target)}, which is a file in no layer")
                 source = own
             else:
-                copy_up(found, source, self._rights)
+                self.copied += copy_up(found, source, self._rights)
+                if self.copied > self._most:
+                    what = f"hard links to more than {self._most} bytes of the layers below"
+                    raise TooLarge(f"entry {shown(names[0])}: {what}; PULLONCE_LAYER_MAX_BYTES raises the limit")
                 made = self._make_directories(where, found.status.st_mtime_ns)
                 self._is_wanted(Unnamed(path, 0))
                 if not os.path.lexists(own):
@@ -188,11 +197,12 @@ class Finish:
         return self._tree + b"/" + path if path else self._tree
 
 
-def copy_up(found: Found, place: bytes, rights: Rights) -> None:
-    """Copy a file of a lower layer, of whatever kind but a directory, with all its attributes."""
+def copy_up(found: Found, place: bytes, rights: Rights) -> int:
+    """Copy a file of a lower layer, of whatever kind but a directory, with all its attributes. Returns the bytes of content."""
     status = found.status
+    copied = 0
     if stat.S_ISREG(status.st_mode):
-        _copy_content(found.place, place)
+        copied = _copy_content(found.place, place)
     elif stat.S_ISLNK(status.st_mode):
         os.symlink(os.readlink(found.place), place)
     else:
@@ -206,15 +216,15 @@ def copy_up(found: Found, place: bytes, rights: Rights) -> None:
         os.chmod(place, stat.S_IMODE(status.st_mode))
     rights.attribute(place, _attributes_of(found.place))
     os.utime(place, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)
+    return copied
 
 
-def _copy_content(source: bytes, place: bytes) -> None:
+def _copy_content(source: bytes, place: bytes) -> int:
     reader = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         writer = os.open(place, _CREATE, 0o600)
         try:
-            while os.sendfile(writer, reader, None, 1 << 30):
-                pass
+            return copy_content(reader, writer)
         finally:
             os.close(writer)
     finally:

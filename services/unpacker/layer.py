@@ -114,13 +114,13 @@ class Layer:
             file = os.open(name, _CREATE, mode & 0o777, dir_fd=self._directories.fd(directory))
         try:
             if entry.sparse is not None:
-                write_sparse(file, entry, archive)
+                self._size += write_sparse(file, entry, archive)
             else:
+                self._size += entry.size
                 while (data := archive.data()) is not None:
                     written = os.write(file, data)
                     while written < len(data):
                         written += os.write(file, data[written:])
-            self._size += entry.size
             rights = self._rights
             if entry.uid != rights.user or entry.gid != rights.group:
                 rights.own(file, entry.uid, entry.gid)

@@ -13,7 +13,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     """What one layer may ask of the disk."""
 
     size: int = 1 << 37
-    """Bytes of tar: 128 GiB."""
+    """Bytes of tar, and bytes of its files with their holes: 128 GiB."""
     entries: int = 10_000_000
     ratio: int = 2000
     """Bytes of tar for each byte stored, beyond the first GiB. gzip cannot exceed 1032; zstd can, with a bomb."""

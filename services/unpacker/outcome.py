@@ -24,7 +24,7 @@ class Outcome(msgspec.Struct, kw_only=True):
 
     entries: int = 0
     size: int = 0
-    """Bytes of file content."""
+    """Bytes of file content as stored: holes of sparse files take none."""
     left_out: dict[str, int] = {}
     assumed: list[tuple[bytes, bytes]] = []
     """Directories that names passed through before any entry named them: there may be a link in a layer below.

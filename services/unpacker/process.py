@@ -180,7 +180,7 @@ def unpack(job: Job, line: Line) -> Outcome:
     ahead = Ahead(hashed(iter(inflated), digest, job.limits.expanded(job.size)))
     try:
         layer = Layer(root, trash, rights=Rights(opaque=job.opaque), links_below=job.links_below)
-        archive = Archive(iter(ahead), max_entries=job.limits.entries)
+        archive = Archive(iter(ahead), max_entries=job.limits.entries, max_bytes=job.limits.size)
         outcome = layer.unpack(archive)
     except OSError as exc:
         if exc.errno == errno.ENOSPC and inodes_are_used_up(Path(job.tree)):

@@ -37,9 +37,11 @@ class Archive:
         LayerError: the bytes are no such archive, pass a limit, or end too early.
     """
 
-    def __init__(self, chunks: Iterator[bytes], *, max_entries: int = 10_000_000) -> None:
+    def __init__(self, chunks: Iterator[bytes], *, max_entries: int = 10_000_000, max_bytes: int = 1 << 37) -> None:
         self._stream = Stream(chunks)
         self._max_entries = max_entries
+        self._max_bytes = max_bytes
+        self._bytes = 0
         self._left = 0
         self._padding = 0
         self.entries = 0
@@ -122,8 +124,13 @@ class Archive:
         stored = entry.size if entry.kind == FILE else 0
         self._left = stored
         self._padding = -stored % BLOCK
-        if entry.kind == FILE and (header[156:157] == b"S" or (extra and b"GNU.sparse" in extra)):
-            self._left -= extensions.open_sparse(entry, header, extra or {}, self._stream)
+        if entry.kind == FILE:
+            if header[156:157] == b"S" or (extra and b"GNU.sparse" in extra):
+                self._left -= extensions.open_sparse(entry, header, extra or {}, self._stream)
+            self._bytes += entry.size
+            if self._bytes > self._max_bytes:
+                what = f"more than {self._max_bytes} bytes with the files before it, holes included"
+                raise TooLarge(f"entry {shown(entry.name)}: {what}; PULLONCE_LAYER_MAX_BYTES raises the limit")
 
 
 def parse(header: bytes) -> Entry:
