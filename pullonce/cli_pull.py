@@ -49,7 +49,8 @@ def _wait(url: str, wanted: Wanted, timeout: "float | None", view: "ProgressView
     try:
         # What serves this home restarts a server that dies; of a configured one we know nothing.
         patience = 1.0 if environment.nats_url() else 10.0
-        request = Pull(url, wanted, timeout=timeout, watch=_watcher(view) if view else None, say=say, patience=patience)
+        watch, tell = (_watcher(view), _above(view)) if view else (None, say)
+        request = Pull(url, wanted, timeout=timeout, watch=watch, say=tell, patience=patience)
     except Unsupported:
         from pullonce.full_pull import full_pull  # TLS, credentials, several servers: the full client's work
 
@@ -136,11 +137,16 @@ def _interrupt(number: int, _: object) -> None:
 
 
 def _view(args: "Namespace") -> "ProgressView | None":
-    if args.quiet or args.json or not sys.stderr.isatty():
+    if args.quiet or args.json or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         return None
     from pullonce.progress_view import ProgressView
 
-    return ProgressView(sys.stderr)
+    return ProgressView(sys.stderr, unpack=args.unpack)
+
+
+def _above(view: "ProgressView") -> "Callable[[str], None]":
+    """`say`, above the bars."""
+    return lambda line: view.say(f"pullonce: {line}")
 
 
 def _watcher(view: "ProgressView") -> "Callable[[Message], None]":

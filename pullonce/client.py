@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TypedDict, Unpack
@@ -25,6 +26,7 @@ from pullonce.config import BusSettings
 from pullonce.config import home as configured_home
 from pullonce.errors import LedgerRefused, PullFailed, PullTimeout, ServicesMissing
 from pullonce.identity import identify_request
+from pullonce.layer_view import LayerUpdate, LayerView
 from pullonce.waits import Ending, Flights, Tidings
 from schemas import events, ledger, subjects
 from schemas.malformed import Malformed
@@ -81,6 +83,7 @@ class Client:
         *,
         timeout: float | None = None,
         progress: Callable[[Tidings], None] | None = None,
+        layers: Callable[[LayerUpdate], None] | None = None,
         **options: Unpack[PullOptions],
     ) -> events.PullCompleted:
         """Ask for an image and wait until it is there.
@@ -91,6 +94,7 @@ class Client:
         Args:
             timeout: seconds after which this requester gives up; None waits for as long as it takes.
             progress: called with each event and progress message that concerns the image, in the event loop.
+            layers: called with where a layer stands, once for each when they are known and again whenever that changes.
 
         Returns:
             The ending: `image_id`, `digest`, `chain_id` (the snapshot to mount), `sharing`.
@@ -103,7 +107,7 @@ class Client:
         request = events.PullRequested(reference=reference, **options)
         try:
             async with asyncio.timeout(timeout):
-                ending = await self.ending(request, progress)
+                ending = await self.ending(request, _telling(progress, layers, unpack=request.unpack))
         except TimeoutError:
             raise PullTimeout(f"{reference} was not there after {timeout:g} s; the work goes on if others wait") from None
         if isinstance(ending, events.PullFailed):
@@ -166,3 +170,22 @@ class Client:
             if enough and enough(pongs):
                 break
         return list({(pong.host, pong.pid, pong.service, pong.store): pong for pong in pongs}.values())
+
+
+def _telling(
+    progress: Callable[[Tidings], None] | None, layers: Callable[[LayerUpdate], None] | None, *, unpack: bool
+) -> Callable[[Tidings], None] | None:
+    """Whom to tell of progress: of the messages, of what they come to, of both or of neither."""
+    if layers is None:
+        return progress
+    view = LayerView(unpack=unpack)
+
+    def tell(tidings: Tidings) -> None:
+        if progress is not None:
+            progress(tidings)
+        now = time.monotonic()
+        view.take(msgspec.to_builtins(tidings), now)
+        for update in view.news(now):
+            layers(update)
+
+    return tell

@@ -12,6 +12,7 @@ import pytest
 
 from pullonce.client import connect
 from pullonce.identity import identify
+from pullonce.layer_view import LayerUpdate
 from pullonce.present import Present
 from pullonce.progress_view import ProgressView
 from pullonce.request import Wanted
@@ -51,13 +52,15 @@ async def test_a_late_joiner_sees_what_was_finished_before(registry: RegistrySer
     behind = registry.push("late/joiner", "latest", image([first, second]))
     early: list[Tidings] = []
     late: list[Tidings] = []
+    updates: list[LayerUpdate] = []
     with Gate(registry.host, holds=second.digest.encode()) as gate:
         reference = gate.reference(behind)
         async with connect(pullonce.url) as client, asyncio.TaskGroup() as tasks:
             pulls = [tasks.create_task(client.pull(reference, timeout=LIMIT, progress=early.append))]
             await until(lambda: any(isinstance(each, LayerProgress) and each.state == "committed" for each in early))
-            pulls.append(tasks.create_task(client.pull(reference, timeout=LIMIT, progress=late.append)))
+            pulls.append(tasks.create_task(client.pull(reference, timeout=LIMIT, progress=late.append, layers=updates.append)))
             await until(lambda: {"verified", "committed"} <= {getattr(each, "state", "") for each in late})
+            assert {each.digest: each.state for each in updates}[first.digest] == "unpacked"
             thin = await asyncio.to_thread(watched_thinly, pullonce.url, reference)
             gate.open()
             await asyncio.gather(*pulls)

@@ -43,6 +43,7 @@ PURE = (
     "pullonce.oci.*",
     "pullonce.errors",
     "pullonce.identity",
+    "pullonce.layer_view",
     "pullonce.lifecycle.choice",
     "services.coordinator.board",
     "services.coordinator.claim",

@@ -1,9 +1,14 @@
 """What a pull draws on a terminal."""
 
-import io
-import re
+from __future__ import annotations
 
-from pullonce.progress_view import ProgressView
+import io
+
+import pytest
+
+from pullonce.layer_view import LayerUpdate
+from pullonce.progress_view import ProgressView, line
+from tests.support.screen import Screen
 
 ONE, TWO = "sha256:" + "1" * 64, "sha256:" + "2" * 64
 CHAIN_ONE, CHAIN_TWO = "sha256:" + "c" * 64, "sha256:" + "d" * 64
@@ -16,17 +21,24 @@ RESOLVED: dict[str, object] = {
 }
 
 
-def shown(*messages: dict[str, object]) -> list[str]:
+def shown(*messages: dict[str, object], above: str = "") -> list[str]:
     """The lines on the screen after these messages."""
     stream = io.StringIO()
     view = ProgressView(stream)
     for message in messages:
         view.take(message)
+    if above:
+        view.say(above)
     view.close()
-    last = re.split(r"\x1b\[\d+A", stream.getvalue())[-1]
-    return [
-        " ".join(line.replace("\x1b[K", "").replace("\x1b[J", "").split()) for line in last.splitlines() if line.strip("\x1b[J")
-    ]
+    screen = Screen(80)
+    screen.write(stream.getvalue().replace("\n", "\r\n"))  # as a terminal does
+    assert screen.column == 0 and screen.lines[screen.row] == "" and not screen.wrapped
+    return [" ".join(line.split()) for line in screen.lines[:-1]]
+
+
+def update(**fields: object) -> LayerUpdate:
+    base = LayerUpdate(ONE, CHAIN_ONE, "fetching", 5_000_000, 20_000_000, 2_500_000.0, 6.0, 0, "", 0.0)
+    return base._replace(**fields)  # type: ignore[arg-type]
 
 
 def test_nothing_is_drawn_before_the_layers_are_known() -> None:
@@ -39,28 +51,16 @@ def test_each_layer_has_a_line_with_what_the_store_holds() -> None:
 
 def test_a_fetch_shows_how_far_it_is() -> None:
     lines = shown(RESOLVED, {"type": "blob.progress", "digest": TWO, "done": 5_000_000, "size": 20_000_000})
-    assert lines[1] == "222222222222 fetching [===== ] 5.0 MB / 20.0 MB"
+    assert lines[1] == "222222222222 fetching [=== ] 5.0/20.0 MB"
 
 
-def test_an_unpack_that_follows_its_fetch_is_what_is_shown() -> None:
-    unpacking = {"type": "layer.progress", "chain_id": CHAIN_TWO, "done": 15_000_000}
-    late = {"type": "blob.fetched", "digest": TWO}
-    assert shown(RESOLVED, unpacking, late)[1].startswith("222222222222 unpacking [=============== ] 15.0")
+def test_a_repeated_attempt_says_why_and_commands_no_terminal() -> None:
+    retrying = {"type": "blob.progress", "digest": TWO, "state": "retrying", "error": "it \x1b[2J broke\u202e"}
+    assert shown(RESOLVED, retrying)[1] == "222222222222 retrying after attempt 1: it ?[2J broke?"
 
 
-def test_a_layer_ends_unpacked_whatever_still_comes() -> None:
-    done = {"type": "layer.unpacked", "chain_id": CHAIN_TWO}
-    late = {"type": "layer.progress", "chain_id": CHAIN_TWO, "done": 1}
-    assert shown(RESOLVED, done, late)[1] == "222222222222 unpacked 20.0 MB"
-
-
-def test_a_repeated_attempt_says_why() -> None:
-    retrying = {"type": "blob.progress", "digest": TWO, "state": "retrying", "error": "the connection broke"}
-    assert shown(RESOLVED, retrying)[1] == "222222222222 retrying the connection broke"
-
-
-def test_what_concerns_other_images_is_passed_over() -> None:
-    assert shown(RESOLVED, {"type": "blob.progress", "digest": "sha256:" + "9" * 64, "done": 5}) == shown(RESOLVED)
+def test_what_is_said_meanwhile_stands_above() -> None:
+    assert shown(RESOLVED, above="the bus is away") == ["the bus is away", *shown(RESOLVED)]
 
 
 def test_more_layers_than_lines_are_counted() -> None:
@@ -70,3 +70,34 @@ def test_more_layers_than_lines_are_counted() -> None:
     ]
     lines = shown({"type": "pull.resolved", "layers": layers})
     assert len(lines) == 11 and lines[-1] == "50 of 60 layers done"
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [
+        (100, "111111111111  fetching   [=======                       ]      5.0/20.0 MB    2.5 MB/s       6s"),
+        (79, "111111111111  fetching   [===           ]      5.0/20.0 MB    2.5 MB/s       6s"),
+        (68, "111111111111  fetching       5.0/20.0 MB    2.5 MB/s       6s"),
+        (55, "111111111111  fetching    25%    2.5 MB/s       6s"),
+        (40, "1111  25% 2.5 MB/s 6s"),
+        (20, "1111  25%"),
+        (5, "1111 "),
+    ],
+)
+def test_narrow_terminals_lose_the_bar_first_and_the_share_last(width: int, expected: str) -> None:
+    assert line(update(), width) == expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(None, ""), (0.0, "0s"), (0.2, "1s"), (59.5, "1m00s"), (3599.0, "59m59s"), (4000.0, "1h06m"), (1e9, "999h46m")],
+)
+def test_the_time_left_is_said_in_few_characters(seconds: float | None, expected: str) -> None:
+    assert line(update(left=seconds), 100).split("MB/s")[1].strip() == expected
+
+
+def test_no_line_is_wider_than_its_terminal() -> None:
+    for width in range(1, 120):
+        for state in ("waiting", "fetching", "unpacking", "retrying", "present"):
+            for size in (0, 1, 10**13):
+                assert len(line(update(state=state, size=size, error="x" * 200, rate=1e10, left=1e9), width)) <= width
