@@ -47,13 +47,20 @@ async def main() -> None:
     ):
         bus = MeteredBus(connection, meter)
         present = Present(bus.signals, store, on_disk(content, store))
-        handlers = Handlers(registry, content, present.signals, store=store, at_once=settings.fetches_per_registry)
+        handlers = Handlers(
+            registry,
+            content,
+            present.signals,
+            store=store,
+            transfers=settings.fetches,
+            at_once=settings.fetches_per_registry,
+        )
         worker = Worker(
             bus,
             store,
             {
                 ResolveReference: (measured.measured(traced(spans, handlers.resolve_reference)), _DOCUMENTS_AT_ONCE),
-                FetchBlob: (measured.measured(traced(spans, handlers.fetch_blob)), settings.fetches),
+                FetchBlob: (measured.measured(traced(spans, handlers.fetch_blob)), orders),
                 RecordImage: (measured.measured(traced(spans, handlers.record_image)), _DOCUMENTS_AT_ONCE),
             },
             give_up=measured.giving_up(handlers.give_up),

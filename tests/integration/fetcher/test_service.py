@@ -26,9 +26,9 @@ IMAGE = image([BIG])
 
 
 @asynccontextmanager
-async def service(home: Path, nats_url: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A fetcher process; killed at the end if it still runs."""
-    environ = {**os.environ, "PULLONCE_HOME": str(home), "PULLONCE_NATS_URL": nats_url, "PULLONCE_ACK_WAIT": "1"}
+async def service(home: Path, nats_url: str, **further: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A fetcher process, with some further environment; killed at the end if it still runs."""
+    environ = {**os.environ, "PULLONCE_HOME": str(home), "PULLONCE_NATS_URL": nats_url, "PULLONCE_ACK_WAIT": "1", **further}
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", "services.fetcher", env=environ)
     try:
         yield process
