@@ -153,7 +153,7 @@ class Attempt:
         """Complete the layer by the committed ones below; unpack it anew where its names pass through their links."""
         try:
             for _ in range(_MAX_PASSES):
-                lower = self._lower(outcome)
+                lower = await self._lower(outcome)
                 found = await to_its_end(links_passed_through, outcome, Stack(lower))
                 if not found:
                     break
@@ -172,12 +172,15 @@ class Attempt:
         outcome.size += finish.copied
         return draft, outcome
 
-    def _lower(self, outcome: Outcome) -> list[Path]:
+    async def _lower(self, outcome: Outcome) -> list[Path]:
         """The trees below, from the top down, as far as they matter: the root of the first is like all below it."""
         parent = self._order.parent
         if not parent:
             return []
-        return [self._parts.snapshots.path(parent)] if needs_only_root(outcome) else self._parts.snapshots.lowerdirs(parent)
+        if needs_only_root(outcome):
+            return [self._parts.snapshots.path(parent)]
+        await self._waiting.chain(self._order)
+        return self._parts.snapshots.lowerdirs(parent)
 
     def _describe(self, outcome: Outcome) -> Snapshot:
         order = self._order

@@ -14,7 +14,7 @@ _PATIENCE = 3600.0
 
 
 class Waiting:
-    """The three waits of an unpack. All of them look first, then wait for news, then look again.
+    """The waits of an unpack. All of them look first, then wait for news, then look again.
 
     Raises:
         Permanent: whoever was to bring it has given up, or nothing was heard for an hour. It concerns nobody; from all methods.
@@ -38,6 +38,14 @@ class Waiting:
         if order.parent:
             with self._news.watch("layer", order.parent) as watch:
                 await _until(lambda: self._snapshots.has(order.parent), watch, f"layer {order.parent}")
+
+    async def chain(self, order: UnpackLayer) -> None:
+        """Wait until all layers below are committed: one that needed nothing of those below it may be there before them."""
+        below = order.parent
+        while below:
+            with self._news.watch("layer", below) as watch:
+                await _until(lambda: self._snapshots.has(below), watch, f"layer {below}")  # noqa: B023
+            below = self._snapshots.get(below).parent
 
     def _has_begun(self, order: UnpackLayer) -> bool:
         try:

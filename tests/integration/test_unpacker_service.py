@@ -161,6 +161,22 @@ async def test_layers_come_in_any_order(tmp_path: Path) -> None:
     assert [snapshot.chain_id for snapshot in Snapshots(tmp_path).chain(image.top)] == image.chain[::-1]
 
 
+async def test_a_layer_waits_for_all_below_though_the_next_one_is_there_first(tmp_path: Path) -> None:
+    """The middle layer needs nothing of the lowest one, and is committed before it."""
+    lowest, middle = tar(entry("etc", "dir", mode=0o700)), tar(entry("./", "dir"), entry("opt", "dir"))
+    image = Image([lowest, middle, tar(entry("etc/a", content=b"a"))])
+    async with unpacker(tmp_path) as running:
+        image.store(running.content)
+        orders = image.orders()
+        await running.unpack_layer(orders[1])
+        highest = asyncio.ensure_future(running.unpack_layer(orders[2]))
+        await until(lambda: highest.done() or running.waiting_for(image.chain[0]))
+        assert not highest.done()
+        await running.unpack_layer(orders[0])
+        await highest
+    assert (Snapshots(tmp_path).path(image.top) / "etc").stat().st_mode & 0o777 == 0o700
+
+
 async def test_a_layer_waits_for_the_one_below_and_falls_with_it(tmp_path: Path) -> None:
     bus = MemoryBus()
     image = Image([BASE, tar(entry("etc/new"))])
