@@ -31,11 +31,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from bench.tools import images
-from bench.tools.gnu_tar import Stack
 from bench.tools.peers import Ours
 from bench.tools.registry import Registry, serving
 from bench.tools.results import show
 from bench.tools.usage import Group
+from tests.support.gnu_tar import Stack
 from tests.support.images import digest_of
 from tests.support.trees import Node, differences, read_tree
 

@@ -5,7 +5,7 @@ from tests.support.layers import entry, tar
 CAPABILITY = b"\x01\0\0\x02\x00\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0".decode("latin-1")
 """cap_net_bind_service+ep, as the kernel keeps it."""
 
-BASE = tar(
+BASE_ENTRIES = [
     entry("./", "dir", mode=0o751, uid=7, gid=8),
     entry("usr", "dir"), entry("usr/lib", "dir", mode=0o711, uid=5, gid=6, mtime=1_500_000_000),
     entry("lib", "symlink", linkname="usr/lib"), entry("usr/lib/old", content=b"old"),
@@ -13,7 +13,8 @@ BASE = tar(
     entry("etc/a", content=b"a", mode=0o640, uid=3, gid=4), entry("etc/b", content=b"b"),
     entry("opt", "dir"), entry("opt/x", content=b"x"), entry("opt/sub", "dir"), entry("opt/sub/y", content=b"y"),
     entry("var", "dir"), entry("var/run", "symlink", linkname="/run"), entry("run", "dir", mode=0o1777),
-)  # fmt: skip
+]  # fmt: skip
+BASE = tar(*BASE_ENTRIES)
 
 UPPER = {
     "files in a directory that the layer never names": [

@@ -3,11 +3,13 @@
 
 GNU tar knows nothing of whiteouts, and does not replace a directory that has something in it. What they hide is cleared away
 before each layer is extracted, so that they reach only what lower layers brought. Nor does it make the directory that a
-dangling link leads to, where later names pass through that link. A directory that a layer does not name keeps its time.
+dangling link leads to, where later names pass through that link. A directory that a layer does not name keeps its time; one
+that it names loses the extended attributes that it had.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
@@ -77,6 +79,7 @@ class Stack:
             else:
                 if member.isdir():
                     named.add(path)
+                    self._forget_xattrs(path)
                 self._replace(path, directory=member.isdir())
         return named
 
@@ -91,10 +94,16 @@ class Stack:
         place = os.path.join(self._place(os.path.dirname(path)), os.path.basename(path))
         try:
             there = os.lstat(self.root / place)
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError:
             return
         if not (directory and stat.S_ISDIR(there.st_mode)):
             self._remove(place)
+
+    def _forget_xattrs(self, path: str) -> None:
+        place = self.root / self._place(os.path.dirname(path)) / os.path.basename(path)
+        if place.is_dir() and not place.is_symlink():
+            for name in os.listxattr(place):
+                os.removexattr(place, name)
 
     def _place(self, path: str) -> str:
         """Where a path leads by the links that are there, relative to the root."""
@@ -114,7 +123,8 @@ class Stack:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                path.unlink()
         self.named = {name for name in self.named if name != place and not name.startswith(f"{place}/")}
 
     def _times(self) -> dict[str, tuple[int, int]]:
@@ -130,7 +140,7 @@ class Stack:
         for place, (inode, mtime) in times.items():
             try:
                 status = os.lstat(self.root / place)
-            except (FileNotFoundError, NotADirectoryError):
+            except OSError:  # gone, or below a file or a link that leads nowhere
                 continue
             if status.st_ino == inode and stat.S_ISDIR(status.st_mode):
                 os.utime(self.root / place, ns=(status.st_atime_ns, mtime))
