@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import random
 import shutil
 import stat
 import tempfile
@@ -14,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
-from tests.support.layers import Image, entry, mounted, tar, umoci_unpack, unpack_all, unpacker
+from tests.support.layers import Image, UnpackerService, entry, mounted, tar, umoci_unpack
 from tests.support.trees import Node, differences, read_tree
 
 pytestmark = [
@@ -73,23 +71,17 @@ def without_times_of_the_clock(ours: Tree, theirs: Tree) -> tuple[Tree, Tree]:
     )
 
 
-async def unpack_in_any_order(root: Path, image: Image, seed: int) -> None:
-    async with unpacker(root) as running:
-        image.store(running.content)
-        orders = image.orders()
-        random.Random(seed).shuffle(orders)
-        await unpack_all(running, orders)
-
-
 @settings(max_examples=EXAMPLES or 60, derandomize=not EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(layers=LAYERS, seed=st.integers(0, 1000))
-def test_layers_unpacked_apart_are_what_umoci_makes_one_upon_another(layers: list[list[object]], seed: int) -> None:
+def test_layers_unpacked_apart_are_what_umoci_makes_one_upon_another(
+    layers: list[list[object]], seed: int, service: UnpackerService
+) -> None:
     image = Image([tar(*layer) for layer in layers])
     with tempfile.TemporaryDirectory() as place:
         base = Path(place)
         theirs = umoci_unpack(image, base)
         event(f"umoci {'unpacked' if theirs else 'refused'}")
         assume(theirs is not None)
-        asyncio.run(unpack_in_any_order(base / "store", image, seed))
-        with mounted(base / "store", image, base / "mounted") as ours:
+        service.unpack(image, seed)
+        with mounted(service.root, image, base / "mounted") as ours:
             assert differences(*without_times_of_the_clock(read_tree(ours), read_tree(theirs))) == []

@@ -8,11 +8,13 @@ import hashlib
 import io
 import json
 import os
+import random
 import subprocess
 import tarfile
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
+from types import TracebackType
 
 from pullonce.bus.memory import MemoryBus
 from pullonce.content import ContentStore
@@ -157,6 +159,40 @@ async def unpacker(
     signals = (bus or MemoryBus()).signals
     async with unpacking("default", root, signals, workers=workers, limits=limits or Limits()) as running:
         yield running
+
+
+class UnpackerService:
+    """An unpacker for tests that are no coroutines and draw many examples: to start its workers takes longer than one of these.
+
+    Attributes:
+        root: its store.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._runner = asyncio.Runner()
+        self._stack = AsyncExitStack()
+
+    def __enter__(self) -> UnpackerService:
+        self._running = self._runner.run(self._enter())
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._runner.run(self._stack.aclose())
+        self._runner.close()
+
+    def unpack(self, image: Image, seed: int = 0) -> None:
+        """Unpack all layers at once, ordered in an order that the seed decides."""
+        image.store(self._running.content)
+        orders = image.orders()
+        random.Random(seed).shuffle(orders)
+        self._runner.run(self._carry_out(orders))
+
+    async def _enter(self) -> Unpacker:
+        return await self._stack.enter_async_context(unpacker(self.root))
+
+    async def _carry_out(self, orders: Sequence[UnpackLayer]) -> None:
+        await unpack_all(self._running, orders)
 
 
 async def unpack_all(running: Unpacker, orders: Sequence[UnpackLayer]) -> list[LayerUnpacked]:
