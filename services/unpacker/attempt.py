@@ -13,14 +13,13 @@ from pullonce.stopwatch import turn
 from schemas.orders import UnpackLayer
 from services.unpacker.durability import Durability
 from services.unpacker.failures import disk, failure, is_of_the_disk, nobody
-from services.unpacker.finish import Finish, links_passed_through, needs_layers_below, needs_only_root
+from services.unpacker.finish import complete, links_passed_through, needs_layers_below, needs_only_root
 from services.unpacker.invalid import LayerError
 from services.unpacker.messages import Failed, Job, Limits, Unpacked
 from services.unpacker.news import News, Watch
 from services.unpacker.outcome import Outcome
 from services.unpacker.progress import Announcer
 from services.unpacker.rights import Rights
-from services.unpacker.stack import Stack
 from services.unpacker.staging import Draft, Staging
 from services.unpacker.threads import to_its_end
 from services.unpacker.waiting import Waiting
@@ -154,7 +153,7 @@ class Attempt:
         try:
             for _ in range(_MAX_PASSES):
                 lower = await self._lower(outcome)
-                found = await to_its_end(links_passed_through, outcome, Stack(lower))
+                found = await to_its_end(links_passed_through, outcome, lower)
                 if not found:
                     break
                 self._links_below = self._links_below | found
@@ -162,14 +161,13 @@ class Attempt:
             else:
                 raise LayerError("its names pass through a loop of symbolic links in the layers below")
             rights = Rights(opaque=self._parts.staging.opaque)
-            finish = Finish(draft.tree, lower, rights, most=self._parts.limits.size)
-            await to_its_end(finish.run, outcome)
+            most = self._parts.limits.size
+            outcome.size += await to_its_end(complete, draft.tree, lower, outcome, rights, most=most)
         except LayerError as exc:
             raise failure(Failed(str(exc), code=exc.code), self._order, draft.place) from exc
         except OSError as exc:
             raise disk(exc, self._order, draft.place) from exc
         outcome.left_out = dict(Counter(outcome.left_out) + rights.left_out)
-        outcome.size += finish.copied
         return draft, outcome
 
     async def _lower(self, outcome: Outcome) -> list[Path]:

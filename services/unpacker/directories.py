@@ -12,6 +12,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 
+from services.unpacker.entry import MAX_NAME
 from services.unpacker.invalid import LayerError, shown
 from services.unpacker.rights import Attributes
 
@@ -29,12 +30,27 @@ class NoDirectory(LayerError):
 class Directory:
     """One directory of the layer."""
 
-    __slots__ = ("attributes", "children", "fd", "fresh", "group", "mtime", "name", "opaque", "parent", "removed", "whiteouts")
+    __slots__ = (
+        "attributes",
+        "children",
+        "fd",
+        "fresh",
+        "group",
+        "length",
+        "mtime",
+        "name",
+        "opaque",
+        "parent",
+        "removed",
+        "whiteouts",
+    )
 
     def __init__(self, name: bytes, parent: Directory | None) -> None:
         self.name = name
         self.parent = parent
         self.children: dict[bytes, Directory] = {}
+        self.length: int = parent.length + 1 + len(name) if parent is not None and parent.parent is not None else len(name)
+        """Bytes of its name from the root on."""
         self.fd = -1
         self.attributes: Attributes | None = None
         """None until an entry names it: then they come from the layers below."""
@@ -232,4 +248,7 @@ class Directories:
         except FileExistsError:
             return None
         child = parent.children[name] = Directory(name, parent)
+        if child.length > MAX_NAME:
+            # One name reaches no further; by links made before, they could nest without end.
+            raise LayerError(f"a directory {child.length} bytes of name below the root; at most {MAX_NAME} can be reached")
         return child

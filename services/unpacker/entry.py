@@ -6,6 +6,9 @@ from typing import NamedTuple
 FILE, HARDLINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
 """Kinds of entries, as ustar writes them."""
 
+MAX_NAME = 4096
+"""Bytes of a name, or of a link's target: PATH_MAX, what a container could open."""
+
 
 class Extent(NamedTuple):
     """A stored stretch of a sparse file."""

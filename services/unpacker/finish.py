@@ -1,9 +1,8 @@
-# ruff: noqa: PTH101, PTH102, PTH106, PTH108, PTH115, PTH119, PTH120, PTH211
 """Complete a layer that was unpacked on its own by a look at the layers below: as if each had been applied to those before it.
 
 What a layer cannot know of itself: the attributes of directories that none of its entries names, links of lower layers that
 its names pass through, and hard links to files of lower layers. overlayfs itself knows no opaque root. All of it is rare and
-cheap: a few lookups for each such name.
+cheap: a few lookups for each such name, by open directories and never through a link (`opened.py`).
 """
 
 import errno
@@ -13,14 +12,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from services.unpacker.copy_up import copy_up
 from services.unpacker.invalid import LayerError, TooLarge, shown
+from services.unpacker.opened import Opened, by_descriptor
 from services.unpacker.outcome import Outcome, Unnamed
-from services.unpacker.rights import PRIVATE, Attributes, Rights
-from services.unpacker.sparse import copy_content
-from services.unpacker.stack import Found, Stack, is_whiteout
+from services.unpacker.rights import Attributes, Rights
+from services.unpacker.stack import Stack, is_whiteout
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_READABLE = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def needs_layers_below(outcome: Outcome) -> bool:
@@ -34,43 +33,53 @@ def needs_only_root(outcome: Outcome) -> bool:
     return not others and all(not directory.path for directory in outcome.unnamed)
 
 
-def links_passed_through(outcome: Outcome, below: Stack) -> dict[bytes, bytes]:
+def links_passed_through(outcome: Outcome, lower: list[Path]) -> dict[bytes, bytes]:
     """Names that this layer took for directories of its own and that are symbolic links below, with their targets.
 
     Where there are any, the layer must be unpacked again with that knowledge: its files belong where the links lead.
     """
-    found = {path: below.lookup(name) for path, name in outcome.assumed}
-    return {path: os.readlink(each.place) for path, each in found.items() if each is not None and each.is_link}
+    with Opened() as opened:
+        below = Stack(lower, opened)
+        found = {path: below.lookup(name) for path, name in outcome.assumed}
+        links = {path: each for path, each in found.items() if each is not None and each.is_link}
+        return {path: opened.target(each.tree, each.path) for path, each in links.items()}
 
 
-class Finish:
-    """The completion of one layer; see the module.
+def complete(tree: Path, lower: list[Path], outcome: Outcome, rights: Rights, *, most: int = 1 << 37) -> int:
+    """Complete a layer. Returns the bytes of file content that were copied for it.
 
     Args:
         tree: the layer's own directory, private still.
         lower: the trees of the layers below, from the top down.
         most: bytes that may be copied out of the layers below, but for those of the last file.
+
+    Raises:
+        LayerError: a hard link's target is in no layer.
+        TooLarge: its links bring up more than they may.
     """
+    with Opened() as opened:
+        finish = _Finish([tree, *lower], outcome, rights, opened)
+        finish.most = most
+        finish.run()
+        return finish.copied
 
-    def __init__(self, tree: Path, lower: list[Path], rights: Rights, *, most: int = 1 << 37) -> None:
-        self._tree = os.fsencode(tree)
-        self._trees = [tree, *lower]
-        self._below = Stack(lower)
-        self._merged = Stack(self._trees)
-        self._visible = self._merged
+
+class _Finish:
+    """The completion of one layer, which is the first of some trees."""
+
+    def __init__(self, trees: list[Path], outcome: Outcome, rights: Rights, opened: Opened) -> None:
+        self._tree = trees[0]
+        self._below = Stack(trees[1:], opened)
+        self._merged = Stack(trees, opened)
+        self._visible = Stack(trees[:1] if outcome.opaque_root else trees, opened)
+        self._outcome = outcome
         self._rights = rights
-        self._most = most
+        self._opened = opened
+        self.most = 0
         self.copied = 0
-        """Bytes of file content that were copied."""
 
-    def run(self, outcome: Outcome) -> None:
-        """Complete the layer.
-
-        Raises:
-            LayerError: a hard link's target is in no layer.
-            TooLarge: its links bring up more than they may.
-        """
-        self._visible = Stack(self._trees[:1] if outcome.opaque_root else self._trees)
+    def run(self) -> None:
+        outcome = self._outcome
         self._drop_idle_whiteouts(outcome.whiteouts)
         targets: dict[bytes, list[bytes]] = {}
         for name, target in outcome.links:
@@ -86,31 +95,33 @@ class Finish:
 
     def _is_wanted(self, directory: Unnamed) -> bool:
         """Remove a directory in which the layer only removes things, where no layer below has one, or it is itself removed."""
-        found = None if directory.fresh else self._below.lookup(directory.path)
-        if not directory.path or (found is not None and found.is_directory and not directory.removed):
+        path = directory.path
+        found = None if directory.fresh else self._below.lookup(path)
+        if not path or (found is not None and found.is_directory and not directory.removed):
             return True
-        place = self._place(directory.path)
-        with _times_kept([os.path.dirname(place)]):
+        with self._times_kept([_parent(path)]):
+            fd, name = self._opened.at(self._tree, path)
             try:
-                os.rmdir(place)
+                os.rmdir(name, dir_fd=fd)
             except OSError as exc:
                 return exc.errno not in (errno.ENOENT, errno.ENOTDIR)
-            if directory.removed and self._visible.is_below(directory.path):
-                os.mknod(place, stat.S_IFCHR, os.makedev(0, 0))
+            self._opened.forget(self._tree, path)
+            if directory.removed and self._visible.is_below(path):
+                self._hide(path)
         return False
 
     def _inherit(self, directory: Unnamed) -> None:
         """Give a directory the attributes it has below, or those of one that is made where nobody has described it."""
         found = None if directory.fresh else self._below.lookup(directory.path)
-        place = self._place(directory.path)
         if found is not None and found.is_directory:
             status = found.status
-            mode = stat.S_IMODE(status.st_mode)
-            attributes = Attributes(mode, status.st_uid, status.st_gid, status.st_mtime_ns, _attributes_of(found.place))
+            xattrs = self._opened.attributes(found.tree, found.path)
+            attributes = Attributes(stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, status.st_mtime_ns, xattrs)
         else:
             group = self._group(directory)
             attributes = Attributes(0o755 if group < 0 else 0o2755, 0, max(group, 0), directory.mtime)
-        fd = os.open(place, _DIRECTORY)
+        above, name = self._opened.at(self._tree, directory.path)
+        fd = os.open(name, _READABLE, dir_fd=above)
         try:
             self._rights.complete(fd, attributes)
         finally:
@@ -120,7 +131,7 @@ class Finish:
         """The group a new directory takes over, as mkdir does it in a set-gid directory; -1 where it takes none."""
         if directory.group is not None or not directory.path:
             return -1 if directory.group is None else directory.group
-        above = self._below.lookup(directory.path.rpartition(b"/")[0])
+        above = self._below.lookup(_parent(directory.path))
         return above.status.st_gid if above is not None and above.status.st_mode & stat.S_ISGID else -1
 
     def _link(self, target: bytes, names: list[bytes]) -> list[Unnamed]:
@@ -129,31 +140,37 @@ class Finish:
         where = self._merged.resolve(parent)
         path = where + b"/" + last if where else last
         found = self._below.lookup(path)
-        own = self._place(path)
-        source = self._place(names[0])
+        source = names[0]
         made: list[Unnamed] = []
-        with _times_kept([os.path.dirname(self._place(name)) for name in names]):
-            if os.path.lexists(source):
-                raise LayerError(f"entry {shown(names[0])}: a hard link to a file, and yet the layer puts something below it")
+        with self._times_kept([_parent(name) for name in names]):
+            if self._own(source) is not None:
+                raise LayerError(f"entry {shown(source)}: a hard link to a file, and yet the layer puts something below it")
             if found is None or found.is_directory:
                 # The layer may bring the target itself, behind the link.
-                if not _is_file(own):
-                    raise LayerError(f"entry {shown(names[0])}: a hard link to {shown(target)}, which is a file in no layer")
-                source = own
+                own = self._own(path)
+                if own is None or stat.S_ISDIR(own.st_mode) or is_whiteout(own):
+                    raise LayerError(f"entry {shown(source)}: a hard link to {shown(target)}, which is a file in no layer")
+                source = path
             else:
-                self.copied += copy_up(found, source, self._rights)
-                if self.copied > self._most:
-                    what = f"hard links to more than {self._most} bytes of the layers below"
-                    raise TooLarge(f"entry {shown(names[0])}: {what}; PULLONCE_LAYER_MAX_BYTES raises the limit")
+                with self._opened.held(self._tree, source) as (fd, name):
+                    self.copied += copy_up(found, fd, name, self._opened, self._rights)
+                if self.copied > self.most:
+                    what = f"hard links to more than {self.most} bytes of the layers below"
+                    raise TooLarge(f"entry {shown(source)}: {what}; PULLONCE_LAYER_MAX_BYTES raises the limit")
                 made = self._make_directories(where, found.status.st_mtime_ns)
                 self._is_wanted(Unnamed(path, 0))
-                if not os.path.lexists(own):
-                    with _times_kept([os.path.dirname(own)]):
-                        os.link(source, own, follow_symlinks=False)
-            for name in names:
-                if self._place(name) != source:
-                    os.link(source, self._place(name), follow_symlinks=False)
+                if self._own(path) is None:
+                    with self._times_kept([_parent(path)]):
+                        self._link_to(source, path)
+            for each in names:
+                if each != source:
+                    self._link_to(source, each)
         return made
+
+    def _link_to(self, source: bytes, name: bytes) -> None:
+        with self._opened.held(self._tree, source) as (fd, last):
+            there, new = self._opened.at(self._tree, name)
+            os.link(last, new, src_dir_fd=fd, dst_dir_fd=there, follow_symlinks=False)
 
     def _make_directories(self, path: bytes, mtime: int) -> list[Unnamed]:
         """Make the directories of a path that this layer lacks; returns them, parents first."""
@@ -161,98 +178,53 @@ class Finish:
         at = b""
         for part in path.split(b"/") if path else ():
             at = at + b"/" + part if at else part
-            place = self._place(at)
-            if not os.path.lexists(place):
-                with _times_kept([os.path.dirname(place)]):
-                    os.mkdir(place, 0o700)
+            if self._own(at) is None:
+                with self._times_kept([_parent(at)]):
+                    fd, name = self._opened.at(self._tree, at)
+                    os.mkdir(name, 0o700, dir_fd=fd)
                 made.append(Unnamed(at, mtime))
         return made
 
+    def _hide(self, path: bytes) -> None:
+        fd, name = self._opened.at(self._tree, path)
+        os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=fd)
+
     def _hide_everything(self) -> None:
         """Hide all that lies below, name by name: overlayfs does not look at the attribute of a root."""
-        with _times_kept([self._tree]):
+        with self._times_kept([b""]):
             for name in self._below.names(b""):
-                place = self._place(name)
-                try:
-                    status = os.lstat(place)
-                except FileNotFoundError:
-                    os.mknod(place, stat.S_IFCHR, os.makedev(0, 0))
-                    continue
-                if stat.S_ISDIR(status.st_mode):
-                    os.setxattr(place, self._rights.opaque, b"y")
+                status = self._own(name)
+                if status is None:
+                    self._hide(name)
+                elif stat.S_ISDIR(status.st_mode):
+                    fd = self._opened.directory(self._tree, b"")
+                    os.setxattr(by_descriptor(fd, name), self._rights.opaque, b"y", follow_symlinks=False)
 
     def _drop_idle_whiteouts(self, whiteouts: list[bytes]) -> None:
         """Remove marks that hide nothing: overlayfs lists them where only one layer has the directory they are in."""
         for path in whiteouts:
-            place = self._place(path)
-            try:
-                idle = is_whiteout(os.lstat(place)) and not self._visible.is_below(path)
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            if idle:
-                with _times_kept([os.path.dirname(place)]):
-                    os.unlink(place)
+            status = self._own(path)
+            if status is not None and is_whiteout(status) and not self._visible.is_below(path):
+                with self._times_kept([_parent(path)]):
+                    fd, name = self._opened.at(self._tree, path)
+                    os.unlink(name, dir_fd=fd)
 
-    def _place(self, path: bytes) -> bytes:
-        return self._tree + b"/" + path if path else self._tree
-
-
-def copy_up(found: Found, place: bytes, rights: Rights) -> int:
-    """Copy a file of a lower layer, of whatever kind but a directory, with all its attributes. Returns the bytes of content."""
-    status = found.status
-    copied = 0
-    if stat.S_ISREG(status.st_mode):
-        copied = _copy_content(found.place, place)
-    elif stat.S_ISLNK(status.st_mode):
-        os.symlink(os.readlink(found.place), place)
-    else:
-        os.mknod(place, status.st_mode, status.st_rdev)
-    directory = os.open(os.path.dirname(place), _DIRECTORY)
-    try:
-        rights.own_at(os.path.basename(place), status.st_uid, status.st_gid, dir_fd=directory)
-    finally:
-        os.close(directory)
-    if not stat.S_ISLNK(status.st_mode):
-        os.chmod(place, stat.S_IMODE(status.st_mode))
-    rights.attribute(place, _attributes_of(found.place))
-    os.utime(place, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)
-    return copied
-
-
-def _copy_content(source: bytes, place: bytes) -> int:
-    reader = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        writer = os.open(place, _CREATE, 0o600)
+    def _own(self, path: bytes) -> os.stat_result | None:
+        """What the layer itself has under a name, a link itself; None: nothing."""
         try:
-            return copy_content(reader, writer)
-        finally:
-            os.close(writer)
-    finally:
-        os.close(reader)
+            return self._opened.status(self._tree, path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    @contextmanager
+    def _times_kept(self, directories: list[bytes]) -> Iterator[None]:
+        """Restore the times of directories in which names are made that no entry of theirs accounts for."""
+        times = {path: self._opened.status(self._tree, path) for path in directories}
+        yield
+        for path, status in times.items():
+            fd, name = self._opened.at(self._tree, path)
+            os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=fd, follow_symlinks=False)
 
 
-def _attributes_of(place: bytes) -> dict[bytes, bytes]:
-    """Extended attributes, but for those by which overlayfs steers."""
-    found: dict[bytes, bytes] = {}
-    for name in os.listxattr(place, follow_symlinks=False):
-        key = os.fsencode(name)
-        if not key.startswith(PRIVATE):
-            found[key] = os.getxattr(place, key, follow_symlinks=False)
-    return found
-
-
-def _is_file(place: bytes) -> bool:
-    try:
-        status = os.lstat(place)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return not stat.S_ISDIR(status.st_mode) and not is_whiteout(status)
-
-
-@contextmanager
-def _times_kept(directories: list[bytes]) -> Iterator[None]:
-    """Restore the times of directories in which names are made that no entry of theirs accounts for."""
-    times = {place: os.lstat(place) for place in directories}
-    yield
-    for place, status in times.items():
-        os.utime(place, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)
+def _parent(path: bytes) -> bytes:
+    return path.rpartition(b"/")[0]

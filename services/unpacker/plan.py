@@ -7,7 +7,7 @@ lower layers have in its directory; other names that begin with `.wh..wh.` are a
 from enum import IntEnum
 from typing import NamedTuple
 
-from services.unpacker.entry import DIRECTORY, FILE, HARDLINK, Entry
+from services.unpacker.entry import DIRECTORY, FILE, HARDLINK, MAX_NAME, Entry
 from services.unpacker.invalid import Escapes, LayerError, shown
 
 _WHITEOUT = b".wh."
@@ -54,12 +54,14 @@ def plan(entry: Entry) -> Step:
 
     Raises:
         Escapes: its name leads out of the root.
-        LayerError: it would replace the root by something else, or it is a whiteout of nothing.
+        LayerError: it would replace the root by something else, it is a whiteout of nothing, or longer than any name.
     """
     path = clean(entry.name)
     parent, _, name = path.rpartition(b"/")
     if name[:4] == _WHITEOUT and parent[:12] != AUFS_LINKS:
         return _whiteout(entry, parent, name)
+    if len(path) > MAX_NAME:
+        raise LayerError(f"entry {shown(path)}: a name of more than {MAX_NAME} bytes")
     if not name:
         if entry.kind != DIRECTORY:
             raise LayerError(f"entry {shown(entry.name)} would replace the root of the layer by something that is no directory")

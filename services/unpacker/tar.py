@@ -11,19 +11,19 @@ from struct import Struct
 from zlib import adler32
 
 from services.unpacker import extensions
-from services.unpacker.entry import BLOCK_DEVICE, CHARACTER, DIRECTORY, FIFO, FILE, HARDLINK, SYMLINK, Entry
+from services.unpacker.entry import BLOCK_DEVICE, CHARACTER, DIRECTORY, FIFO, FILE, HARDLINK, MAX_NAME, SYMLINK, Entry
 from services.unpacker.fields import number
 from services.unpacker.invalid import LayerError, TooLarge, shown
 from services.unpacker.stream import BLOCK, Stream
 
 MAX_EXTENSION = 1 << 20
 """Bytes of one extension header; Go's limit."""
-MAX_NAME = 4096
-"""Bytes of a name: PATH_MAX, what a container could open."""
 
 _HEADER = Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12x")
 _FIELDS = ("mode", "uid", "gid", "size", "mtime")
 _ZEROS = bytes(BLOCK)
+_MARK = len(b"/.wh..wh..opq")
+"""What the longest name may bear behind it."""
 _EXTENSIONS = frozenset(b"xgXLK")
 _KINDS = {b"\0": FILE, b"7": FILE, b"S": FILE} | {kind: kind for kind in (FILE, HARDLINK, SYMLINK, CHARACTER, BLOCK_DEVICE)}
 _KINDS |= {DIRECTORY: DIRECTORY, FIFO: FIFO}
@@ -119,7 +119,7 @@ class Archive:
             raise TooLarge(f"more than {self._max_entries} entries; PULLONCE_LAYER_MAX_ENTRIES raises the limit")
         if b"\0" in entry.name or b"\0" in entry.link:
             raise LayerError(f"entry {shown(entry.name)}: a zero byte in its name or link target")
-        if len(entry.name) > MAX_NAME or len(entry.link) > MAX_NAME:
+        if len(entry.name) > MAX_NAME + _MARK or len(entry.link) > MAX_NAME:
             raise LayerError(f"entry {shown(entry.name)}: a name of more than {MAX_NAME} bytes")
         stored = entry.size if entry.kind == FILE else 0
         self._left = stored
