@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import subprocess
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from tests.support.buses import eventually
 from tests.support.chaos import Crew
 from tests.support.chaos_disk import remount, small_disk, used
 from tests.support.chaos_place import MB, Place, noise
+from tests.support.gate import Gate
 from tests.support.images import image, layer, tar_of
 from tests.support.nats_server import NatsServer
 from tests.support.registry import RegistryServer
@@ -43,6 +45,25 @@ async def test_what_cannot_fit_is_refused_before_it_is_begun(place: Place) -> No
     assert place.registry.counts()["GET blobs"] <= 1, "the config, and none of the layers"
     assert used(place.disk) - before < 0.1 * MB
     await place.pull(place.registry.push("disk/after-too-much", "latest", noise("after", 0.5)))
+
+
+async def test_what_was_promised_to_another_pull_is_not_promised_again(place: Place) -> None:
+    """Either image fits alone. Of the first nothing has come yet, and most of its layers wait for their turn."""
+    first, second = noise("first", 1.2, 1.2, 1.2, 1.2, 1.2), noise("second", 5, 5, 5, 5)
+    before, size = used(place.disk), sum(entry["size"] for entry in first.document["layers"])
+    behind = place.registry.push("disk/first", "latest", first)
+    with Gate(place.registry.host, holds=tuple(each.encode() for each in first.layers)) as gate:
+        waiting = asyncio.ensure_future(place.pull(gate.reference(behind)))
+
+        async def promised() -> bool:
+            return used(place.disk) - before >= size
+
+        await eventually(promised)
+        reference = place.registry.push("disk/second", "latest", second)
+        failure = await place.fails(reference)
+        assert failure.code == "disk.full" and place.registry.counts()["GET blobs"] <= 1, "the config, and none of the layers"
+        gate.open()
+        await waiting
 
 
 async def test_a_layer_that_expands_beyond_the_disk(place: Place) -> None:

@@ -14,11 +14,11 @@ class Gate:
 
     Args:
         host: the registry's.
-        holds: what the path of a request must contain to be held back.
+        holds: what the path of a request must contain to be held back; of several, one of them.
     """
 
-    def __init__(self, host: str, holds: bytes = b"/blobs/") -> None:
-        self._holds = holds
+    def __init__(self, host: str, holds: bytes | tuple[bytes, ...] = b"/blobs/") -> None:
+        self._holds = (holds,) if isinstance(holds, bytes) else holds
         self._upstream = host
         name, _, port = host.rpartition(":")
         self._target = (name, int(port))
@@ -71,7 +71,7 @@ class Gate:
                     return
                 pending = head + more
                 continue
-            if self._holds in head.partition(b"\r\n")[0]:
+            if any(each in head.partition(b"\r\n")[0] for each in self._holds):
                 self._open.wait()
             try:
                 registry.sendall(head + blank)
