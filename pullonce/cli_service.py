@@ -53,7 +53,7 @@ def ping(args: argparse.Namespace) -> int:
 
 def _told(pong: Pong) -> str:
     """Where it answers over HTTP."""
-    return "".join(f", {name} {pong.details[name]}" for name in ("http", "metrics") if name in pong.details)
+    return "".join(f", {name} {pong.details[name]}" for name in ("http", "metrics", "trouble") if name in pong.details)
 
 
 async def _ping(store: str) -> list[Pong]:

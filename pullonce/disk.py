@@ -42,7 +42,7 @@ def disk_errors(path: Path, needed: int = 0) -> Iterator[None]:
             raise Permanent(f"{path} is on a read-only file system", code="disk.readonly", concerns="key") from exc
         if exc.errno in _DENIED:
             raise Permanent(
-                f"{path} may not be written by user {os.geteuid()}: {exc.strerror}; give the store to this user",
+                f"{path} may not be written by user {os.geteuid()}: {exc.strerror}; give it to this user",
                 code="disk.denied",
                 concerns="key",
             ) from exc

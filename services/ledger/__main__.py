@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pullonce.bus import Bus
 from pullonce.bus.nats import connect
+from pullonce.disk import disk_errors
 from pullonce.errors import PullonceError
 from pullonce.metrics import Meter
 from pullonce.metrics_http import Health, telling
@@ -46,8 +47,9 @@ _YIELDS = 10
 async def main() -> None:
     os.nice(_YIELDS)
     settings = LedgerSettings.from_env()
-    settings.path.parent.mkdir(parents=True, exist_ok=True)
-    lock = _lock(settings.path)
+    with disk_errors(settings.path.parent):
+        settings.path.parent.mkdir(parents=True, exist_ok=True)
+        lock = _lock(settings.path)
     try:
         meter = Meter("ledger", "", version())
         async with telling(meter) as health, connect(settings.bus) as bus:
@@ -77,7 +79,7 @@ async def _keep(settings: LedgerSettings, bus: Bus, shelf: Shelf, meter: Meter, 
         await answer_pings(
             bus.signals,
             "ledger",
-            details=lambda: {"position": keeper.position, "behind": keeper.behind, "http": address, **health.details()},
+            details=lambda: {**keeper.details(), "http": address, **health.details()},
         )
         log.info("the ledger is open", extra={"position": keeper.position, "http": address})
         async with asyncio.TaskGroup() as tasks:
@@ -119,6 +121,7 @@ class _Rebuilding:
         process = await asyncio.create_subprocess_exec(sys.executable, "-m", "services.ledger", "rebuild", str(made))
         try:
             if await process.wait():
+                await asyncio.to_thread(rebuild.remove, made)
                 raise NoAnswer("the ledger could not be made anew; its log says why", code="ledger.rebuild")
         finally:
             if process.returncode is None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pullonce.disk import disk_errors
 from services.ledger.projection import Ledger
 from services.ledger.tables import ANSWERED, DAYS, ENDED, POSITION, TABLES, WAITING
 
@@ -28,10 +30,22 @@ def export(ledger: Ledger, before: datetime | None, *, roll_up: bool, now: datet
     Args:
         before: the start of this day counts; None: everything.
         roll_up: then keep of it only what `days` says. In one transaction with the export: nothing falls in between.
+
+    Raises:
+        Permanent, duckdb.Error: it cannot be written; then nothing is, and nothing is rolled up.
     """
     until = day(before) if before is not None else datetime.max
     directory = ledger.exports / now.strftime("%Y%m%dT%H%M%S.%fZ")
-    directory.mkdir(parents=True)
+    with disk_errors(directory):
+        directory.mkdir(parents=True)
+    try:
+        return directory, _export(ledger, directory, until, roll_up=roll_up)
+    except BaseException:
+        shutil.rmtree(directory)
+        raise
+
+
+def _export(ledger: Ledger, directory: Path, until: datetime, *, roll_up: bool) -> int:
     with ledger.transaction() as writer:
         count = 0
         for table in TABLES:
@@ -48,7 +62,7 @@ def export(ledger: Ledger, before: datetime | None, *, roll_up: bool, now: datet
             for table in TABLES:
                 if table not in _KEPT:
                     writer.execute(f"DELETE FROM {table.name} WHERE {_when(table.name)} < ?", [until])
-    return directory, count
+    return count
 
 
 def day(moment: datetime) -> datetime:

@@ -10,10 +10,12 @@ from pathlib import Path
 import duckdb
 
 from pullonce.bus import Log, Recorded
-from pullonce.errors import LogShortened
+from pullonce.disk import free_bytes
+from pullonce.errors import LogShortened, Permanent
 from services.ledger.projection import Ledger
 from services.ledger.shelf import Shelf
 from services.ledger.staging import Staged, stage
+from services.ledger.trouble import trouble
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +27,8 @@ PAUSE = 0.5
 processor, and the ledger may be that far behind."""
 
 _AGAIN = 1.0
+_LOOKS = 8
+"""Looks at what is free before a fold is tried in any case: what it needs is a guess, and a quota shows nowhere."""
 
 
 class _Full(Exception):
@@ -45,6 +49,8 @@ class Keeper:
         """Sequence of the last event that arrived."""
         self.folds = 0
         """Batches since the start."""
+        self.trouble: Permanent | None = None
+        """What keeps events from being folded now. They wait, and are folded when it is over."""
         self._log = log
         self._shelf = shelf
         self._rows: list[Staged] = []
@@ -60,6 +66,11 @@ class Keeper:
     def behind(self) -> int:
         """Positions of the log that were heard of and are not folded yet."""
         return max(0, self.heard - self.position)
+
+    def details(self) -> dict[str, str | int | float]:
+        """What belongs into the answer to a ping."""
+        told = {"trouble": f"{self.trouble.code}: {self.trouble}"} if self.trouble else {}
+        return {"position": self.position, "behind": self.behind, **told}
 
     def on_fold(self, notify: Callable[[], None]) -> None:
         """Call `notify` after each fold, in the event loop."""
@@ -145,10 +156,15 @@ class Keeper:
             try:
                 position = await self._shelf.write(lambda ledger: _fold(ledger, rows, after))
                 break
-            except duckdb.OutOfMemoryException as exc:
-                # A large query of somebody's has it; nothing of the batch is lost.
-                log.warning("no memory for a fold; trying again: %s", exc, extra={"rows": len(rows)})
-                await asyncio.sleep(_AGAIN)
+            except duckdb.Error as exc:
+                needed = self._shelf.ledger.to_work_in + sum(len(body) for _, _, _, body in rows)
+                if (refused := trouble(exc, needed)) is None:
+                    raise
+                self._say(refused, len(rows))
+                await self._room(needed)
+        if self.trouble is not None:
+            log.info("the ledger folds again", extra={"rows": len(rows)})
+            self.trouble = None
         if position is None:
             return
         self.position = max(self.position, position)
@@ -159,6 +175,20 @@ class Keeper:
         for done in waiting:
             if not done.done():
                 done.set_result(None)
+
+    def _say(self, refused: Permanent, rows: int) -> None:
+        """Say once what is the matter. A disk may well be full again before one batch fits, so the bytes are no news."""
+        if self.trouble is None or self.trouble.code != refused.code:
+            told = "the ledger cannot fold, goes on answering, and tries again by itself: %s"
+            log.error(told, refused, extra={"code": refused.code, "rows": rows})
+        self.trouble = refused
+
+    async def _room(self, needed: int) -> None:
+        """Wait until it may be worth another try. Nothing of the batch is lost: either no row of it is there, or all are."""
+        for _ in range(_LOOKS):
+            await asyncio.sleep(_AGAIN)
+            if free_bytes(self._shelf.path) >= needed:
+                return
 
 
 def _fold(ledger: Ledger, rows: list[Staged], after: int) -> int | None:

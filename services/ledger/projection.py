@@ -9,11 +9,12 @@ from __future__ import annotations
 import fcntl
 import logging
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import duckdb
 
+from pullonce.disk import disk_errors
 from pullonce.errors import PullonceError
 from services.ledger import fold
 from services.ledger.staging import Staged
@@ -49,12 +50,14 @@ class Ledger:
         LedgerTaken: another process has the file open.
         LedgerOutdated: it has other tables.
         duckdb.Error: it cannot be read.
+        Permanent: its directory cannot be written.
     """
 
     def __init__(self, path: Path, *, memory: str = MEMORY, sealed: bool = True) -> None:
         self.path = path
         self.exports = path.parent / "export"
-        self.exports.mkdir(parents=True, exist_ok=True)
+        with disk_errors(self.exports):
+            self.exports.mkdir(parents=True, exist_ok=True)
         new = not path.exists()
         settings: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": memory,
@@ -93,6 +96,14 @@ class Ledger:
         found = self._writer.execute("SELECT sequence FROM position").fetchone()
         assert found is not None, "the position is written with the tables"
         return int(found[0])
+
+    @property
+    def to_work_in(self) -> int:
+        """Bytes that lie beside the file, committed, until DuckDB writes them into it: at 16 MB, and when it is closed."""
+        try:
+            return self.path.with_name(self.path.name + ".wal").stat().st_size
+        except FileNotFoundError:
+            return 0
 
     def fold(self, rows: Iterable[Staged]) -> None:
         """Fold a batch, in the order of the log, and commit. What was folded before is passed over.
@@ -135,7 +146,8 @@ class Ledger:
         try:
             yield self._writer
         except BaseException:
-            self._writer.execute("ROLLBACK")
+            with suppress(duckdb.FatalException):  # there is nothing left to roll back
+                self._writer.execute("ROLLBACK")
             raise
         self._writer.execute("COMMIT")
 
@@ -154,7 +166,7 @@ class Ledger:
 
 def _is_locked(path: Path) -> bool:
     """Whether another process has the file open; DuckDB holds a record lock on it (fcntl)."""
-    with path.open("r+b") as file:
+    with disk_errors(path), path.open("r+b") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

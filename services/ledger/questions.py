@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 import duckdb
 
+from pullonce.errors import Permanent
 from schemas.ledger import (
     Answer,
     AskExplain,
@@ -28,6 +29,7 @@ from services.ledger import archive, explaining, queries, sandbox
 from services.ledger.live import Live
 from services.ledger.queries import NoAnswer
 from services.ledger.shelf import Shelf
+from services.ledger.trouble import trouble
 
 log = logging.getLogger(__name__)
 
@@ -69,9 +71,11 @@ class Questions:
             return await self._answer(question)
         except NoAnswer as exc:
             return Error(code=exc.code, message=str(exc))
-        except duckdb.OutOfMemoryException as exc:
-            return Error(code="ledger.memory", message=" ".join(str(exc).split()))
+        except Permanent as exc:
+            return Error(code=exc.code, message=str(exc))
         except Exception as exc:
+            if isinstance(exc, duckdb.Error) and (refused := trouble(exc)):
+                return Error(code=refused.code, message=str(refused))
             # Whoever asked would wait for nothing; the traceback is for us.
             log.exception("a question could not be answered", extra={"question": repr(question)})
             return Error(code="ledger.defect", message=f"{type(exc).__name__}; the ledger's log says more")

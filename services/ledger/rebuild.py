@@ -12,10 +12,14 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+import duckdb
+
 from pullonce.bus import Log, Recorded
+from pullonce.disk import disk_errors
 from services.ledger.projection import Ledger
 from services.ledger.staging import line
 from services.ledger.tables import DAYS, ENDED, POSITION, TABLES, WAITING
+from services.ledger.trouble import trouble
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +45,20 @@ class Rebuild:
         self._chunk = chunk
 
     async def run(self) -> int:
-        """Fold everything that is in the log now; returns the position that was reached."""
+        """Fold everything that is in the log now; returns the position that was reached.
+
+        Raises:
+            Permanent: the disk refuses. What was written so far stays, for whoever asked to remove.
+        """
+        try:
+            with disk_errors(self._path):
+                return await self._run()
+        except duckdb.Error as exc:
+            if refused := trouble(exc):
+                raise refused from exc
+            raise
+
+    async def _run(self) -> int:
         began = time.monotonic()
         remove(self._path)
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,9 +111,11 @@ class _Loader:
     def close(self) -> None:
         """Wait for DuckDB and remove the files."""
         self._thread.shutdown()
-        self._out.close()
-        for each in self._files:
-            each.unlink(missing_ok=True)
+        try:
+            self._out.close()  # writes what is left
+        finally:
+            for each in self._files:
+                each.unlink(missing_ok=True)
 
 
 def remove(path: Path) -> None:

@@ -18,6 +18,7 @@ import duckdb
 
 from schemas.ledger import AskSql, Table
 from services.ledger.queries import NoAnswer
+from services.ledger.trouble import trouble
 
 PATIENCE = 30.0
 """Seconds after which a query is interrupted."""
@@ -46,8 +47,11 @@ def run(reader: duckdb.DuckDBPyConnection, asked: AskSql, *, patience: float = P
         raise NoAnswer(f"the query was stopped after {patience:g} s", code="sql.timeout") from None
     except duckdb.OutOfMemoryException as exc:
         raise NoAnswer(_one_line(exc), code="sql.memory") from exc
+    except duckdb.FatalException:
+        raise  # nothing is wrong with the query; it is asked again
     except duckdb.Error as exc:
-        raise NoAnswer(_one_line(exc), code="sql.invalid") from exc
+        refused = trouble(exc)  # what is too large for the memory is put on the disk
+        raise NoAnswer(_one_line(exc), code=refused.code if refused else "sql.invalid") from exc
     finally:
         timer.cancel()
 

@@ -14,6 +14,7 @@ from typing import TypeVar
 import duckdb
 
 from services.ledger.projection import Ledger, LedgerOutdated
+from services.ledger.trouble import trouble
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,9 @@ class Shelf:
     Args:
         path: the file. One that cannot be read is put aside, since everything in it comes from the log.
         memory: DuckDB's limit.
+
+    Raises:
+        Permanent: the disk is full, read-only or forbidden. Then nothing is wrong with the file.
     """
 
     def __init__(self, path: Path, *, memory: str) -> None:
@@ -49,6 +53,9 @@ class Shelf:
         try:
             return Ledger(self.path, memory=self._memory)
         except (LedgerOutdated, duckdb.Error) as exc:
+            refused = trouble(exc) if isinstance(exc, duckdb.Error) else None
+            if refused is not None and refused.code != "disk.damaged":
+                raise refused from exc
             aside = self.put_aside()
             log.error("the ledger cannot be read; it is made anew from the log: %s", exc, extra={"aside": str(aside)})
             return Ledger(self.path, memory=self._memory)
@@ -67,7 +74,15 @@ class Shelf:
 
     async def write(self, change: Callable[[Ledger], T]) -> T:
         """Run something that writes, after whatever else does. Cancellation does not interrupt it."""
-        return await asyncio.get_running_loop().run_in_executor(self._writers, lambda: change(self._ledger))
+        return await asyncio.get_running_loop().run_in_executor(self._writers, self._write, change)
+
+    def _write(self, change: Callable[[Ledger], T]) -> T:
+        try:
+            return change(self._ledger)
+        except duckdb.FatalException:
+            # A checkpoint that the disk refused; nothing can be read any more, though all that was committed is there.
+            self._exchange(lambda _: None)
+            raise
 
     async def read(self, question: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
         """Run something that only reads, on a connection of its own."""
@@ -76,7 +91,14 @@ class Shelf:
             with self.reader() as reader:
                 return question(reader)
 
-        return await asyncio.get_running_loop().run_in_executor(self._readers, ask)
+        def ask_again() -> T:
+            try:
+                return ask()
+            except duckdb.FatalException:
+                self._writers.submit(lambda: None).result()  # whoever wrote has opened the ledger again by then
+                return ask()
+
+        return await asyncio.get_running_loop().run_in_executor(self._readers, ask_again)
 
     @contextmanager
     def reader(self) -> Iterator[duckdb.DuckDBPyConnection]:

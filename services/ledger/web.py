@@ -22,7 +22,7 @@ from services.ledger.watching import Watching
 
 _ASKED: dict[str, type[Question]] = {"history": AskHistory, "stats": AskStats, "explain": AskExplain, "sql": AskSql}
 
-_STATUS = {"pull.unknown": 404, "sql.timeout": 504, "ledger.memory": 503, "sql.memory": 503}
+_STATUS = {"pull.unknown": 404, "sql.timeout": 504, "ledger.memory": 503, "sql.memory": 503, "disk.full": 503}
 
 _HEADERS = {
     # Scripts and styles are files of ours, never part of a document: whatever an image is called, it stays a name.
