@@ -31,8 +31,11 @@ def up(args: argparse.Namespace) -> int:
     def ready(url: str) -> None:
         print(f"pullonce is ready at {environment.redacted(url)} (store {settings.store}, home {settings.home})", flush=True)
 
+    def ledger(address: str) -> None:
+        print(f"the ledger answers at {address}", flush=True)
+
     async def main() -> None:
-        await serve(settings, ready=ready)
+        await serve(settings, ready=ready, ledger=ledger)
 
     run(main, "up")
 

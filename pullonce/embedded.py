@@ -20,7 +20,7 @@ from pullonce.errors import PullonceError
 from pullonce.nats_server import choose_port, configuration, find_nats_server, log_taker
 from pullonce.supervisor import Part, running
 from schemas.malformed import Malformed
-from schemas.status import decode_pong
+from schemas.status import Pong, decode_pong
 from schemas.subjects import HERE_SUBJECT, PING_SUBJECT
 
 log = logging.getLogger(__name__)
@@ -59,11 +59,12 @@ class UpSettings:
     """End when nobody holds `run/users` any more."""
 
 
-async def up(settings: UpSettings, *, ready: Callable[[str], None]) -> None:
+async def up(settings: UpSettings, *, ready: Callable[[str], None], ledger: Callable[[str], None]) -> None:
     """Run everything until cancelled (or, when temporary, until unused); then stop everything, and nothing else.
 
     Args:
-        ready: called once, with the address of the bus, when every part answers.
+        ready: called once, with the address of the bus, when every part answers that a pull needs.
+        ledger: called once, with the address of its page, when the ledger answers, where one was asked for.
 
     Raises:
         HomeTaken, NotReady, PullonceError: it cannot start; the message says why.
@@ -78,10 +79,12 @@ async def up(settings: UpSettings, *, ready: Callable[[str], None]) -> None:
             async with running(parts):
                 await until_ready(url, [part for part in parts if part.name != LEDGER])
                 discovery.announce(home, url, temporary=settings.temporary)
+                telling = asyncio.create_task(_tell_of_ledger(url, [part for part in parts if part.name == LEDGER], ledger))
                 try:
                     ready(url)
                     await (_until_unused(home) if settings.temporary else asyncio.Event().wait())
                 finally:
+                    telling.cancel()
                     discovery.withdraw(home)
                     log.info("stopping all parts")
 
@@ -186,20 +189,33 @@ def _metrics(settings: UpSettings) -> dict[str, str]:
     return {"PULLONCE_METRICS_ADDRESS": "" if settings.temporary else f"{f'[{host}]' if ':' in host else host}:0"}
 
 
-async def until_ready(url: str, parts: list[Part], within: float = READY_WITHIN) -> None:
-    """Wait until the present process of every part has said that it does its work.
+async def _tell_of_ledger(url: str, parts: list[Part], tell: Callable[[str], None]) -> None:
+    """Say where the ledger answers, once it does. Nothing waits for that, and nothing fails with it."""
+    if not parts:
+        return
+    try:
+        for pong in (await until_ready(url, parts)).values():
+            if pong.service == LEDGER:
+                tell(str(pong.details.get("http", "")))
+    except PullonceError as exc:
+        log.warning("the ledger does not answer: %s", exc)
+
+
+async def until_ready(url: str, parts: list[Part], within: float = READY_WITHIN) -> dict[int, Pong]:
+    """Wait until the present process of every part has said that it does its work; what all said, by their process ids.
 
     Raises:
         NotReady: that takes longer than `within` seconds; the message names what is missing.
     """
     from pullonce.bus.nats import connect  # here, so that the services start meanwhile
 
-    here: set[int] = set()
+    here: dict[int, Pong] = {}
     news = asyncio.Event()
 
     def hear(_: str, body: bytes) -> None:
         with contextlib.suppress(Malformed):
-            here.add(decode_pong(body).pid)
+            pong = decode_pong(body)
+            here[pong.pid] = pong
             news.set()
 
     try:
@@ -224,6 +240,7 @@ async def until_ready(url: str, parts: list[Part], within: float = READY_WITHIN)
         raise NotReady(f"not ready after {within:g} s: {missing or 'the bus'}") from None
     for part in parts:
         part.ready = True
+    return here
 
 
 async def _until_unused(home: str) -> None:

@@ -71,8 +71,12 @@ async def _keep(settings: LedgerSettings, bus: Bus, shelf: Shelf, meter: Meter, 
 
     watching, measures = Watching(shelf, keeper, live, ask), Measures(shelf, keeper, meter)
     questions = Questions(shelf, live, _Rebuilding(settings, keeper).run)
-    health.ready = lambda: not keeper.behind
-    sources = Sources(questions, watching, Roll(bus.signals).encoded, meter.shown, health.ready, settings.token)
+
+    def state() -> str:
+        return keeper.state if bus.signals.connected else "no bus"
+
+    health.ready = lambda: state() == "ready"
+    sources = Sources(questions, watching, Roll(bus.signals).encoded, meter.shown, state, settings.token)
     await bus.signals.subscribe("progress.>", live.hear)
     async with serving(Pages(sources), settings.host, settings.port) as address:
         await bus.signals.answer(LEDGER_SUBJECT, questions.answer_encoded, queue="ledger")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +26,9 @@ FULL = 50_000
 PAUSE = 0.5
 """Seconds from the first news to the fold of all that has come by then: a batch has a cost of its own, some 30 ms of a
 processor, and the ledger may be that far behind."""
+
+LATE = 5.0
+"""Seconds that an event may have waited for its fold, before what the ledger answers counts as out of date."""
 
 _AGAIN = 1.0
 _LOOKS = 8
@@ -56,6 +60,12 @@ class Keeper:
         self._rows: list[Staged] = []
         self._taken = self.position
         """Sequence of the last row that was handed to a fold."""
+        self._goal: int | None = None
+        """Where the log ended when reading first came to its end; None: it did not yet."""
+        self._since = 0.0
+        """When the first of the rows arrived that are not handed to a fold yet."""
+        self._folding: float | None = None
+        """When the first of those arrived that are being folded."""
         self._news = asyncio.Event()
         self._drained = asyncio.Event()
         self._listeners: list[Callable[[], None]] = []
@@ -67,10 +77,20 @@ class Keeper:
         """Positions of the log that were heard of and are not folded yet."""
         return max(0, self.heard - self.position)
 
+    @property
+    def state(self) -> str:
+        """`ready`: answers are true of a moment at most `LATE` seconds ago. Otherwise what keeps them from it."""
+        if self.trouble is not None:
+            return self.trouble.code
+        if self._goal is None or self.position < self._goal:
+            return "catching up"
+        oldest = self._folding if self._folding is not None else self._since if self._rows else None
+        return "behind" if oldest is not None and time.monotonic() - oldest > LATE else "ready"
+
     def details(self) -> dict[str, str | int | float]:
         """What belongs into the answer to a ping."""
         told = {"trouble": f"{self.trouble.code}: {self.trouble}"} if self.trouble else {}
-        return {"position": self.position, "behind": self.behind, **told}
+        return {"position": self.position, "behind": self.behind, "state": self.state, **told}
 
     def on_fold(self, notify: Callable[[], None]) -> None:
         """Call `notify` after each fold, in the event loop."""
@@ -105,19 +125,20 @@ class Keeper:
 
     def _restart(self) -> None:
         """Read again from where the ledger stands."""
-        self._rows = []
+        self._rows, self._goal = [], None
         self.position = self.heard = self._taken = self._shelf.ledger.position
         if self._reading is not None:
             self._reading.cancel()
 
     async def _read(self) -> None:
-        await self._log.follow(self._take, start=self.heard + 1)
+        await self._log.follow(self._take, start=self.heard + 1, idle=self._at_the_end)
 
     async def _read_on(self, reading: asyncio.Task[None]) -> None:
         """See why reading ended, and return when it may begin again."""
         try:
             await reading
         except _Full:
+            self._goal = None
             self._drained.clear()
             if self._rows:
                 await self._drained.wait()
@@ -132,9 +153,17 @@ class Keeper:
     def _put_aside(self) -> None:
         self._shelf.put_aside()
 
+    def _at_the_end(self) -> None:
+        if self._goal is None:
+            self._goal = self.heard
+
     def _take(self, recorded: Recorded) -> None:
+        if not self._rows:
+            self._since = time.monotonic()
         self._rows.append(stage(recorded.sequence, recorded.time, recorded.event, recorded.subject, recorded.malformed))
         self.heard = recorded.sequence
+        if not recorded.pending:
+            self._at_the_end()
         self._news.set()
         if len(self._rows) >= FULL:
             raise _Full
@@ -147,8 +176,9 @@ class Keeper:
             self._news.clear()
             rows, self._rows = self._rows, []
             if rows:
-                after, self._taken = self._taken, rows[-1][0]
+                after, self._taken, self._folding = self._taken, rows[-1][0], self._since
                 await self._fold(rows, after)
+                self._folding = None
             self._drained.set()
 
     async def _fold(self, rows: list[Staged], after: int) -> None:

@@ -57,7 +57,7 @@ class Sources:
     Attributes:
         parts: who is there, as JSON.
         metrics: in the text format of Prometheus, with its media type.
-        ready: whether questions can be answered with what is true now.
+        state: `ready`, or why questions are not answered with what is true now.
         token: without it nobody is answered; empty: whoever is on this machine may read.
     """
 
@@ -65,7 +65,7 @@ class Sources:
     watching: Watching
     parts: Callable[[], Awaitable[bytes]]
     metrics: Callable[[], tuple[bytes, str]]
-    ready: Callable[[], bool] = lambda: True
+    state: Callable[[], str] = lambda: "ready"
     token: str = ""
     assets: Mapping[str, Asset] = field(default_factory=load)
 
@@ -173,8 +173,8 @@ class Pages:
         return web.json_response({"status": "ok"})
 
     async def _ready(self, _: web.Request) -> web.Response:
-        ready = self._sources.ready()
-        return web.json_response({"status": "ready" if ready else "catching up"}, status=200 if ready else 503)
+        state = self._sources.state()
+        return web.json_response({"status": state}, status=200 if state == "ready" else 503)
 
     async def _metrics(self, _: web.Request) -> web.Response:
         body, kind = self._sources.metrics()
