@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import date
 from pathlib import Path
 
 import duckdb
@@ -18,7 +19,7 @@ from pullonce.bus import Log, Recorded
 from pullonce.disk import disk_errors
 from services.ledger.projection import Ledger
 from services.ledger.staging import line
-from services.ledger.tables import DAYS, ENDED, POSITION, TABLES, WAITING
+from services.ledger.tables import ANSWERED, DAYS, ENDED, POSITION, TABLES, WAITING
 from services.ledger.trouble import trouble
 
 log = logging.getLogger(__name__)
@@ -137,7 +138,7 @@ def replace(path: Path, rebuilt: Path) -> None:
 
 
 def carry_over(new: Ledger, old: Path) -> None:
-    """Copy what lies before the first event of the new ledger, and the days that were rolled up before its first day.
+    """Copy what lies before the first event of the new ledger, and roll up again what was rolled up and cannot be made anew.
 
     A flight that was opened before that and ended behind it is known to the old ledger as a whole, so its row is taken.
     """
@@ -154,11 +155,37 @@ def carry_over(new: Ledger, old: Path) -> None:
                 "EXISTS (FROM old.ended_flights AS o WHERE o.opened = f.opened AND o.flight = f.flight)",
                 [first],
             )
+            _roll_up_again(writer, first, day)
             for table in TABLES:
                 if table not in (WAITING, DAYS, POSITION):
                     column = "opened" if table is ENDED else "sequence"
                     writer.execute(f"INSERT INTO {table.name} SELECT * FROM old.{table.name} WHERE {column} < ?", [first])
-            writer.execute("INSERT INTO days SELECT * FROM old.days WHERE day < ?", [day])
-            writer.execute("UPDATE position SET first = (SELECT min(sequence) FROM events)")
+            writer.execute("UPDATE position SET first = least(first, (SELECT first FROM old.position))")
     finally:
         new.execute("DETACH old")
+
+
+_ROLLED_UP = """
+CREATE OR REPLACE TEMP TABLE rolled_up AS
+SELECT DISTINCT day FROM old.days, old.position
+WHERE day < $day OR (day = $day AND position.first < $first)
+    OR day IN (SELECT ended_at::DATE FROM ended_flights WHERE opened < $first AND ended <= position.sequence)
+"""
+"""Days of which the log does not hold everything any more: they keep their figures. All others come back as detail."""
+
+
+def _roll_up_again(writer: duckdb.DuckDBPyConnection, first: int, day: date) -> None:
+    """Take over the figures of days that cannot be made anew, and drop what the log still has of them: it is in the figures,
+    unless the old ledger had it as detail, or had not read it yet."""
+    writer.execute(_ROLLED_UP, {"first": first, "day": day})
+    for table in TABLES:
+        if table in (WAITING, DAYS, POSITION):
+            continue
+        by_end = table in (ENDED, ANSWERED)
+        when, position = ("ended_at", "ended") if by_end else ("time", "sequence")
+        key = "ended" if table is ENDED else "sequence"
+        writer.execute(
+            f"DELETE FROM {table.name} WHERE {when}::DATE IN (FROM rolled_up) AND {key} NOT IN (SELECT {key} FROM "
+            f"old.{table.name}) AND {position} <= (SELECT sequence FROM old.position)"
+        )
+    writer.execute("INSERT INTO days SELECT * FROM old.days WHERE day IN (FROM rolled_up); DROP TABLE rolled_up")

@@ -265,7 +265,7 @@ POSITION = table(
     version       BIGINT                of the tables
     sequence      BIGINT                position of the last folded event
     time          TIMESTAMP             when the bus stored it (UTC)
-    first         BIGINT                position of the first event that is in the tables
+    first         BIGINT                position of the first event that the tables tell of, as detail or rolled up
 """,
 )
 

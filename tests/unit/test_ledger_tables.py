@@ -3,12 +3,14 @@
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from schemas.ledger import AskSql
-from services.ledger import sandbox
+from schemas.ledger import AskSql, AskStats
+from services.ledger import archive, queries, sandbox
 from services.ledger.describe import written_into
 from services.ledger.projection import Ledger, LedgerOutdated, LedgerTaken
 from services.ledger.rebuild import carry_over
@@ -82,3 +84,38 @@ def test_a_rebuild_carries_over_what_the_log_has_lost(lost: int, tmp_path: Path)
     for name in wanted:
         assert found[name] == wanted[name], name
     new.close()
+
+
+@pytest.mark.parametrize("lost", [0, 1, 8, 57, 205, 300, 499])
+def test_a_rebuild_neither_loses_nor_doubles_what_was_rolled_up(lost: int, tmp_path: Path) -> None:
+    """Three and a half days, of which two were rolled up. The log begins in the middle of a flight, behind 8 of one that ends
+    on the next day; behind 205 between two of them."""
+    staged = [stage(*each) for each in long_log(500, gap=600.0)]
+    old = folded(tmp_path / "old" / "ledger.duckdb", [staged[:350]])
+    archive.export(old, datetime(2023, 11, 17, tzinfo=UTC), roll_up=True, now=datetime.now(UTC))
+    old.fold(staged[350:])
+    wanted = figures(old)
+    for number in range(2):  # and again: what was carried over once is carried over
+        old.close()
+        new = loaded(tmp_path / f"new-{number}" / "ledger.duckdb", staged[lost:])
+        carry_over(new, old.path)
+        assert figures(new) == wanted
+        found = rows(new)
+        assert bool(found["days"]) == bool(lost), "a day of which the log has everything comes back with its detail"
+        for name in ("events", "answered", "flight_layers", "blobs"):
+            assert len(found[name]) == len(set(map(repr, found[name]))), name
+        old = new
+    old.close()
+
+
+def figures(ledger: Ledger) -> list[tuple[object, ...]]:
+    """What each day came to, and each image; percentiles are not added up."""
+    reader = ledger.reader()
+    groups: list[Literal["day", "image"]] = ["day", "image"]
+    found = [each for by in groups for each in queries.stats(reader, AskStats(by=by, limit=1000)).figures]
+    reader.close()
+    assert len(found) > 10
+    return [
+        (each.name, each.flights, each.failed, each.requests, each.asked_bytes, each.fetched_bytes, each.reused_bytes)
+        for each in found
+    ]
