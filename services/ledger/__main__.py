@@ -12,8 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from pullonce.bus import Bus
-from pullonce.bus.nats import connect
+from pullonce.bus.nats import NatsBus, connect
 from pullonce.disk import disk_errors
 from pullonce.errors import PullonceError
 from pullonce.metrics import Meter
@@ -62,7 +61,7 @@ async def main() -> None:
         os.close(lock)
 
 
-async def _keep(settings: LedgerSettings, bus: Bus, shelf: Shelf, meter: Meter, health: Health) -> None:
+async def _keep(settings: LedgerSettings, bus: NatsBus, shelf: Shelf, meter: Meter, health: Health) -> None:
     """Keep an open ledger, and answer for it."""
     keeper, live = Keeper(bus.log, shelf), Live()
 
