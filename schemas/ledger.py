@@ -168,7 +168,7 @@ class Part(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One stretch of a pull's critical path."""
 
     step: str
-    """What was done or waited for: `order`, `head`, `transfer`, `unpack`, `release`…"""
+    """What was done or waited for: `order`, `queue`, `head`, `transfer`, `unpack`, `release`…"""
     work: str = ""
     """For which piece of work: `resolve`, `fetch`, `unpack`, `record`; empty for the flight itself."""
     name: str = ""

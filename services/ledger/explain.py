@@ -135,8 +135,20 @@ def _walk(path: _Path, story: Story, work: Work) -> Work | None:
     before = _before(path, story, work, floor)
     if before is not None:
         return before
-    path.back(floor, "attempts" if work.failed else "order", work)
+    _wait(path, work, floor)
     return None
+
+
+def _wait(path: _Path, work: Work, floor: float) -> None:
+    """What lies between a piece of work becoming wanted and a worker beginning it. The bus tells when an order had been sent,
+    but not those of resolving and listing."""
+    if work.failed:
+        path.back(floor, "attempts", work)
+    elif work.ordered is not None:
+        path.back(max(work.ordered, floor), "queue", work)
+        path.back(floor, "claim", work)
+    else:
+        path.back(floor, "order", work)
 
 
 def _before(path: _Path, story: Story, work: Work, floor: float) -> Work | None:
@@ -175,6 +187,8 @@ def _steps(path: _Path, work: Work, *, floor: float) -> None:
 
 _ADVICE = {
     "order": "orders waited: run more fetchers or unpackers, or a faster disk for the bus",
+    "claim": "claiming and ordering took the time: the coordinators are busy, or the bus is slow",
+    "queue": "orders waited for a worker: run more fetchers or unpackers",
     "attempts": "attempts failed before the last one did; the pieces say why",
     "token": "the registry's token server is slow; a credential with a static token would spare the request",
     "head": "the registry was asked what the tag names: policy if-not-present, or a digest instead of a tag, spares that",

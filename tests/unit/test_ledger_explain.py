@@ -29,7 +29,8 @@ def test_the_path_goes_from_the_layer_to_its_blob_where_the_unpack_caught_up_wit
         ("token", "resolve", "", 0.2),
         ("head", "resolve", "", 0.3),
         ("manifest", "resolve", "", 0.1),
-        ("order", "fetch", "B", 0.2),
+        ("claim", "fetch", "B", 0.1),
+        ("queue", "fetch", "B", 0.1),
         ("slot", "fetch", "B", 0.5),
         ("answer", "fetch", "B", 0.4),
         ("transfer", "fetch", "B", 1.8),
@@ -62,6 +63,24 @@ def test_what_another_pull_ordered_counts_only_as_far_as_this_one_waited() -> No
     story.blobs["B"] = Work("fetch", "B", end=4.0, ordered=-3.0, steps={"transfer": 6.0}, others=True)
     transfer = next(part for part in critical_path(story) if part.step == "transfer")
     assert transfer.others and transfer.seconds == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize(
+    ("ordered", "wanted"),
+    [
+        (1.15, [("claim", 0.15), ("queue", 0.05)]),
+        (1.7, [("claim", 0.2)]),  # a worker was faster than the event that tells of the order
+        (0.4, [("queue", 0.2)]),  # another flight had ordered it
+        (None, [("order", 0.2)]),  # by a ledger that begins behind its claim
+    ],
+)
+def test_what_the_bus_took_is_told_from_what_a_worker_was_waited_for(
+    ordered: float | None, wanted: list[tuple[str, float]]
+) -> None:
+    story = one_layer()
+    story.blobs["B"].ordered = ordered
+    parts = [(step, seconds) for step, work, _, seconds in told(story) if work == "fetch"]
+    assert parts[: parts.index(("slot", 0.5))] == wanted
 
 
 def test_a_request_that_came_late_waits_only_from_then_on() -> None:

@@ -7,7 +7,7 @@ const NAMES = { resolve: "resolve", fetch: "fetch", unpack: "unpack", record: "l
 
 /** Which colour a step has: what was waited for, what came over the line, what was done here. */
 const KINDS = {
-  order: "wait", slot: "wait", waiting: "wait", attempts: "bad", bytes: "wait", blob: "wait", parent: "wait", look: "wait",
+  order: "wait", claim: "wait", queue: "wait", slot: "wait", waiting: "wait", attempts: "bad", bytes: "wait", blob: "wait", parent: "wait", look: "wait",
   token: "ask", head: "ask", manifest: "ask", config: "ask", answer: "ask", store: "ask", transfer: "fetch", verify: "verify",
   unpack: "unpack", complete: "unpack", commit: "verify", record: "verify", release: "release",
 };
