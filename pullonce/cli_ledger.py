@@ -195,7 +195,10 @@ def _piece_row(piece: Piece) -> list[str]:
         since = f" since {_seconds(piece.ordered)}" if piece.ordered is not None else ""
         remarks.append(f"held by {piece.holder}{since}")
     if piece.doing:
-        remarks.append(f"{piece.doing}, {_bytes(piece.progress)} of {_bytes(piece.size)}")
+        remarks.append(f"{piece.doing}, {_bytes(piece.progress)} of {_bytes(piece.size)}" if piece.size else piece.doing)
+    if piece.worker:
+        since = f" since {_seconds(piece.working)}" if piece.working is not None else ""
+        remarks.append(f"attempt {piece.attempts + (piece.doing != 'retrying')} by {piece.worker}{since}")
     if piece.attempts:
         remarks.append(f"{piece.attempts} attempts failed: {piece.error}")
     return [

@@ -12,7 +12,7 @@ import msgspec
 from pullonce.bus import Recorded
 from pullonce.client import connect
 from schemas.events import Event, PullCompleted
-from schemas.status import FlightStatus, Status
+from schemas.status import FlightStatus, Status, Waiting
 from schemas.status import encode as encode_status
 
 
@@ -25,7 +25,7 @@ def status(args: argparse.Namespace) -> int:
     if not answer.flights:
         print(f"nothing is in the air (log position {answer.position})")
     for flight in answer.flights:
-        print("\n".join(_flight_lines(flight)))
+        print("\n".join(_flight_lines(flight, time.time())))
     return 0
 
 
@@ -34,11 +34,18 @@ async def _status() -> Status:
         return await client.status()
 
 
-def _flight_lines(flight: FlightStatus) -> list[str]:
+def _flight_lines(flight: FlightStatus, now: float) -> list[str]:
     platform = f", {flight.platform}" if flight.platform else ""
     head = f"{flight.reference} (store {flight.store}{platform}): {flight.state}, asked for {flight.requests} times"
-    waits = (f"  {each.key}  {each.state}{' by ' + each.holder if each.holder else ''}" for each in flight.waiting)
-    return [head, *waits]
+    return [head, *(_waiting_line(each, now) for each in flight.waiting)]
+
+
+def _waiting_line(waiting: Waiting, now: float) -> str:
+    line = f"  {waiting.key}  {waiting.state}{' by ' + waiting.holder if waiting.holder else ''}"
+    if waiting.worker:
+        attempt = f", attempt {waiting.attempt}, for {max(now - waiting.since, 0.0):.1f} s" if waiting.attempt else ""
+        line += f"; {waiting.doing} at {waiting.worker}{attempt}"
+    return f"{line}: {waiting.error}" if waiting.error else line
 
 
 def events(args: argparse.Namespace) -> int:

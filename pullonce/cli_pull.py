@@ -34,7 +34,7 @@ def pull(args: "Namespace") -> int:
         wanted.trace = of_environment()
     signal.signal(signal.SIGTERM, _interrupt)
     url, users = find_bus(args.home, args.store)
-    view = _view(args)
+    view = _view(args, identity.flight)
     try:
         ending = _wait(url, wanted, args.timeout, view)
     finally:
@@ -136,12 +136,12 @@ def _interrupt(number: int, _: object) -> None:
     raise SystemExit(128 + number)
 
 
-def _view(args: "Namespace") -> "ProgressView | None":
+def _view(args: "Namespace", flight: str) -> "ProgressView | None":
     if args.quiet or args.json or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         return None
     from pullonce.progress_view import ProgressView
 
-    return ProgressView(sys.stderr, unpack=args.unpack)
+    return ProgressView(sys.stderr, flight, unpack=args.unpack)
 
 
 def _above(view: "ProgressView") -> "Callable[[str], None]":

@@ -28,12 +28,14 @@ from pullonce.errors import LedgerRefused, PullFailed, PullTimeout, ServicesMiss
 from pullonce.identity import identify_request
 from pullonce.layer_view import LayerUpdate, LayerView
 from pullonce.waits import Ending, Flights, Tidings
-from schemas import events, ledger, subjects
+from schemas import events, ledger, progress, subjects
 from schemas.malformed import Malformed
-from schemas.status import Pong, Status, decode_pong, decode_status
+from schemas.status import Pong, Status, decode_pong, decode_status, with_workers
 
 PATIENCE = 5.0
 """Seconds to wait for the bus at the start."""
+HOW_FAR = 0.2
+"""Seconds that workers have to say what they have in hand."""
 
 
 class PullOptions(TypedDict, total=False):
@@ -134,15 +136,28 @@ class Client:
         return await self._bus.log.last_sequence()
 
     async def status(self, timeout: float = 1.0) -> Status:
-        """What is in the air, as one coordinator sees it.
+        """What is in the air, as one coordinator sees it, and what the workers say of what it waits for.
 
         Raises:
             ServicesMissing: no coordinator answers within `timeout` seconds.
         """
         try:
-            return decode_status(await self._bus.signals.request(subjects.STATUS_SUBJECT, b"", timeout=timeout))
+            said = decode_status(await self._bus.signals.request(subjects.STATUS_SUBJECT, b"", timeout=timeout))
         except TimeoutError:
             raise ServicesMissing("no coordinator answers") from None
+        return with_workers(said, await self._under_way({flight.store for flight in said.flights if flight.waiting}))
+
+    async def _under_way(self, stores: set[str]) -> list[progress.Word]:
+        """All that the workers of some stores have in hand."""
+        words: list[progress.Word] = []
+
+        def take(body: bytes) -> None:
+            with contextlib.suppress(Malformed):
+                words.extend(progress.decode_now(body).works)
+
+        asked = (subjects.progress_now_subject(store) for store in stores)
+        await asyncio.gather(*(self._bus.signals.gather(each, b"", timeout=HOW_FAR, take=take) for each in asked))
+        return words
 
     async def ask(self, question: ledger.Question, timeout: float = 60.0) -> ledger.Answer:
         """Ask the ledger: what happened, why it took so long, what sharing saved (`schemas.ledger`).

@@ -86,13 +86,15 @@ class _Step:
         """One word of progress; whatever comes after the last one is late."""
         if self.state == "done":
             return
-        if said == "waiting":
+        # Before it is retrying, a fetch also says that this attempt is aborted. Who joins late hears which attempt this is.
+        repeated, attempt = said == "retrying", int(_number(fields.get("attempt")))
+        self.attempts = max(self.attempts, attempt - (not repeated)) if attempt else self.attempts + repeated
+        self.error = str(fields.get("error", "")) or self.error
+        if said in _BROKEN:
+            self.retry_in = _number(fields.get("retry_in"))
             self.state = said
             return
-        if said in _BROKEN:
-            self.attempts += said == "retrying"  # before it, a fetch also says that this attempt is aborted
-            self.error = str(fields.get("error", "")) or self.error
-            self.retry_in = _number(fields.get("retry_in"))
+        if said == "waiting":
             self.state = said
             return
         self.state = "done" if said in ("verified", "committed") else "moving"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from schemas import subjects
 from schemas.events import EVENTS, StoreOpened
 from schemas.orders import ORDERS
-from schemas.progress import BlobProgress, LayerProgress
+from schemas.progress import Progress
 from schemas.roles import ROLES, Message, Role
 
 ADMIN = "admin"
@@ -60,7 +60,7 @@ def _kind(message: type[Message]) -> str:
 
 def _subject(message: type[Message], scope: str) -> str:
     """All subjects of one kind of message, of one store or of all."""
-    kind = "progress" if message in (BlobProgress, LayerProgress) else _kind(message)
+    kind = "progress" if issubclass(message, Progress) else _kind(message)
     if message is StoreOpened and scope:
         return f"{kind}.{scope}"  # the store is all it says
     return f"{kind}.{scope}.>" if scope else f"{kind}.>"

@@ -37,16 +37,32 @@ def line(update: LayerUpdate, width: int) -> str:
     return f"{head[:4]} {done:4.0%}"[:width]
 
 
+def repeated(fields: "dict[str, object]") -> str:
+    """A step of the whole pull that is not in its first attempt, in words; empty for one that is."""
+    step = "listing" if fields.get("work") == "record" else "resolving"
+    attempt, wait = fields.get("attempt"), fields.get("retry_in", 0.0)
+    if fields.get("state") == "retrying":
+        seconds = f"{wait:.1f} s" if isinstance(wait, int | float) else "some time"
+        return f"{step} again in {seconds}: {_plain(str(fields.get('error', '')))}"
+    return (
+        f"{step}, attempt {attempt}: {_plain(str(fields.get('error', '')))}" if isinstance(attempt, int) and attempt > 1 else ""
+    )
+
+
 class ProgressView:
-    """Draws the layers of one image as `LayerView` has them; `take` wants what it takes.
+    """Draws the layers of one image as `LayerView` has them, and above them what holds the whole pull up; `take` wants what
+    that takes, and `pull.progress`.
 
     Args:
         stream: a terminal.
+        flight: name of the flight that is waited for.
         unpack: the image is to be unpacked, not only fetched.
     """
 
-    def __init__(self, stream: "TextIO", *, unpack: bool = True) -> None:
+    def __init__(self, stream: "TextIO", flight: str, *, unpack: bool = True) -> None:
         self._stream = stream
+        self._flight = flight
+        self._note = ""
         self._view = LayerView(unpack=unpack)
         self._drawn = 0
         self._last = 0.0
@@ -55,8 +71,22 @@ class ProgressView:
         """Take in one message; draws if it is time."""
         now = time.monotonic()
         self._view.take(fields, now)
+        self._hear(fields)
         if now - self._last >= REDRAW:
             self._draw(now)
+
+    def _hear(self, fields: "dict[str, object]") -> None:
+        """Whether the reference is resolved, or the image listed, once more."""
+        match fields.get("type"):
+            case "pull.resolved":
+                self._note = ""
+            case "progress.now":
+                works = fields.get("works")
+                for work in works if isinstance(works, list) else ():
+                    if isinstance(work, dict) and work.get("type") == "pull.progress":
+                        self._hear(work)
+            case "pull.progress" if fields.get("flight") == self._flight:
+                self._note = repeated(fields)
 
     def say(self, words: str) -> None:
         """Print a line above the bars."""
@@ -72,10 +102,12 @@ class ProgressView:
         layers = self._view.layers(now)
         self._last = now
         width, height = self._size()
+        height -= bool(self._note)
         shown = layers
         if len(shown) >= height:  # more layers than lines: what is finished is only counted
             shown = [layer for layer in layers if not layer.finished][: max(height - 2, 0)]
-        lines = [line(layer, width - 1) for layer in shown]
+        lines = [self._note[: width - 1]] if self._note else []
+        lines += [line(layer, width - 1) for layer in shown]
         if len(shown) < len(layers):
             lines.append(f"{sum(layer.finished for layer in layers)} of {len(layers)} layers done"[: width - 1])
         # Each line is cleared to its end, and everything below the last one, where fewer are drawn than before.

@@ -139,6 +139,7 @@ class Pull:
         if self._watch:
             for subject in self._tidings():
                 link.subscribe(subject)
+            self._ask_how_far({})
         now = time.monotonic()
         self._opened = now
         self._ping_at, self._judge_at, self._look_at = now + QUIET, float("inf"), now + LOOK
@@ -228,9 +229,9 @@ class Pull:
             self._best = ending
 
     def _ask_how_far(self, resolved: "dict[str, object]") -> None:
-        """Who joins in the air has missed what was said of the layers so far, and of those that were finished before."""
+        """Who joins in the air has missed what was said so far, of the layers or of resolving, and what was finished before."""
         layers = resolved.get("layers")
-        names = [each.get("chain_id") for each in layers] if isinstance(layers, list) else []
+        names = [each.get("chain_id") for each in layers] if isinstance(layers, list) else [self._wanted.identity.flight]
         names += [each["blob"]["digest"] for each in layers] if isinstance(layers, list) else []
         subject, link = subjects.progress_now_subject(self._wanted.store), self._connection
         link.publish(subject, json.dumps([name for name in names if name]).encode(), reply=f"{link.inbox}.now")

@@ -28,7 +28,7 @@ LEAVE = 2.0
 """Seconds that withdrawing a request may hold up the end of a client."""
 
 Ending = events.PullCompleted | events.PullFailed
-Tidings = events.PullResolved | events.BlobFetched | events.LayerUnpacked | progress.BlobProgress | progress.LayerProgress
+Tidings = events.PullResolved | events.BlobFetched | events.LayerUnpacked | progress.Word
 """What a requester may be told while it waits."""
 
 
@@ -168,9 +168,9 @@ class Flights:
     # -- progress ------------------------------------------------------------------------------------------------------
 
     async def _listen(self, key: tuple[str, str, str], tell: Callable[[Tidings], None]) -> list[Subscription]:
-        """Tell a requester what concerns the layers of its image, once it is known which these are."""
-        store = key[0]
-        known: set[str] = set()
+        """Tell a requester what concerns its flight, and the layers of its image once it is known which these are."""
+        store, _, flight = key
+        known: set[str] = {flight}
 
         def resolved(event: events.PullResolved) -> None:
             known.update(name for layer in event.layers for name in (layer.blob.digest, layer.chain_id) if name)
@@ -180,7 +180,7 @@ class Flights:
             tidings = _read(subject, body)
             if isinstance(tidings, events.PullResolved):
                 resolved(tidings)
-            elif tidings is not None and (getattr(tidings, "chain_id", None) or getattr(tidings, "digest", None)) in known:
+            elif tidings is not None and _subject_of(tidings) in known:
                 tell(tidings)
 
         signals, subject = self._bus.signals, subjects.pull_subject("resolved", *key)
@@ -189,7 +189,7 @@ class Flights:
         recorded = await self._bus.log.last(subject)  # who joins in the air has missed it
         if recorded and isinstance(recorded.event, events.PullResolved):
             resolved(recorded.event)
-            self._spawn(self._ask_how_far(store, tuple(known), tell))
+        self._spawn(self._ask_how_far(store, tuple(known), tell))
         return listening
 
     async def _ask_how_far(self, store: str, names: tuple[str, ...], tell: Callable[[Tidings], None]) -> None:
@@ -229,6 +229,12 @@ def _ending_taker(wait: _Wait) -> Callable[[str, bytes], None]:
                 wait.take(ending)
 
     return take
+
+
+def _subject_of(tidings: Tidings) -> str:
+    """The digest, the ChainID or the flight that something is told of."""
+    names = (getattr(tidings, each, "") for each in ("chain_id", "digest", "flight"))
+    return next(filter(None, names), "")
 
 
 def _read(subject: str, body: bytes) -> Tidings | None:

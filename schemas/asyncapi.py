@@ -14,7 +14,7 @@ from schemas import other_channels, subjects
 from schemas.events import Event, PullRequested
 from schemas.json_schema import answer_kind, file_name, meaning
 from schemas.orders import FetchBlob, Order
-from schemas.progress import Progress
+from schemas.progress import Progress, PullProgress
 from schemas.roles import QUESTIONS, ROLES, Message, Role
 from schemas.samples import SAMPLES
 
@@ -83,8 +83,8 @@ def _subject(message: Message) -> str:
 
 
 def _channel_of(cls: type[Message]) -> str:
-    """All progress passes through one channel; every other message has its own."""
-    return _PROGRESS if issubclass(cls, Progress) else str(cls.__struct_config__.tag)
+    """Progress of blobs and of layers passes through one channel; every other message has its own."""
+    return _PROGRESS if issubclass(cls, Progress) and cls is not PullProgress else str(cls.__struct_config__.tag)
 
 
 def _channels() -> dict[str, Json]:
@@ -102,7 +102,7 @@ def _channels() -> dict[str, Json]:
     for subject in QUESTIONS:
         names = {"type": ["array", "null"], "items": {"type": "string"}}
         named = subject == subjects.PROGRESS_NOW_SUBJECT
-        body = "may name digests and ChainIDs" if named else "has an empty body"
+        body = "may name digests, ChainIDs and flights" if named else "has an empty body"
         channels[subject] = _channel(subject, f"Core NATS request; the question {body}.")
         channels[subject]["messages"] = {
             "question": {"name": f"{subject}.question", "payload": names if named else {"type": "null"}},

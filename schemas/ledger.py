@@ -201,6 +201,10 @@ class Piece(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Bytes so far, where it is under way."""
     doing: str = ""
     """What the worker last said of it."""
+    worker: str = ""
+    """Who works on it now, as the workers say."""
+    working: float | None = None
+    """Seconds after the pull's beginning at which their present attempt began."""
     attempts: int = 0
     """Attempts that came to nothing, as far as they were heard or stored."""
     error: str = ""

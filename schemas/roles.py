@@ -25,7 +25,7 @@ from schemas.events import (
     StoreOpened,
 )
 from schemas.orders import ORDERS, FetchBlob, Order, RecordImage, ResolveReference, UnpackLayer
-from schemas.progress import BlobProgress, LayerProgress, Progress, ProgressNow
+from schemas.progress import BlobProgress, LayerProgress, Progress, ProgressNow, PullProgress
 from schemas.status import Pong, Status, StoreNow
 
 Message = Event | Order | Progress
@@ -66,7 +66,10 @@ _NEWS = tuple(event for kind, event in EVENTS.items() if kind.startswith(("blob.
 ROLES = {
     "client": Role(
         sends=(PullRequested, PullCancelled),
-        receives=(PullCompleted, PullFailed, PullResolved, BlobFetched, LayerUnpacked, BlobProgress, LayerProgress),
+        receives=(
+            *(PullCompleted, PullFailed, PullResolved, BlobFetched, LayerUnpacked),
+            *(BlobProgress, LayerProgress, PullProgress),
+        ),
         asks=(subjects.PING_SUBJECT, subjects.STATUS_SUBJECT, subjects.PROGRESS_NOW_SUBJECT),
         answers=(),
     ),
@@ -81,7 +84,7 @@ ROLES = {
     "fetcher": Role(
         sends=(
             *(PullResolved, PullUnresolved, PullRecorded, PullUnrecorded),
-            *(BlobFetched, BlobFailed, BlobLost, LayerLost, BlobProgress, StoreOpened),
+            *(BlobFetched, BlobFailed, BlobLost, LayerLost, BlobProgress, PullProgress, StoreOpened),
         ),
         receives=(ResolveReference, FetchBlob, RecordImage, *_WITHDRAWN),
         asks=(subjects.STORE_NOW_SUBJECT,),
@@ -97,7 +100,7 @@ ROLES = {
     ),
     "ledger": Role(
         sends=(),
-        receives=(*EVENTS.values(), BlobProgress, LayerProgress),
+        receives=(*EVENTS.values(), BlobProgress, LayerProgress, PullProgress),
         asks=(subjects.PING_SUBJECT, subjects.PROGRESS_NOW_SUBJECT),
         folds=True,
     ),

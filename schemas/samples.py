@@ -65,7 +65,9 @@ _STORY: tuple[Message, ...] = (
     events.BlobClaimed(digest=_TOP.digest, revision=12, holder=_HOLDER),
     orders.UnpackLayer(chain_id=_TOP_CHAIN, diff_id=_TOP_DIFF, blob=_TOP, parent=_BASE_CHAIN, revision=13),
     events.LayerClaimed(chain_id=_TOP_CHAIN, revision=13, holder=_HOLDER),
-    progress.BlobProgress(digest=_TOP.digest, done=1024, size=1137),
+    progress.BlobProgress(
+        digest=_TOP.digest, done=1024, size=1137, worker="fetcher 4711 on node-17", attempt=1, since=1_795_500_000.5
+    ),
     events.BlobFetched(digest=_TOP.digest, size=1137, revision=12),
     progress.LayerProgress(chain_id=_TOP_CHAIN, blob=_TOP.digest, done=1137, size=1137, state="committed"),
     events.LayerUnpacked(chain_id=_TOP_CHAIN, diff_id=_TOP_DIFF, revision=13, entries=9, size=3541, left_out={"owners": 2}),
@@ -108,6 +110,17 @@ _STORY: tuple[Message, ...] = (
 
 _MISHAPS: tuple[Message, ...] = (
     events.PullCancelled(reference=_REFERENCE, flight=_FLIGHT, request=43),
+    progress.PullProgress(
+        reference=_REFERENCE,
+        flight=_FLIGHT,
+        opened=_OPENED,
+        state="retrying",
+        error="docker.io/library/redis:latest: the registry answers 429: too many requests",
+        retry_in=1.0,
+        worker="fetcher 4711 on node-17",
+        attempt=1,
+        since=1_795_500_000.5,
+    ),
     events.PullUnresolved(
         reference=_REFERENCE,
         flight=_FLIGHT,

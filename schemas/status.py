@@ -6,10 +6,14 @@ unasked, on `pullonce.here` when it begins its work. One coordinator, any one, a
 log; and any worker for its store, since all of them share it.
 """
 
+from collections.abc import Iterable
+
 import msgspec
 from msgspec import Struct
 
 from schemas.malformed import read
+from schemas.progress import Word
+from schemas.subjects import progress_key
 
 
 class Pong(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -47,6 +51,17 @@ class Waiting(Struct, frozen=True, kw_only=True, omit_defaults=True):
     state: str = ""
     holder: str = ""
     """The coordinator that won the claim, where one is known."""
+    worker: str = ""
+    """Who works on it, as the workers themselves say. This and what follows is no coordinator's to know: `pullonce status`
+    asks the workers and fills it in."""
+    since: float = 0.0
+    """Seconds since the epoch at which the worker's present attempt began."""
+    attempt: int = 0
+    """Which one that is, from 1; 0: nobody has said."""
+    doing: str = ""
+    """What the worker last said of it: `waiting`, `fetching`, `retrying`…"""
+    error: str = ""
+    """Why the last attempt came to nothing."""
 
 
 class FlightStatus(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -69,6 +84,30 @@ class Status(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     position: int = 0
     flights: tuple[FlightStatus, ...] = ()
+
+
+def with_workers(status: Status, words: Iterable[Word]) -> Status:
+    """A status with what workers say of what is waited for; of several words on one piece of work the latest attempt counts."""
+    by_key: dict[str, Word] = {}
+    for word in sorted(words, key=lambda word: word.since):
+        by_key[progress_key(word)] = word
+
+    def told(waiting: Waiting) -> Waiting:
+        word = by_key.get(waiting.key)
+        if word is None:
+            return waiting
+        return msgspec.structs.replace(
+            waiting,
+            state="ordered",
+            worker=word.worker,
+            since=word.since,
+            attempt=word.attempt,
+            doing=word.state,
+            error=word.error,
+        )
+
+    flights = (msgspec.structs.replace(each, waiting=tuple(map(told, each.waiting))) for each in status.flights)
+    return msgspec.structs.replace(status, flights=tuple(flights))
 
 
 _encoder = msgspec.json.Encoder()

@@ -9,7 +9,7 @@ Imports nothing heavy: the command line computes its subjects here without loadi
              unpack.layer.<store>.<chain>.<revision>          record.image.<store>.<flight>.<revision>
     claims   resolve.<store>.<flight>.<opened>                record.<store>.<flight>.<opened>
              blob.<store>.<digest>   layer.<store>.<chain>
-    core     progress.<store>.<digest or chain>               progress.now.<store>
+    core     progress.<store>.<digest, chain or flight>       progress.now.<store>
              pullonce.here   pullonce.ping   coordinator.status (`status.py`)
 
 Digests and ChainIDs are written `sha256-<hex>`: a KV key may hold no colon.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from schemas.events import Event, PullRequested
     from schemas.orders import Order
-    from schemas.progress import Progress
+    from schemas.progress import Progress, Word
 
 
 def _light_sha256() -> Callable[[bytes], Any]:
@@ -228,8 +228,21 @@ def record_key(store: str, flight: str, opened: int) -> str:
 
 def progress_subject(progress: Progress) -> str:
     """Subject of a progress message."""
-    name = progress.digest if hasattr(progress, "digest") else progress.chain_id  # type: ignore[attr-defined]
-    return f"progress.{progress.store}.{digest_token(name)}"
+    names = (getattr(progress, each, "") for each in ("digest", "chain_id", "flight"))
+    return f"progress.{progress.store}.{digest_token(next(filter(None, names)))}"
+
+
+def progress_key(word: Word) -> str:
+    """Key of the claim behind the work that a progress message tells of."""
+    kind = str(word.__struct_config__.tag)
+    match kind:
+        case "blob.progress":
+            return blob_key(word.store, word.digest)  # type: ignore[union-attr]
+        case "layer.progress":
+            return layer_key(word.store, word.chain_id)  # type: ignore[union-attr]
+        case _:
+            of = resolve_key if word.work == "resolve" else record_key  # type: ignore[union-attr]
+            return of(word.store, word.flight, word.opened)  # type: ignore[union-attr]
 
 
 def progress_filter(store: str) -> str:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from pullonce.bus import Bus, Delivery
 from pullonce.errors import BusError, Permanent, Retryable
@@ -35,6 +35,17 @@ GiveUp = Callable[[Any, Failure], Event]
 Retrying = Callable[[Any, Failure, float], None]
 """Told of each attempt that will be repeated, and in how many seconds."""
 
+
+class Watching(Protocol):
+    """Told of the orders that are in hand. Must not block."""
+
+    def began(self, order: Any, attempt: int, /) -> None:
+        """An attempt begins; 1 is the first."""
+
+    def ended(self, order: Any, /) -> None:
+        """The order is done, or given back at once; not called where an attempt will be repeated."""
+
+
 _FIRST_DELAY = 0.5
 _LONGEST_DELAY = 30.0
 _LONGEST_WISH = 300.0
@@ -57,6 +68,7 @@ class Worker:
         give_up: makes the fact of a failure.
         attempts: deliveries after which a `Retryable` is treated as final.
         retrying: told of each attempt that will be repeated; must not block.
+        watching: told of the orders that are in hand.
     """
 
     def __init__(
@@ -68,6 +80,7 @@ class Worker:
         give_up: GiveUp,
         attempts: int = 5,
         retrying: Retrying | None = None,
+        watching: Watching | None = None,
     ) -> None:
         self._bus = bus
         self._store = store
@@ -75,6 +88,7 @@ class Worker:
         self._make_failure = give_up
         self._attempts = attempts
         self._retrying = retrying
+        self._watching = watching
         self._running: dict[Delivery, asyncio.Task[Any]] = {}
         self._withdrawn: set[Delivery] = set()
 
@@ -118,10 +132,13 @@ class Worker:
         task = asyncio.current_task()
         assert task is not None
         self._running[delivery] = task
+        if self._watching is not None:
+            self._watching.began(delivery.order, delivery.attempt)
         try:
             with carried(delivery.trace):
                 await self._carry_out(handler, delivery)
         except asyncio.CancelledError:
+            self._let_go(delivery)
             if delivery not in self._withdrawn:
                 await delivery.nak()
                 raise
@@ -177,7 +194,12 @@ class Worker:
 
     async def _end(self, delivery: Delivery) -> None:
         self._running.pop(delivery, None)
+        self._let_go(delivery)
         await delivery.ack()
+
+    def _let_go(self, delivery: Delivery) -> None:
+        if self._watching is not None:
+            self._watching.ended(delivery.order)
 
 
 def _about(delivery: Delivery) -> dict[str, object]:

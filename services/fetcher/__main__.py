@@ -46,7 +46,7 @@ async def main() -> None:
         connect_registry(settings.registry, credentials, version()) as registry,
     ):
         bus = MeteredBus(connection, meter)
-        present = Present(bus.signals, store, on_disk(content, store))
+        present = Present(bus.signals, "fetcher", store, on_disk(content, store))
         handlers = Handlers(
             registry,
             content,
@@ -64,7 +64,8 @@ async def main() -> None:
                 RecordImage: (measured.measured(traced(spans, handlers.record_image)), _DOCUMENTS_AT_ONCE),
             },
             give_up=measured.giving_up(handlers.give_up),
-            retrying=handlers.retrying,
+            retrying=present.retrying,
+            watching=present,
         )
         one = OneStore(bus.signals, store, lambda: content.incarnation)
         await one.begin()

@@ -7,7 +7,6 @@ import asyncio
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Coroutine
 from contextlib import aclosing, suppress
 from functools import partial
 
@@ -76,7 +75,6 @@ class Handlers:
         self._incarnation = content.incarnation
         self._transfers = asyncio.Semaphore(transfers)
         self._slots: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(at_once))
-        self._words: set[asyncio.Task[None]] = set()
 
     @timed("store")
     async def resolve_reference(self, order: ResolveReference) -> list[Event]:
@@ -180,11 +178,6 @@ class Handlers:
             case _:
                 raise TypeError(f"the fetcher takes no {type(order).__name__}")
 
-    def retrying(self, order: Order, failure: Failure, seconds: float) -> None:
-        """Tell whoever watches a blob that there will be another attempt."""
-        if isinstance(order, FetchBlob):
-            self._tell(Announcer(self._signals, self._store, order.blob).retrying(str(failure), seconds))
-
     # -- below: one step each --
 
     def _reopened(self) -> list[StoreOpened]:
@@ -264,11 +257,6 @@ class Handlers:
         copy = Descriptor(media_type=OCI_MANIFEST, digest=digest_bytes(translated), size=len(translated))
         await self._content.put(copy, translated)
         return copy
-
-    def _tell(self, word: Coroutine[None, None, None]) -> None:
-        task = asyncio.ensure_future(word)
-        self._words.add(task)
-        task.add_done_callback(self._words.discard)
 
 
 def _read(order: ResolveReference) -> tuple[Reference, str]:

@@ -45,19 +45,6 @@ class Announcer:
         message = BlobProgress(store=self._store, digest=self._blob.digest, size=size, done=size, state="verified")
         await self._say(message)
 
-    async def retrying(self, error: str, seconds: float) -> None:
-        """This attempt came to nothing, and there will be another."""
-        await self._say(
-            BlobProgress(
-                store=self._store,
-                digest=self._blob.digest,
-                size=self._blob.size,
-                error=error,
-                retry_in=seconds,
-                state="retrying",
-            )
-        )
-
     async def aborted(self, done: int, error: str) -> None:
         """This attempt came to nothing; what it wrote stays for the next one."""
         message = BlobProgress(

@@ -69,7 +69,7 @@ async def _keep(settings: LedgerSettings, bus: NatsBus, shelf: Shelf, meter: Met
         await bus.signals.gather(progress_now_subject(store), b"", timeout=_ANSWER, take=live.hear_all)
 
     watching, measures = Watching(shelf, keeper, live, ask), Measures(shelf, keeper, meter)
-    questions = Questions(shelf, live, _Rebuilding(settings, keeper).run)
+    questions = Questions(shelf, live, _Rebuilding(settings, keeper).run, ask)
 
     def state() -> str:
         return keeper.state if bus.signals.connected else "no bus"

@@ -14,7 +14,7 @@ import duckdb
 from msgspec import Struct
 
 from schemas.ledger import Pull
-from services.ledger.live import Heard, Live, Sort
+from services.ledger.live import Heard, Live, Sort, flight_name
 from services.ledger.queries import Row, pull, rows, seconds_of
 
 LANDED = 12
@@ -101,6 +101,8 @@ class Flight(Struct, frozen=True, kw_only=True, omit_defaults=True):
     requesters: tuple[str, ...] = ()
     state: str = ""
     layers: tuple[tuple[str, str], ...] = ()
+    error: str = ""
+    """Why its resolution, or its listing, came to nothing so far and is tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,7 @@ def seen(tables: Tables, live: Live) -> Air:
         unpack = names in tables.unpacked
         drawn = tuple((_blob(works, need, waiting), _layer(works, need, waiting) if unpack else "") for need in needs)
         state = _state(works, needs, drawn)
-        flight = _flight(row, state, drawn)
+        flight = _flight(row, state, drawn, live)
         flights[flight.key] = flight
     return Air(flights, {name: work.seen(live) for name, work in works.items()})
 
@@ -232,7 +234,7 @@ def _state(works: dict[str, _Making], needs: Iterable[Row], drawn: tuple[tuple[s
     return "unpacking" if any(layer and not works[layer].over for _, layer in drawn) else "listing"
 
 
-def _flight(row: Row, state: str, layers: tuple[tuple[str, str], ...]) -> Flight:
+def _flight(row: Row, state: str, layers: tuple[tuple[str, str], ...], live: Live) -> Flight:
     opened_at: datetime = row["opened_at"]
     return Flight(
         key=f"{row['flight']}.{row['opened']}",
@@ -247,4 +249,13 @@ def _flight(row: Row, state: str, layers: tuple[tuple[str, str], ...]) -> Flight
         requesters=tuple(row["requesters"] or ()),
         state=state,
         layers=layers,
+        error=_trouble(row, state, live),
     )
+
+
+def _trouble(row: Row, state: str, live: Live) -> str:
+    """Why a flight is not past its present step, where that step is one of the whole flight."""
+    steps: dict[str, Sort] = {"resolving": "resolve", "listing": "record"}
+    if state not in steps:
+        return ""
+    return live.of(steps[state], row["store"], flight_name(row["flight"], row["opened"])).error

@@ -6,7 +6,7 @@ import duckdb
 
 from schemas.ledger import Explanation, Piece, State
 from services.ledger.explain import Kind, Story, Work, advice, critical_path
-from services.ledger.live import Heard, Live
+from services.ledger.live import Heard, Live, flight_name
 from services.ledger.queries import NoAnswer, Row, normal, pull, rows, seconds_of
 
 _FLIGHT = "SELECT * FROM flights WHERE opened = ? AND flight = ?"
@@ -118,9 +118,11 @@ class _Facts:
         if not found:
             return self._unfinished(kind, name, among)
         work = _done(kind, name, found[0])
-        claim = rows(
-            self._reader, "SELECT sequence, time FROM claims WHERE revision = ? AND name = ?", found[0]["revision"], name
-        )
+        claim = "SELECT sequence, time FROM claims WHERE revision = ? AND name = ?"
+        return self._claimed(work, rows(self._reader, claim, found[0]["revision"], name))
+
+    def _claimed(self, work: Work, claim: list[Row]) -> Work:
+        """A piece of work with what the claim behind it says, where one was announced."""
         if claim:
             work.ordered = seconds_of(claim[0]["time"])
             work.others = claim[0]["sequence"] < self._about[1]
@@ -130,7 +132,11 @@ class _Facts:
         noun = "blob" if kind == "fetch" else "layer"
         query = f"SELECT time FROM failures WHERE kind = '{noun}.failed' AND {among} ORDER BY sequence DESC LIMIT 1"
         failed = rows(self._reader, query, *self._about, name)
-        return Work(kind, name, end=seconds_of(failed[0]["time"]), failed=True) if failed else Work(kind, name)
+        if failed:
+            return Work(kind, name, end=seconds_of(failed[0]["time"]), failed=True)
+        claim = "store = ? AND noun = ? AND name = ? AND sequence < ? ORDER BY sequence DESC LIMIT 1"
+        about = (self._about[0], noun, name, self._about[2])
+        return self._claimed(Work(kind, name), rows(self._reader, f"SELECT sequence, time FROM claims WHERE {claim}", *about))
 
 
 class _Pieces:
@@ -150,7 +156,7 @@ class _Pieces:
         return Piece(
             work=work.kind,
             name=work.name,
-            state=self._state(work, claim),
+            state=self._state(work, ordered=bool(claim or heard.worker)),
             holder=claim["holder"] if claim else "",
             ordered=self._after(ordered),
             begin=self._after(work.begin),
@@ -160,6 +166,8 @@ class _Pieces:
             size=heard.size,
             progress=heard.done,
             doing=heard.state,
+            worker=heard.worker,
+            working=self._after(heard.since or None),
             attempts=len(failures) + heard.attempts,
             error=failures[-1]["message"] if failures and not heard.error else heard.error,
         )
@@ -167,17 +175,18 @@ class _Pieces:
     def _after(self, moment: float | None) -> float | None:
         return None if moment is None else round(moment - self._begin, 6)
 
-    def _state(self, work: Work, claim: Row | None) -> State:
+    def _state(self, work: Work, *, ordered: bool) -> State:
         if work.present:
             return "present"
         if work.failed:
             return "failed"
-        return "done" if work.end is not None else "ordered" if claim else "waiting"
+        return "done" if work.end is not None else "ordered" if ordered else "waiting"
 
     def _heard(self, work: Work) -> Heard:
-        if work.end is not None or work.present or (work.kind != "fetch" and work.kind != "unpack"):
+        if work.end is not None or work.present:
             return Heard()
-        return self._live.of(work.kind, self._flight["store"], work.name)
+        name = work.name or flight_name(self._flight["flight"], self._flight["opened"])
+        return self._live.of(work.kind, self._flight["store"], name)
 
     def _claim(self, work: Work) -> Row | None:
         """The last claim that was announced before the flight ended."""

@@ -7,20 +7,20 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from schemas.malformed import Malformed
-from schemas.progress import BlobProgress, LayerProgress, decode, decode_now
+from schemas.progress import BlobProgress, LayerProgress, PullProgress, Word, decode, decode_now
 
 _MOST = 10_000
 """Pieces of work that are remembered."""
 
-Sort: TypeAlias = Literal["fetch", "unpack"]
+Sort: TypeAlias = Literal["resolve", "fetch", "unpack", "record"]
 Key: TypeAlias = tuple[Sort, str, str]
-"""What is done, in which store, and the digest or ChainID. The name alone does not tell: the lowest layer's ChainID is its
-diffID, and where that layer is stored uncompressed, the digest of its blob as well."""
+"""What is done, in which store, and the digest, the ChainID, or `flight_name`. The name alone does not tell: the lowest layer's
+ChainID is its diffID, and where that layer is stored uncompressed, the digest of its blob as well."""
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """The last word on one blob or layer."""
+    """The last word on one piece of work."""
 
     done: int = 0
     size: int = 0
@@ -28,6 +28,32 @@ class Heard:
     attempts: int = 0
     """Attempts that came to nothing, as far as they were heard."""
     error: str = ""
+    """Why the last of them did."""
+    worker: str = ""
+    since: float = 0.0
+    """Seconds since the epoch at which the present attempt began; 0: nobody said."""
+
+    def then(self, said: Word) -> Heard:
+        """What is known after another word. One about an earlier attempt, from a worker that no longer has it, adds only why
+        that came to nothing."""
+        if 0 < said.since < self.since:
+            return replace(self, error=self.error or said.error) if self.attempts else self
+        again = said.state == "retrying"
+        if not said.attempt:  # by a worker of an older version, or by the disk
+            attempts = self.attempts + again
+        elif said.since == self.since:
+            attempts = max(self.attempts, said.attempt - (not again))
+        else:
+            attempts = said.attempt - (not again)
+        return Heard(
+            done=said.done,
+            size=said.size,
+            state=said.state,
+            attempts=attempts,
+            error=said.error or (self.error if attempts else ""),
+            worker=said.worker,
+            since=said.since,
+        )
 
 
 class Live:
@@ -55,22 +81,16 @@ class Live:
         for said in works:
             self.take(said)
 
-    def take(self, said: BlobProgress | LayerProgress) -> None:
+    def take(self, said: Word) -> None:
         """Take one word of progress."""
         key = _key(said)
-        before = self._heard.pop(key, Heard())
-        heard = replace(before, done=said.done, size=said.size, state=said.state)
-        if said.state == "retrying":
-            heard = replace(heard, attempts=before.attempts + 1)
-        if said.error:
-            heard = replace(heard, error=said.error)
-        self._heard[key] = heard
+        self._heard[key] = self._heard.pop(key, Heard()).then(said)
         self.words += 1
         if len(self._heard) > _MOST:
             self._heard.popitem(last=False)
 
     def of(self, sort: Sort, store: str, name: str) -> Heard:
-        """The last word on fetching a digest or unpacking a ChainID; an empty one where nothing was heard."""
+        """The last word on one piece of work; an empty one where nothing was heard."""
         return self._heard.get((sort, store, name), Heard())
 
     def all(self) -> dict[Key, Heard]:
@@ -78,7 +98,16 @@ class Live:
         return dict(self._heard)
 
 
-def _key(said: BlobProgress | LayerProgress) -> Key:
-    if isinstance(said, BlobProgress):
-        return "fetch", said.store, said.digest
-    return "unpack", said.store, said.chain_id
+def flight_name(flight: str, opened: int) -> str:
+    """What the resolving and the listing of one flight are kept under: flights of one name follow one another."""
+    return f"{flight}.{opened}"
+
+
+def _key(said: Word) -> Key:
+    match said:
+        case BlobProgress():
+            return "fetch", said.store, said.digest
+        case LayerProgress():
+            return "unpack", said.store, said.chain_id
+        case PullProgress():
+            return said.work, said.store, flight_name(said.flight, said.opened)

@@ -20,6 +20,7 @@ from schemas.ledger import (
     AskStats,
     Done,
     Error,
+    Explanation,
     Question,
     decode_question,
     encode,
@@ -37,6 +38,7 @@ _LONGEST = 500 << 10
 """Bytes of an answer over the bus, which takes no message above 512 KiB."""
 
 Rebuild = Callable[[], Awaitable[Done]]
+Ask = Callable[[str], Awaitable[None]]
 
 
 class Questions:
@@ -45,12 +47,14 @@ class Questions:
     Args:
         live: what was heard of work under way.
         rebuild: makes the ledger anew.
+        ask: asks the workers of a store how far they are, for `live` to hear.
     """
 
-    def __init__(self, shelf: Shelf, live: Live, rebuild: Rebuild) -> None:
+    def __init__(self, shelf: Shelf, live: Live, rebuild: Rebuild, ask: Ask) -> None:
         self._shelf = shelf
         self._live = live
         self._rebuild = rebuild
+        self._ask = ask
 
     async def answer_encoded(self, body: bytes) -> bytes:
         """A question as it came over the bus → what goes back. Never raises on account of the question."""
@@ -87,8 +91,7 @@ class Questions:
             case AskStats():
                 return await self._shelf.read(lambda reader: queries.stats(reader, question))
             case AskExplain(pull=pull):
-                now = time.time()
-                return await self._shelf.read(lambda reader: explaining.explain(reader, pull, self._live, now))
+                return await self._explain(pull)
             case AskSql():
                 return await self._shelf.read(lambda reader: sandbox.run(reader, question))
             case AskExport():
@@ -97,6 +100,17 @@ class Questions:
                 return await self._rebuild()
             case _:
                 return Error(code="question.invalid", message=f"nobody answers a {type(question).__name__}")
+
+    async def _explain(self, pull: str) -> Answer:
+        def explained(reader: duckdb.DuckDBPyConnection) -> Explanation:
+            return explaining.explain(reader, pull, self._live, time.time())
+
+        found = await self._shelf.read(explained)
+        if found.pull.ended is not None:
+            return found
+        # What workers said while this ledger was not there, they still know.
+        await self._ask(found.pull.store)
+        return await self._shelf.read(explained)
 
     async def _export(self, question: AskExport) -> Done:
         if question.roll_up and question.before is None:

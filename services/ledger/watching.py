@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import duckdb
@@ -19,6 +19,7 @@ from schemas.ledger import Pull
 from services.ledger import air
 from services.ledger.keeper import Keeper
 from services.ledger.live import Live
+from services.ledger.questions import Ask
 from services.ledger.shelf import Shelf
 
 log = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ class Watching:
         ask: asks the workers of a store how far they are, for `live` to hear.
     """
 
-    def __init__(self, shelf: Shelf, keeper: Keeper, live: Live, ask: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(self, shelf: Shelf, keeper: Keeper, live: Live, ask: Ask) -> None:
         self._shelf = shelf
         self._ask = ask
         self._keeper = keeper

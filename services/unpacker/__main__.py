@@ -67,7 +67,7 @@ async def main() -> None:
         connect(settings.bus) as connection,
     ):
         bus = MeteredBus(connection, meter)
-        present = Present(bus.signals, store, on_disk(Snapshots(root), store))
+        present = Present(bus.signals, "unpacker", store, on_disk(Snapshots(root), store))
         async with unpacking(store, root, present.signals, workers=settings.workers, limits=settings.limits) as unpacker:
             one = OneStore(bus.signals, store, lambda: ContentStore(root).incarnation)
             await one.begin()
@@ -77,7 +77,8 @@ async def main() -> None:
             unpack = measured.measured(traced(spans, unpacker.unpack_layer))
             table: dict[type[Order], tuple[Handler, int]] = {UnpackLayer: (unpack, _ORDERS)}
             give_up = measured.giving_up(unpacker.give_up)
-            await one.guarding(Worker(bus, store, table, give_up=give_up, retrying=unpacker.retrying).run())
+            worker = Worker(bus, store, table, give_up=give_up, retrying=unpacker.retrying, watching=present)
+            await one.guarding(worker.run())
 
 
 if __name__ == "__main__":

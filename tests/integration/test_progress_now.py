@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -23,7 +23,7 @@ from schemas.progress import BlobProgress, LayerProgress, decode_now
 from schemas.subjects import progress_now_subject, progress_subject
 from services.fetcher.progress import Announcer
 from services.ledger.live import Live
-from tests.support.buses import LIMIT, NatsPlace, eventually
+from tests.support.buses import LIMIT, NatsPlace, eventually, fetch
 from tests.support.deployment import Deployment
 from tests.support.gate import Gate
 from tests.support.images import digest_of, image, layer, tar_of
@@ -87,7 +87,8 @@ def watched_thinly(url: str, reference: str) -> list[str]:
         def fileno(self) -> int:
             raise OSError
 
-    view = ProgressView(Screen())  # type: ignore[arg-type]
+    identity = identify(reference)
+    view = ProgressView(Screen(), identity.flight)  # type: ignore[arg-type]
 
     def watch(message: object) -> None:
         fields = msgspec.json.decode(message.body)  # type: ignore[attr-defined]
@@ -95,7 +96,7 @@ def watched_thinly(url: str, reference: str) -> list[str]:
         if fields.get("type") == "progress.now" and any(each["type"] == "layer.progress" for each in fields.get("works", ())):
             raise Seen
 
-    wanted = Wanted(identify(reference), store="default", requester="thin")
+    wanted = Wanted(identity, store="default", requester="thin")
     pull = Pull(url, wanted, timeout=LIMIT, watch=watch)
     try:
         with pytest.raises(Seen):
@@ -112,7 +113,7 @@ async def test_a_worker_remembers_what_it_said_until_it_is_over(nats_server: Nat
     there = BlobProgress(digest=Digest(two), done=3, size=3, state="verified")
     place = NatsPlace(nats_server.url)
     async with place.connect() as bus, place.connect() as other:
-        present = Present(bus.signals, "default", lambda name: there if name == two else None)
+        present = Present(bus.signals, "fetcher", "default", lambda name: there if name == two else None)
         await present.open()
         live = Live()
 
@@ -136,7 +137,36 @@ async def test_a_worker_remembers_what_it_said_until_it_is_over(nats_server: Nat
         unpacking = LayerProgress(chain_id=ChainID(two), blob=Digest(one), done=1)
         await present.publish(progress_subject(unpacking), msgspec.json.encode(unpacking))
         (body,) = await other.signals.gather(progress_now_subject("default"), b"", timeout=0.3)
-        assert decode_now(body).works == (unpacking,)
+        (word,) = decode_now(body).works
+        assert msgspec.structs.replace(word, worker="") == unpacking and word.worker.startswith("fetcher ")
+
+
+async def test_a_worker_tells_what_it_has_in_hand_from_the_first_moment_to_the_last(nats_server: NatsServer) -> None:
+    order = fetch(7)
+    async with NatsPlace(nats_server.url).connect() as bus:
+        present = Present(bus.signals, "fetcher", "default", lambda name: None)
+        await present.open()
+
+        async def hand() -> list[tuple[str, int, str]]:
+            bodies = await bus.signals.gather(progress_now_subject("default"), b"", timeout=0.1)
+            return [(each.state, each.attempt, each.error) for body in bodies for each in decode_now(body).works]
+
+        present.began(order, 1)
+        assert await hand() == [("waiting", 1, "")]
+        present.retrying(order, ValueError("no luck"), 9.0)
+        await eventually(lambda: holds(hand(), [("retrying", 1, "no luck")]))
+        present.began(order, 2)
+        assert await hand() == [("waiting", 2, "no luck")]
+        present.ended(fetch(7, revision=2))
+        assert await hand() == [("waiting", 2, "no luck")], "another order's end is not this one's"
+        present.ended(order)
+        assert await hand() == []
+        present.began(order, 3)
+        assert await hand() == [("waiting", 3, "")]
+
+
+async def holds(found: Awaitable[object], wanted: object) -> bool:
+    return await found == wanted
 
 
 async def test_a_worker_is_not_led_out_of_its_store(pullonce: Deployment) -> None:

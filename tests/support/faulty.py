@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -10,8 +12,9 @@ from aiohttp import web
 
 from tests.support.images import Image
 
-Fault = Callable[[web.Request, bytes], Awaitable[web.StreamResponse]]
-"""Answers one request in place of the registry; is given what the right answer's body would be."""
+Fault = Callable[[web.Request, bytes], Awaitable[web.StreamResponse | None]]
+"""Answers one request in place of the registry, or leaves that to it after all (None); is given what the right answer's body
+would be."""
 
 
 @dataclass
@@ -22,6 +25,7 @@ class FaultyRegistry:
 
     Attributes:
         seen: every request, oldest first.
+        times: when each of them came, by `time.monotonic`.
         guard: sees every request first; what it answers is the answer, None lets the request pass.
         tls: it is reached by https, with this certificate.
     """
@@ -30,6 +34,7 @@ class FaultyRegistry:
     tag: str = "1"
     host: str = ""
     seen: list[web.BaseRequest] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
     guard: Callable[[web.Request], Awaitable[web.Response | None]] | None = None
     tls: ssl.SSLContext | None = None
     _faults: list[tuple[str, Fault, int]] = field(default_factory=list)
@@ -63,13 +68,16 @@ class FaultyRegistry:
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         self.seen.append(request)
+        self.times.append(time.monotonic())
         if self.guard is not None and (refused := await self.guard(request)) is not None:
             return refused
         headers, content = self._right(request.path)
         for number, (where, fault, times) in enumerate(self._faults):
             if where in f"{request.method} {request.path}":
                 self._faults[number : number + 1] = [(where, fault, times - 1)] if times > 1 else []
-                return await fault(request, content)
+                if (answer := await fault(request, content)) is not None:
+                    return answer
+                break
         if not headers:
             return error(404, "MANIFEST_UNKNOWN" if "manifests" in request.path else "BLOB_UNKNOWN", "not here")
         return whole_or_part(request, content, headers)
@@ -138,6 +146,15 @@ def breaks_after(count: int) -> Fault:
         assert request.transport is not None
         request.transport.close()
         return response
+
+    return fault
+
+
+def held_until(release: asyncio.Event) -> Fault:
+    """Answer as is right, once released."""
+
+    async def fault(request: web.Request, content: bytes) -> None:
+        await release.wait()
 
     return fault
 

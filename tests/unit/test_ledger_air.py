@@ -11,7 +11,7 @@ import pytest
 from pullonce.identity import identify
 from schemas.events import BlobClaimed, LayerClaimed, PullRequested, PullResolved, ResolvedLayer, Source
 from schemas.oci import ChainID, Descriptor, DiffID, Digest
-from schemas.progress import BlobProgress, LayerProgress
+from schemas.progress import BlobProgress, LayerProgress, PullProgress
 from services.ledger import air
 from services.ledger.explaining import explain
 from services.ledger.live import Live
@@ -66,3 +66,36 @@ def test_an_explanation_tells_who_holds_which(reader: duckdb.DuckDBPyConnection,
         ("unpack", "unpacking", 40, "two"),
         ("record", "", 0, ""),
     ]
+
+
+def test_of_several_pieces_in_the_air_the_one_that_was_ordered_first_is_waited_for(tmp_path: Path) -> None:
+    upper, lower = (Descriptor(media_type="m", digest=Digest(f"sha256:{name * 64}"), size=100) for name in "bc")
+    told = (
+        PullRequested(reference=REFERENCE),
+        BlobClaimed(digest=upper.digest, revision=1, holder="another's"),
+        PullResolved(
+            reference=REFERENCE, flight=identify(REFERENCE).flight, opened=1, platform="linux/amd64", digest=lower.digest,
+            manifest=lower, config=lower, source=Source("docker.io", "library/plain"),
+            layers=tuple(
+                ResolvedLayer(blob=each, diff_id=DiffID(each.digest), chain_id=ChainID(each.digest)) for each in (lower, upper)
+            ),
+        ),
+        BlobClaimed(digest=lower.digest, revision=2, holder="ours"),
+    )  # fmt: skip
+    ledger = Ledger(tmp_path / "two.duckdb")
+    ledger.fold([stage(number, 1000.0 + number, event) for number, event in enumerate(told, 1)])
+    answer = explain(ledger.reader(), REFERENCE, Live(), 1010.0)
+    ledger.close()
+    assert (answer.parts[-1].step, answer.parts[-1].name, answer.parts[-1].others) == ("waiting", upper.digest, True)
+
+
+def test_a_flight_that_is_resolved_again_says_why(tmp_path: Path) -> None:
+    flight = identify(REFERENCE).flight
+    ledger = Ledger(tmp_path / "again.duckdb")
+    ledger.fold([stage(1, 1000.0, PullRequested(reference=REFERENCE))])
+    heard = Live()
+    for opened, why in ((0, "of a flight before"), (1, "429: not so fast")):
+        heard.take(PullProgress(reference=REFERENCE, flight=flight, opened=opened, state="retrying", attempt=1, error=why))
+    (seen,) = air.seen(air.read(ledger.reader()), heard).flights.values()
+    ledger.close()
+    assert (seen.state, seen.error) == ("resolving", "429: not so fast")

@@ -89,6 +89,10 @@ def shelf(tmp_path: Path, teller: Teller) -> Iterator[Shelf]:
     made.close()
 
 
+async def unasked(store: str) -> None:
+    """No worker is there to say how far it is."""
+
+
 async def nothing() -> questions.Done:
     return questions.Done(message="rebuilt")
 
@@ -96,7 +100,7 @@ async def nothing() -> questions.Done:
 def ask(shelf: Shelf, question: Question) -> Answer:
     """As it comes over the bus; both are held to the schemas that others read."""
     asked = encode(question)
-    said = asyncio.run(Questions(shelf, Live(), nothing).answer_encoded(asked))
+    said = asyncio.run(Questions(shelf, Live(), nothing, unasked).answer_encoded(asked))
     for tag, body in (("ask", asked), ("answer", said)):
         told = json.loads(body)
         kind = f"ledger.{tag}.{told[tag]}"
@@ -226,7 +230,7 @@ def test_an_answer_that_is_too_long_for_the_bus_says_so(shelf: Shelf, teller: Te
     "body", [b"", b"{}", b"[]", b'{"ask":"nothing"}', b'{"ask":"history","limit":0}', b"\xff", b"[" * 10**5]
 )
 def test_what_is_no_question_is_answered_so(shelf: Shelf, body: bytes) -> None:
-    answer = decode_answer(asyncio.run(Questions(shelf, Live(), nothing).answer_encoded(body)))
+    answer = decode_answer(asyncio.run(Questions(shelf, Live(), nothing, unasked).answer_encoded(body)))
     assert isinstance(answer, questions.Error) and answer.code == "question.invalid"
 
 

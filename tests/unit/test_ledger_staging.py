@@ -64,6 +64,46 @@ def test_the_last_word_counts_and_failed_attempts_add_up() -> None:
     assert heard.of("fetch", "other", A) == Heard()
 
 
+def told(attempt: int, since: float, state: str = "fetching", error: str = "") -> bytes:
+    return said(attempt=attempt, since=since, state=state, error=error, worker=f"w{since:.0f}")
+
+
+FIRST_FAILED = told(1, 10.0, "retrying", "it broke off")
+
+
+@pytest.mark.parametrize(
+    ("words", "attempts", "error", "worker"),
+    [
+        ((told(1, 10.0),), 0, "", "w10"),
+        ((FIRST_FAILED,), 1, "it broke off", "w10"),
+        ((FIRST_FAILED, told(1, 10.0)), 1, "it broke off", "w10"),
+        ((FIRST_FAILED, told(2, 11.0)), 1, "it broke off", "w11"),
+        ((told(2, 11.0), FIRST_FAILED), 1, "it broke off", "w11"),
+        ((told(3, 12.0),), 2, "", "w12"),
+        ((FIRST_FAILED, told(1, 20.0)), 0, "", "w20"),
+        ((told(1, 20.0), FIRST_FAILED), 0, "", "w20"),
+    ],
+    ids=[
+        "first",
+        "failed",
+        "a late word",
+        "second",
+        "by two, the second first",
+        "after a restart",
+        "another order",
+        "an old one",
+    ],
+)
+def test_an_attempt_is_known_by_its_number_whoever_heard_the_ones_before(
+    words: tuple[bytes, ...], attempts: int, error: str, worker: str
+) -> None:
+    heard = Live()
+    for body in words:
+        heard.hear("", body)
+    known = heard.of("fetch", "default", A)
+    assert (known.attempts, known.error, known.worker) == (attempts, error, worker)
+
+
 def test_only_so_much_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "_MOST", 3)
     heard = Live()

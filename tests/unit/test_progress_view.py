@@ -10,6 +10,7 @@ from pullonce.layer_view import LayerUpdate
 from pullonce.progress_view import ProgressView, line
 from tests.support.screen import Screen
 
+FLIGHT = "0123456789abcdef"
 ONE, TWO = "sha256:" + "1" * 64, "sha256:" + "2" * 64
 CHAIN_ONE, CHAIN_TWO = "sha256:" + "c" * 64, "sha256:" + "d" * 64
 RESOLVED: dict[str, object] = {
@@ -24,7 +25,7 @@ RESOLVED: dict[str, object] = {
 def shown(*messages: dict[str, object], above: str = "") -> list[str]:
     """The lines on the screen after these messages."""
     stream = io.StringIO()
-    view = ProgressView(stream)
+    view = ProgressView(stream, FLIGHT)
     for message in messages:
         view.take(message)
     if above:
@@ -57,6 +58,18 @@ def test_a_fetch_shows_how_far_it_is() -> None:
 def test_a_repeated_attempt_says_why_and_commands_no_terminal() -> None:
     retrying = {"type": "blob.progress", "digest": TWO, "state": "retrying", "error": "it \x1b[2J broke\u202e"}
     assert shown(RESOLVED, retrying)[1] == "222222222222 retrying after attempt 1: it ?[2J broke?"
+
+
+def test_what_is_resolved_again_says_why_until_the_layers_are_known() -> None:
+    retrying: dict[str, object] = {
+        "type": "pull.progress", "flight": FLIGHT, "work": "resolve", "state": "retrying", "retry_in": 2.5, "error": "4\x1b29",
+    }  # fmt: skip
+    again = retrying | {"state": "working", "attempt": 2}
+    assert shown(retrying) == ["resolving again in 2.5 s: 4?29"]
+    assert shown(retrying, again) == shown({"type": "progress.now", "works": [again]}) == ["resolving, attempt 2: 4?29"]
+    assert shown(retrying, again, RESOLVED) == shown(RESOLVED)
+    assert shown(RESOLVED, retrying | {"work": "record"})[0] == "listing again in 2.5 s: 4?29"
+    assert shown(retrying | {"flight": "f" * 16}) == shown(again | {"attempt": 1}) == []
 
 
 def test_what_is_said_meanwhile_stands_above() -> None:

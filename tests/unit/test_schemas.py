@@ -18,7 +18,12 @@ from schemas.roles import QUESTIONS, ROLES, Message
 from schemas.samples import SAMPLES
 from schemas.subjects import event_subject, flight_of, order_subject
 
-MESSAGES = {**events.EVENTS, **orders.ORDERS, "blob.progress": progress.BlobProgress, "layer.progress": progress.LayerProgress}
+PROGRESS = {
+    "blob.progress": progress.BlobProgress,
+    "layer.progress": progress.LayerProgress,
+    "pull.progress": progress.PullProgress,
+}
+MESSAGES = {**events.EVENTS, **orders.ORDERS, **PROGRESS}
 STORED = sorted(events.EVENTS.keys() | orders.ORDERS.keys())
 
 
@@ -301,6 +306,7 @@ def test_every_message_is_sent_by_one_part_and_read_by_another() -> None:
         ("unpack.layer", "unpack.layer.{store}.{chain}.{revision}"),
         ("record.image", "record.image.{store}.{flight}.{revision}"),
         ("blob.progress", "progress.{store}.{digest}"),
+        ("pull.progress", "progress.{store}.{flight}"),
     ],
 )
 def test_an_address_has_a_hole_for_every_value(kind: str, address: str) -> None:

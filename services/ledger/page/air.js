@@ -64,7 +64,8 @@ class Row {
     const told = sum.layers
       ? `${sum.ready} of ${plural(sum.layers, "layer")} ready, ${bytes(sum.done)} of ${bytes(sum.size)}${shared}`
       : "asking the registry what it is";
-    say(this.sum, sum.error ? `${told} — ${sum.error}` : told);
+    const error = flight.error || sum.error;
+    say(this.sum, error ? `${told} — ${error}` : told);
   }
 
   tick(now) {

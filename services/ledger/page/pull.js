@@ -25,7 +25,7 @@ function facts(told) {
 }
 
 function pieces(told) {
-  const rows = (told.pieces ?? []).filter((each) => each.name || each.error);
+  const rows = (told.pieces ?? []).filter((each) => each.name || each.error || each.worker);
   if (!rows.length) return null;
   return h("details", null, h("summary", null, `All ${count(rows.length)} pieces of work as a table`),
     table("Pieces of work", [
@@ -35,7 +35,7 @@ function pieces(told) {
       ["Ordered", (each) => (each.ordered === undefined ? "–" : seconds(each.ordered)), "number"],
       ["Began", (each) => (each.begin === undefined ? "–" : seconds(each.begin)), "number"],
       ["Ended", (each) => (each.end === undefined ? "–" : seconds(each.end)), "number"],
-      ["By", (each) => each.holder ?? ""],
+      ["By", (each) => each.worker ?? each.holder ?? ""],
       ["Trouble", (each) => (each.error ? `${each.attempts ? `${each.attempts}×, ` : ""}${each.error}` : ""), "long"],
     ], rows));
 }
