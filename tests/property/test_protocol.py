@@ -2,6 +2,7 @@
 
 import pytest
 
+from services.coordinator import waits
 from tests.property.world import Faults, Protocol, Report, run
 
 SEEDS = 150
@@ -9,7 +10,10 @@ SOME_SEEDS = 25
 
 
 def ended_badly(report: Report) -> str:
-    return f"unanswered {report.unanswered[:5]}, ended twice {report.ended_twice[:5]}, stuck {report.stuck}"
+    return (
+        f"unanswered {report.unanswered[:5]}, ended twice {report.ended_twice[:5]}, stuck {report.stuck}, "
+        f"ended by others' failures {report.wronged[:5]}"
+    )
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, 10))
@@ -35,6 +39,11 @@ def test_any_number_of_coordinators(coordinators: int) -> None:
     for seed in range(SOME_SEEDS):
         report = run(seed, coordinators=coordinators)
         assert not report.wrong, f"seed {seed}: {ended_badly(report)}"
+
+
+def test_a_failure_that_spreads_to_other_credentials_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waits, "concerned", lambda event, flight, key: event.concerns != "nobody")
+    assert any(run(seed).wronged for seed in range(SOME_SEEDS))
 
 
 @pytest.mark.parametrize("part", ["lease", "ensure", "claim_over", "own_names"])

@@ -19,6 +19,7 @@ from schemas.events import (
     BlobFailed,
     BlobFetched,
     BlobLost,
+    Concerns,
     Event,
     LayerFailed,
     LayerLost,
@@ -175,6 +176,8 @@ class World:
         """Times a collector removed something."""
         self.taken_over = 0
         """Times it claimed over what a coordinator that died had left as ordered."""
+        self.failures: dict[str, BlobFailed | LayerFailed] = {}
+        """What attempts came to nothing, by their messages: the ending that repeats one tells whose failure it was."""
         self.premature: list[int] = []
         """Positions of good endings whose image was not complete on disk."""
 
@@ -315,9 +318,12 @@ class World:
     def _fetch(self, order: FetchBlob) -> Event:
         name = order.blob.digest
         if self._chance(self.faults.attempt_fails):
-            return BlobFailed(
-                store=order.store, digest=name, revision=order.revision, source=order.source,
-                concerns=self.random.choice(("key", "source", "credential", "nobody")), code="broken", message="broken",
+            concerns: Concerns = self.random.choice(("key", "source", "credential", "nobody"))
+            return self._broke(
+                BlobFailed(
+                    store=order.store, digest=name, revision=order.revision, source=order.source, concerns=concerns,
+                    code="broken", message=f"broken {len(self.failures)}",
+                )
             )  # fmt: skip
         reused = name in self.disk
         if not reused:
@@ -327,9 +333,12 @@ class World:
 
     def _unpack(self, order: UnpackLayer) -> Event | None:
         if self._chance(self.faults.attempt_fails):
-            return LayerFailed(
-                store=order.store, chain_id=order.chain_id, blob=order.blob.digest, revision=order.revision,
-                concerns=self.random.choice(("key", "source", "nobody")), code="broken", message="broken",
+            concerns: Concerns = self.random.choice(("key", "source", "nobody"))
+            return self._broke(
+                LayerFailed(
+                    store=order.store, chain_id=order.chain_id, blob=order.blob.digest, revision=order.revision,
+                    concerns=concerns, code="broken", message=f"broken {len(self.failures)}",
+                )
             )  # fmt: skip
         if order.chain_id not in self.disk and order.blob.digest not in self.disk:
             return None
@@ -340,6 +349,25 @@ class World:
         return LayerUnpacked(
             store=order.store, chain_id=order.chain_id, diff_id=order.diff_id, revision=order.revision, reused=reused
         )
+
+    def _broke(self, failure: BlobFailed | LayerFailed) -> BlobFailed | LayerFailed:
+        self.failures[failure.message] = failure
+        return failure
+
+    def suffers(self, request: PullRequested, ending: PullFailed) -> bool:
+        """Whether a failure that ended a flight is one that its requests had to fear."""
+        failure = self.failures.get(ending.message)
+        if failure is None:
+            return True  # of the flight's own steps
+        image = self.image(ending.reference)
+        if isinstance(failure, LayerFailed):
+            return failure.concerns != "nobody" and failure.chain_id in image.needs
+        if failure.digest not in image.needs or failure.concerns == "nobody":
+            return False
+        same_place, same_credential = (
+            image.repository == failure.source.repository, request.credential == failure.source.credential
+        )  # fmt: skip
+        return failure.concerns == "key" or (same_place and (failure.concerns == "source" or same_credential))
 
     def _did(self, order: Order) -> None:
         self.executions[subjects.claim_key(order)] += 1
@@ -494,6 +522,8 @@ class Report:
     """Flights with two stored endings for one opening."""
     premature: list[int]
     stuck: bool
+    wronged: list[str]
+    """Messages of failures that ended flights which they did not concern."""
     executions: Counter[str]
     deliveries: Counter[str]
     collected: int = 0
@@ -501,7 +531,7 @@ class Report:
 
     @property
     def wrong(self) -> bool:
-        return bool(self.unanswered or self.ended_twice or self.stuck)
+        return bool(self.unanswered or self.ended_twice or self.stuck or self.wronged)
 
 
 Asked = list[tuple[int, PullRequested]]
@@ -596,11 +626,14 @@ def judge(world: World, asked: Asked, *, stuck: bool) -> Report:
     for ending in endings:
         covers[ending.flight] = max(covers.get(ending.flight, 0), ending.covers)
     stored = Counter(f"{ending.flight}.{ending.opened}" for ending in endings)
+    of_flight = {identify_request(request).flight: request for _, request in asked}
+    failed = [ending for ending in endings if isinstance(ending, PullFailed) and ending.message in world.failures]
     return Report(
         unanswered=[sequence for sequence, request in asked if covers.get(identify_request(request).flight, 0) <= sequence],
         ended_twice=[name for name, times in stored.items() if times > 1],
         premature=world.premature,
         stuck=stuck,
+        wronged=[ending.message for ending in failed if not world.suffers(of_flight[ending.flight], ending)],
         executions=world.executions,
         deliveries=world.deliveries,
         collected=world.collected,

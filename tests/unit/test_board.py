@@ -61,7 +61,8 @@ class Log:
         return next(f for f in reversed(self.board.flights.values()))
 
     def resolve(self, flight: Flight, *numbers: int, **given: object) -> list[Intent]:
-        source = Source(registry="docker.io", repository=str(given.pop("repository", "library/redis")))
+        repository, credential = (str(given.pop(*each)) for each in (("repository", "library/redis"), ("credential", "")))
+        source = Source(registry="docker.io", repository=repository, credential=credential)
         recorded = bool(given.pop("recorded", False))
         layers = tuple(
             ResolvedLayer(blob=blob(n), diff_id=DiffID(f"sha256:{n:064x}"), chain_id=chain(n), **given)  # type: ignore[arg-type]
@@ -98,8 +99,10 @@ class Log:
             )
         )
 
-    def failed(self, n: int, concerns: Concerns, repository: str = "library/redis", revision: int = 1) -> list[Intent]:
-        source = Source(registry="docker.io", repository=repository)
+    def failed(
+        self, n: int, concerns: Concerns, repository: str = "library/redis", credential: str = "", revision: int = 1
+    ) -> list[Intent]:
+        source = Source(registry="docker.io", repository=repository, credential=credential)
         return self.say(
             BlobFailed(digest=blob(n).digest, revision=revision, source=source, concerns=concerns, code="x", message="y")
         )
@@ -200,35 +203,62 @@ def test_a_fact_newer_than_the_flight_stands_although_the_disk_was_asked_before_
     assert wanted(log.resolve(flight, 1)) == [UnpackLayer]
 
 
+REDIS, OTHER = ("library/redis", ""), ("library/other", "")
+"""Sources, as repository and credential."""
+ROBOT = ("library/redis", "robot")
+
+
 @pytest.mark.parametrize(
-    ("concerns", "repository", "failing"),
+    ("concerns", "source", "failing"),
     [
-        ("key", "library/redis", 3),
-        ("source", "library/redis", 2),
-        ("credential", "library/redis", 2),
-        ("source", "library/other", 1),
-        ("nobody", "library/redis", 0),
+        ("key", REDIS, [REDIS, REDIS, ROBOT, OTHER]),
+        ("source", REDIS, [REDIS, REDIS, ROBOT]),
+        ("source", ROBOT, [REDIS, REDIS, ROBOT]),
+        ("source", OTHER, [OTHER]),
+        ("credential", REDIS, [REDIS, REDIS]),
+        ("credential", ROBOT, [ROBOT]),
+        ("credential", ("library/other", "robot"), []),
+        ("nobody", REDIS, []),
     ],
 )
-def test_a_failure_reaches_whom_it_concerns(concerns: Concerns, repository: str, failing: int) -> None:
+def test_a_failure_reaches_whom_it_concerns(
+    concerns: Concerns, source: tuple[str, str], failing: list[tuple[str, str]]
+) -> None:
     log = Log()
-    flights = [log.request("redis"), log.request("redis", platform="linux/arm64"), log.request("docker.io/library/other")]
-    for flight, place in zip(flights, ("library/redis", "library/redis", "library/other"), strict=True):
-        log.resolve(flight, 1, repository=place)
-    intents = log.failed(1, concerns, repository)
-    ends = [intent for intent in intents if isinstance(intent, End)]
-    assert len(ends) == failing
-    assert wanted(intents) == ([FetchBlob] if failing < 3 else [])
+    flights = {
+        log.request("redis"): REDIS,
+        log.request("redis", platform="linux/arm64"): REDIS,
+        log.request("redis", credential="robot"): ROBOT,
+        log.request("docker.io/library/other"): OTHER,
+    }
+    for flight, (repository, credential) in flights.items():
+        log.resolve(flight, 1, repository=repository, credential=credential)
+    intents = log.failed(1, concerns, *source)
+    ended = {intent.ending.flight for intent in intents if isinstance(intent, End)}
+    assert [place for flight, place in flights.items() if flight.name in ended] == failing
+    assert wanted(intents) == ([FetchBlob] if len(failing) < len(flights) else [])
 
 
-def test_whoever_remains_after_a_failure_fetches_from_its_own_source() -> None:
+@pytest.mark.parametrize(
+    ("concerns", "sources", "leads"),
+    [
+        ("source", [REDIS, OTHER], OTHER),
+        ("source", [REDIS, ROBOT, OTHER], OTHER),
+        ("credential", [REDIS, ROBOT, OTHER], ROBOT),
+        ("credential", [ROBOT, REDIS, OTHER], REDIS),
+        ("nobody", [REDIS, OTHER], REDIS),
+    ],
+)
+def test_whoever_remains_after_a_failure_fetches_from_its_own_source(
+    concerns: Concerns, sources: list[tuple[str, str]], leads: tuple[str, str]
+) -> None:
     log = Log()
-    first, second = log.request("redis"), log.request("docker.io/library/other")
-    log.resolve(first, 1)
-    log.resolve(second, 1, repository="library/other")
-    (want,) = [intent for intent in log.failed(1, "source") if isinstance(intent, Want)]
+    for repository, credential in sources:
+        flight = log.request(f"docker.io/{repository}", credential=credential)
+        log.resolve(flight, 1, repository=repository, credential=credential)
+    (want,) = [intent for intent in log.failed(1, concerns, *sources[0]) if isinstance(intent, Want)]
     assert isinstance(want.order, FetchBlob)
-    assert want.order.source.repository == "library/other"
+    assert (want.order.source.repository, want.order.source.credential) == leads
     assert (want.since, want.done) == (log.position, 1)
 
 
