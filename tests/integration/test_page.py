@@ -25,6 +25,8 @@ from tests.support.sky import HOSTILE, Sky, crowd, crowd_layers, layer
 APP, OTHER = "registry.example/team/app:1", "registry.example/team/other:2"
 BASE = layer("base", 48)
 LAYERS = (BASE, layer("own", 9.4), layer("large", 62))
+HOSTILE_PULLS = ("%zz%", "%2e%2e/%2e%2e/etc", "9" * 400, "<img src=x onerror=alert(1)>")
+"""What an address may ask to have explained."""
 VIEWS = ("air", "history", "stats", "failures", "parts")
 
 
@@ -99,6 +101,7 @@ async def test_a_pull_is_explained_while_it_flies_and_after(nats_server: NatsSer
         await shown.goto(f"/#/pull/{flight[1]}")
         await expect(shown.locator(".verdict")).to_contain_text("In the air")
         await expect(shown.get_by_role("listitem", name=re.compile("^fetch "))).to_have_count(3)
+        assert await unnamed(shown) == []
         for each in LAYERS:
             await sky.fetched(each)
             await sky.unpacked(each)
@@ -107,23 +110,29 @@ async def test_a_pull_is_explained_while_it_flies_and_after(nats_server: NatsSer
         await expect(shown.get_by_role("listitem", name=re.compile("^Critical path: "))).to_be_visible()
         await shown.locator("summary").click()
         await expect(shown.locator("tbody tr")).to_have_count(6)
+        assert await unnamed(shown) == []
         await picture(shown, "pull-dark")
 
 
 async def test_a_hostile_name_stays_a_name(nats_server: NatsServer, tmp_path: Path) -> None:
-    async with ledger(nats_server, tmp_path) as (bus, where, _), browser() as chromium, page(chromium, where) as shown:
+    async with (
+        ledger(nats_server, tmp_path) as (bus, where, _),
+        browser() as chromium,
+        page(chromium, where, refusals=len(HOSTILE_PULLS)) as shown,
+    ):
         sky = Sky(bus)
         shown.on("dialog", lambda _: pytest.fail("a script of somebody else's ran"))
         await sky.ask(HOSTILE, 2, who=HOSTILE)
         flight = await sky.ask(APP, 1, who="<b>bold</b>")
         await sky.fail(APP, flight, "<i>CODE</i>", "<script>alert(1)</script>")
         await until_folded(bus)
-        for view in (*VIEWS, f"pull/{flight[1]}", "pull/<img src=x onerror=alert(1)>"):
-            if view.startswith("pull/<"):
-                continue
+        for view in (*VIEWS, f"pull/{flight[1]}", *(f"pull/{each}" for each in HOSTILE_PULLS)):
             await shown.goto(f"/#/{view}")
             await expect(shown.locator("h1")).to_be_visible()
+            if view.startswith("pull/") and view != f"pull/{flight[1]}":
+                await expect(shown.locator(".note.bad")).to_be_visible()
             await expect(shown.locator(".view img, .view script, .view b b")).to_have_count(0)
+        await expect(shown.locator(".note.bad")).to_contain_text("onerror=alert(1)")
         await shown.goto("/#/air")
         await expect(shown.locator(".flight .name")).to_have_text(HOSTILE)
         await shown.goto("/#/failures")

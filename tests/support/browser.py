@@ -45,8 +45,14 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 @asynccontextmanager
-async def page(of: Browser, address: str, *, dark: bool = False, phone: bool = False, **options: object) -> AsyncIterator[Page]:
-    """A page at an address. Whatever its console complains about, or its scripts throw, fails the test."""
+async def page(
+    of: Browser, address: str, *, dark: bool = False, phone: bool = False, refusals: int = 0, **options: object
+) -> AsyncIterator[Page]:
+    """A page at an address. Whatever its console complains about, or its scripts throw, fails the test.
+
+    Args:
+        refusals: how many questions the ledger is expected to refuse; a browser complains of each.
+    """
     context = await of.new_context(
         base_url=address, viewport=PHONE if phone else WIDE, color_scheme="dark" if dark else "light",
         has_touch=phone, is_mobile=phone, device_scale_factor=2 if phone else 1, **options,  # type: ignore[arg-type]
@@ -60,7 +66,8 @@ async def page(of: Browser, address: str, *, dark: bool = False, phone: bool = F
         yield made
     finally:
         await context.close()
-    assert not complaints, complaints
+    refused = [each for each in complaints if "the server responded with a status of 4" in each]
+    assert len(refused) == refusals and len(complaints) == refusals, complaints
 
 
 async def picture(of: Page, name: str) -> None:

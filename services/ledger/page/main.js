@@ -17,6 +17,15 @@ const sky = new Air();
 let end = () => {};
 let shown = null;
 
+/** An address as it was meant; as it is, where somebody wrote a `%` that means nothing. */
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
 function show() {
   const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
   const [name, ...rest] = path.split("/");
@@ -30,7 +39,7 @@ function show() {
     const here = link.getAttribute("href") === `#/${view === air ? "air" : name}`;
     if (here) link.setAttribute("aria-current", "page"); else link.removeAttribute("aria-current");
   }
-  const scope = { sky, parameters: new URLSearchParams(query), rest: decodeURIComponent(rest.join("/")) };
+  const scope = { sky, parameters: new URLSearchParams(query), rest: decoded(rest.join("/")) };
   let over = false;
   let stop = null;
   end = () => { over = true; stop?.(); };
