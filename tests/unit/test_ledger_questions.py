@@ -200,6 +200,18 @@ def test_an_explanation_of_a_pull_in_the_air(shelf: Shelf, wanted: str) -> None:
     assert (answer.pull.opened, answer.pull.outcome, answer.parts[-1].step) == (10, "in the air", "waiting")
 
 
+def test_registries_are_summed_over_what_landed_and_what_flies(shelf: Shelf) -> None:
+    answer = ask(shelf, AskSql(query="SELECT * FROM registries ORDER BY registry"))
+    assert isinstance(answer, questions.Table)
+    assert answer.columns == (
+        "registry", "flights", "requests", "failed", "fetched_bytes", "reused_bytes", "waited_bytes", "last",
+    )  # fmt: skip
+    docker, ghcr = (list(row) for row in answer.rows)
+    # Three flights of redis, the last still in the air; what was fetched for the first was there for the second.
+    assert docker[:7] == ["docker.io", 3, 5, 0, 100, 100, 0] and str(docker[7]).startswith("2026-03-02")
+    assert ghcr[:7] == ["ghcr.io", 1, 1, 1, 0, 0, 0] and str(ghcr[7]).startswith("2026-03-01")
+
+
 @pytest.mark.parametrize(
     ("question", "code"),
     [
