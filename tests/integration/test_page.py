@@ -20,7 +20,7 @@ from tests.support.browser import browser, page, picture
 from tests.support.buses import NatsPlace, eventually
 from tests.support.long_log import long_log
 from tests.support.nats_server import NatsServer
-from tests.support.sky import HOSTILE, Sky, crowd, crowd_layers, layer
+from tests.support.sky import HOSTILE, Sky, layer
 
 APP, OTHER = "registry.example/team/app:1", "registry.example/team/other:2"
 BASE = layer("base", 48)
@@ -231,23 +231,3 @@ async def test_it_comes_back_by_itself(nats_server: NatsServer, tmp_path: Path) 
         await expect(shown.locator(".flight")).to_have_count(2, timeout=30_000)
         await expect(shown.locator("#line")).to_have_text("live")
         await context.close()
-
-
-async def test_a_thousand_flights_are_listed_and_only_those_in_view_are_drawn(nats_server: NatsServer, tmp_path: Path) -> None:
-    async with ledger(nats_server, tmp_path) as (bus, where, _), browser() as chromium, page(chromium, where) as shown:
-        sky = Sky(bus)
-        opened = await bus.log.append_all(list(crowd(1000)))
-        await sky.resolve_all(
-            [(f"registry.example/team-{n % 40}/service-{n}:1", at, crowd_layers(n)) for n, at in enumerate(opened)]
-        )
-        await until_folded(bus)
-        await shown.goto("/")
-        await expect(shown.locator("#sum-flights")).to_have_text("1,000")
-        await expect(shown.locator("#sum-fetches")).to_have_text("7,100")
-        await expect(shown.locator(".flight")).to_have_count(1000)
-        await expect(shown.locator(".layer").first).to_be_visible()
-        assert await shown.locator(".layer").count() <= 40 * 8
-        await shown.locator("#filter").fill("service-77")
-        await expect(shown.locator(".flight:not([hidden])")).to_have_count(11)
-        await sky.fetched(crowd_layers(770)[0])
-        await expect(shown.locator("#sum-fetches")).to_have_text("7,099")

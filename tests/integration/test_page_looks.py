@@ -106,7 +106,7 @@ COUNT = """() => {
 }"""
 
 
-async def test_of_a_thousand_flights_only_what_changed_is_drawn_anew(nats_server: NatsServer, tmp_path: Path) -> None:
+async def test_of_a_thousand_flights_only_what_is_in_view_and_changed_is_drawn(nats_server: NatsServer, tmp_path: Path) -> None:
     async with ledger(nats_server, tmp_path) as (bus, where, _), browser() as chromium, page(chromium, where) as shown:
         sky = Sky(bus)
         opened = await bus.log.append_all(list(crowd(1000)))
@@ -114,7 +114,11 @@ async def test_of_a_thousand_flights_only_what_changed_is_drawn_anew(nats_server
             [(f"registry.example/team-{n % 40}/service-{n}:1", at, crowd_layers(n)) for n, at in enumerate(opened)]
         )
         await shown.goto("/")
+        await expect(shown.locator("#sum-flights")).to_have_text("1,000")
         await expect(shown.locator("#sum-fetches")).to_have_text("7,100")
+        await expect(shown.locator(".flight")).to_have_count(1000)
+        await expect(shown.locator(".layer").first).to_be_visible()
+        assert await shown.locator(".layer").count() <= 40 * 8
         await settled(shown)
         await shown.evaluate(COUNT)
         await sky.fetched(crowd_layers(0)[0])  # the base layer of ten flights, at the top of the list
@@ -127,6 +131,8 @@ async def test_of_a_thousand_flights_only_what_changed_is_drawn_anew(nats_server
         await expect(shown.locator(".flight")).to_have_count(1001)
         rows, elements = await shown.evaluate("[window.changed.rows.size, window.changed.elements]")
         assert rows <= 11 and elements <= 40
+        await shown.locator("#filter").fill("service-77")
+        await expect(shown.locator(".flight:not([hidden])")).to_have_count(11)
 
 
 async def settled(shown: Page) -> None:
