@@ -13,7 +13,7 @@ from services.unpacker.entry import BLOCK_DEVICE, CHARACTER, SYMLINK, Entry
 from services.unpacker.invalid import LayerError, shown
 from services.unpacker.outcome import Outcome, Unnamed
 from services.unpacker.plan import AUFS_LINKS, Action, Step, clean, plan
-from services.unpacker.rights import Attributes, Rights
+from services.unpacker.rights import Attributes, Rights, chmod_at
 from services.unpacker.sparse import write_sparse
 from services.unpacker.tar import Archive
 
@@ -155,7 +155,7 @@ class Layer:
             return
         self._rights.own_at(name, entry.uid, entry.gid, dir_fd=fd)
         if entry.kind != SYMLINK and entry.mode & 0o7000:
-            os.chmod(name, entry.mode, dir_fd=fd)
+            chmod_at(name, entry.mode, dir_fd=fd)
         if entry.xattrs:
             self._rights.attribute(b"/proc/self/fd/%d/%s" % (fd, name), entry.xattrs)
         os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=fd, follow_symlinks=False)
@@ -259,17 +259,9 @@ class Layer:
         for directory in reversed(list(self._directories.root.walk())):
             if directory.opaque and directory.parent is not None:
                 os.setxattr(self._directories.fd(directory), rights.opaque, b"y")
-            attributes = directory.attributes
-            if attributes is None:
-                continue
-            if attributes.xattrs or directory.parent is None:
-                fd = self._directories.fd(directory)
-                rights.complete(fd, attributes)
-                continue
-            fd = self._directories.fd(directory.parent)
-            rights.own_at(directory.name, attributes.uid, attributes.gid, dir_fd=fd)
-            os.chmod(directory.name, attributes.mode, dir_fd=fd)
-            os.utime(directory.name, ns=(attributes.mtime, attributes.mtime), dir_fd=fd)
+            if directory.attributes is not None:
+                # By its own descriptor: chmod would follow a link that somebody has put under its name meanwhile.
+                rights.complete(self._directories.fd(directory), directory.attributes)
 
     def _outcome(self, archive: Archive) -> Outcome:
         tree = list(self._directories.root.walk())
