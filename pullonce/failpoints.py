@@ -27,6 +27,22 @@ STEPS = (
 )
 """In the order in which one pull passes them."""
 
+LEDGER_STEPS = (
+    "fold.staged",
+    "fold.made",
+    "fold.committed",
+    "export.written",
+    "roll-up.made",
+    "roll-up.committed",
+    "rebuild.loaded",
+    "rebuild.folded",
+    "exchange.closed",
+    "rebuild.carried",
+    "rebuild.replaced",
+)
+"""Those of the ledger: of a batch, of an export that rolls up, and of a rebuild, which has a process of its own until it is
+folded."""
+
 
 def _pass(step: str) -> None:
     """Nothing is armed here, ever."""

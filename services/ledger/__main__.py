@@ -49,6 +49,7 @@ async def main() -> None:
     with disk_errors(settings.path.parent):
         settings.path.parent.mkdir(parents=True, exist_ok=True)
         lock = _lock(settings.path)
+        rebuild.clear(settings.path.parent)
     try:
         meter = Meter("ledger", "", version())
         async with telling(meter) as health, connect(settings.bus) as bus:
@@ -120,19 +121,26 @@ class _Rebuilding:
 
     async def _run(self) -> Done:
         began = time.monotonic()
-        made = self._settings.path.with_name("rebuilt.duckdb")
+        # Of a name of its own: another one's process may not know yet that its ledger was killed.
+        made = self._settings.path.with_name(f"{rebuild.NAME}-{os.getpid()}.duckdb")
+        try:
+            await self._make(made)
+            await self._keeper.exchange(lambda path: rebuild.replace(path, made))
+        except Exception:
+            await asyncio.to_thread(rebuild.clear, made.parent)
+            raise
+        seconds = time.monotonic() - began
+        return Done(message=f"made anew up to position {self._keeper.position}", events=self._keeper.position, seconds=seconds)
+
+    async def _make(self, made: Path) -> None:
         process = await asyncio.create_subprocess_exec(sys.executable, "-m", "services.ledger", "rebuild", str(made))
         try:
             if await process.wait():
-                await asyncio.to_thread(rebuild.remove, made)
                 raise NoAnswer("the ledger could not be made anew; its log says why", code="ledger.rebuild")
         finally:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-        await self._keeper.exchange(lambda path: rebuild.replace(path, made))
-        seconds = time.monotonic() - began
-        return Done(message=f"made anew up to position {self._keeper.position}", events=self._keeper.position, seconds=seconds)
 
 
 async def make_anew() -> None:

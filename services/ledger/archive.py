@@ -7,11 +7,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pullonce.disk import disk_errors
+from pullonce.failpoints import reach
 from services.ledger.projection import Ledger
 from services.ledger.tables import ANSWERED, DAYS, ENDED, POSITION, TABLES, WAITING
 
 _KEPT = (WAITING, DAYS, POSITION)
 """Never exported by age nor rolled up."""
+
+_UNFINISHED = ".unfinished"
+"""How the directory of an export is called while it is written."""
 
 _NAMES = {ANSWERED.name: "requests", ENDED.name: "flights"}
 
@@ -32,36 +36,46 @@ def export(ledger: Ledger, before: datetime | None, *, roll_up: bool, now: datet
         roll_up: then keep of it only what `days` says. In one transaction with the export: nothing falls in between.
 
     Raises:
-        Permanent, duckdb.Error: it cannot be written; then nothing is, and nothing is rolled up.
+        Permanent, duckdb.Error: it cannot be written; then nothing is rolled up.
     """
     until = day(before) if before is not None else datetime.max
     directory = ledger.exports / now.strftime("%Y%m%dT%H%M%S.%fZ")
+    for left in ledger.exports.glob(f"*{_UNFINISHED}"):
+        shutil.rmtree(left)
     with disk_errors(directory):
-        directory.mkdir(parents=True)
+        unfinished = ledger.exports / f"{directory.name}{_UNFINISHED}"
+        unfinished.mkdir(parents=True)
     try:
-        return directory, _export(ledger, directory, until, roll_up=roll_up)
+        count = _export(ledger, unfinished, until, roll_up=roll_up)
     except BaseException:
-        shutil.rmtree(directory)
+        # Once it is whole it stays, whatever becomes of the roll-up: it may be all that is left of the detail.
+        shutil.rmtree(unfinished, ignore_errors=True)
         raise
+    if roll_up:
+        reach("roll-up.committed")
+    return directory, count
 
 
-def _export(ledger: Ledger, directory: Path, until: datetime, *, roll_up: bool) -> int:
+def _export(ledger: Ledger, unfinished: Path, until: datetime, *, roll_up: bool) -> int:
     with ledger.transaction() as writer:
         count = 0
         for table in TABLES:
             if table in _KEPT:
                 continue
             where = f"WHERE {_when(table.name)} < TIMESTAMP '{until.isoformat(sep=' ')}'"
-            target = directory / f"{_NAMES.get(table.name, table.name)}.parquet"
+            target = unfinished / f"{_NAMES.get(table.name, table.name)}.parquet"
             copied = writer.execute(
                 f"COPY (SELECT * FROM {table.name} {where}) TO '{_quoted(target)}' (FORMAT parquet, COMPRESSION zstd)"
             ).fetchall()
             count += int(copied[0][0])
+        reach("export.written")
+        unfinished.rename(unfinished.with_name(unfinished.name.removesuffix(_UNFINISHED)))
         if roll_up:
             writer.execute(_ROLL_UP, [until])
             for table in TABLES:
                 if table not in _KEPT:
                     writer.execute(f"DELETE FROM {table.name} WHERE {_when(table.name)} < ?", [until])
+            reach("roll-up.made")
     return count
 
 

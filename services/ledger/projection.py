@@ -16,6 +16,7 @@ import duckdb
 
 from pullonce.disk import disk_errors
 from pullonce.errors import PullonceError
+from pullonce.failpoints import reach
 from services.ledger import fold
 from services.ledger.staging import Staged
 from services.ledger.tables import VERSION
@@ -119,7 +120,10 @@ class Ledger:
             appender = self._writer.appender("stage")
             appender.append_rows(fresh)
             appender.flush()
+            reach("fold.staged")
             self._fold({row[2] for row in fresh})
+            reach("fold.made")
+        reach("fold.committed")
 
     def load(self, lines: Path) -> None:
         """Fold a file of NDJSON (`staging.line`) and commit: the way to fold millions. Not for a sealed ledger."""
@@ -130,6 +134,7 @@ class Ledger:
                 f"maximum_object_size = {_LONGEST_LINE}) WHERE sequence > {self.position}",
                 [str(lines)],
             )
+            reach("rebuild.loaded")
             self._fold({kind for (kind,) in self._writer.execute("SELECT DISTINCT kind FROM stage").fetchall()})
 
     def _fold(self, kinds: set[str]) -> None:
@@ -158,6 +163,14 @@ class Ledger:
     def reader(self) -> duckdb.DuckDBPyConnection:
         """A connection for one query or several, from one thread at a time; close it in the end."""
         return self._writer.cursor()
+
+    def checkpoint(self) -> None:
+        """Write everything into the one file. Closing does so too, and says nothing where the disk does not take it.
+
+        Raises:
+            duckdb.Error: what lies beside the file is needed still.
+        """
+        self._writer.execute("CHECKPOINT")
 
     def close(self) -> None:
         """Write everything into the one file and close it. Readers must be closed before."""

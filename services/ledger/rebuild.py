@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +18,7 @@ import duckdb
 
 from pullonce.bus import Log, Recorded
 from pullonce.disk import disk_errors
+from pullonce.failpoints import reach
 from services.ledger.projection import Ledger
 from services.ledger.staging import line
 from services.ledger.tables import ANSWERED, DAYS, ENDED, POSITION, TABLES, WAITING
@@ -27,6 +29,9 @@ log = logging.getLogger(__name__)
 CHUNK = 400_000
 """Events that are folded at once: larger is faster and takes more memory."""
 
+
+NAME = "rebuilt"
+"""What the names of files begin with that a rebuild makes."""
 
 _BUFFER = 1 << 20
 
@@ -68,6 +73,7 @@ class Rebuild:
         try:
             await self._log.replay(loader.take, start=1, end=await self._log.last_sequence())
             await asyncio.to_thread(loader.finish)
+            reach("rebuild.folded")
             log.info("rebuilt", extra={"position": ledger.position, "seconds": round(time.monotonic() - began, 3)})
             return ledger.position
         finally:
@@ -125,16 +131,45 @@ def remove(path: Path) -> None:
         each.unlink(missing_ok=True)
 
 
+def clear(directory: Path) -> None:
+    """Remove what is left of rebuilds that came to nothing."""
+    for each in directory.glob(f"{NAME}*"):
+        if each.is_dir():
+            shutil.rmtree(each, ignore_errors=True)
+        else:
+            each.unlink(missing_ok=True)
+
+
 def replace(path: Path, rebuilt: Path) -> None:
-    """Put a rebuilt ledger in the place of another, both closed. What the log does not hold any more is carried over."""
-    if path.exists():
-        new = Ledger(rebuilt, sealed=False)
-        try:
+    """Put a rebuilt ledger in the place of another, both closed. What the log does not hold any more is carried over.
+
+    Whatever happens meanwhile, the old file is there, whole, or the new one is.
+
+    Raises:
+        duckdb.Error: the disk does not take it; then the old one is.
+    """
+    new = Ledger(rebuilt, sealed=False)
+    try:
+        if path.exists():
+            _make_one_file(path)
             carry_over(new, path)
-        finally:
-            new.close()
+        new.checkpoint()
+    finally:
+        new.close()
+    reach("rebuild.carried")
     rebuilt.replace(path)
-    path.with_name(path.name + ".wal").unlink(missing_ok=True)
+    reach("rebuild.replaced")
+
+
+def _make_one_file(path: Path) -> None:
+    """Work in what lies beside a closed ledger, as it does where the disk was full. DuckDB would refuse to open another file
+    that comes into this place."""
+    if path.with_name(path.name + ".wal").exists():
+        old = Ledger(path, sealed=False)
+        try:
+            old.checkpoint()
+        finally:
+            old.close()
 
 
 def carry_over(new: Ledger, old: Path) -> None:

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import duckdb
 
+from pullonce.failpoints import reach
 from services.ledger.projection import Ledger, LedgerOutdated
 from services.ledger.trouble import trouble
 
@@ -127,6 +128,7 @@ class Shelf:
             self._turns.wait_for(lambda: not self._reading)
         try:
             self._ledger.close()
+            reach("exchange.closed")
             try:
                 change(self.path)
             finally:
