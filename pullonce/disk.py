@@ -125,6 +125,15 @@ def begin_writing(fd: int, offset: int, length: int) -> None:
         _libc.sync_file_range(fd, ctypes.c_int64(offset), ctypes.c_int64(length), _SYNC_FILE_RANGE_WRITE)
 
 
+def chmod_at(name: bytes, mode: int, *, dir_fd: int) -> None:
+    """Give a name in an open directory its permissions, and never what a link in its place leads to. Source: symlink(7)."""
+    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        Path(f"/proc/self/fd/{fd}").chmod(mode)  # of a link itself, the kernel refuses it
+    finally:
+        os.close(fd)
+
+
 def sync_directory(path: Path) -> None:
     """Make the names in a directory outlast a power cut."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

@@ -6,6 +6,8 @@ import os
 import secrets
 from pathlib import Path
 
+from pullonce.disk import chmod_at
+
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -88,9 +90,12 @@ def _empty(directory: int, root: int) -> list[bytes]:
 
 
 def _open_up(name: bytes, parent: int) -> None:
-    """Let its owner into a directory; where there is no room for even that, it may well do as it is."""
+    """Let its owner into a directory; where there is no room for even that, it may well do as it is.
+
+    Never what a link in its place leads to, should somebody have put one there.
+    """
     try:
-        os.chmod(name, 0o700, dir_fd=parent)
+        chmod_at(name, 0o700, dir_fd=parent)
     except OSError as exc:
         if exc.errno not in _NO_ROOM:
             raise

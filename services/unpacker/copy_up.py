@@ -3,8 +3,9 @@
 import os
 import stat
 
+from pullonce.disk import chmod_at
 from services.unpacker.opened import Opened, by_descriptor
-from services.unpacker.rights import Rights, chmod_at
+from services.unpacker.rights import Rights
 from services.unpacker.sparse import copy_content
 from services.unpacker.stack import Found
 

@@ -8,12 +8,13 @@ import os
 import stat
 from collections.abc import Mapping
 
+from pullonce.disk import chmod_at
 from services.unpacker.directories import Directories, Directory, NoDirectory
 from services.unpacker.entry import BLOCK_DEVICE, CHARACTER, SYMLINK, Entry
 from services.unpacker.invalid import LayerError, shown
 from services.unpacker.outcome import Outcome, Unnamed
 from services.unpacker.plan import AUFS_LINKS, Action, Step, clean, plan
-from services.unpacker.rights import Attributes, Rights, chmod_at
+from services.unpacker.rights import Attributes, Rights
 from services.unpacker.sparse import write_sparse
 from services.unpacker.tar import Archive
 

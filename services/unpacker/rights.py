@@ -5,7 +5,6 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from services.unpacker.invalid import LayerError, shown
 
@@ -114,15 +113,6 @@ class Rights:
                 if exc.errno not in _NOT_HERE:
                     raise
                 self.left_out["xattrs"] += 1
-
-
-def chmod_at(name: bytes, mode: int, *, dir_fd: int) -> None:
-    """Give a name in an open directory its permissions, and never what a link in its place leads to. Source: symlink(7)."""
-    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
-    try:
-        Path(f"/proc/self/fd/{fd}").chmod(mode)  # of a link itself, the kernel refuses it
-    finally:
-        os.close(fd)
 
 
 def _has_room(file: int | str | bytes) -> bool:
