@@ -13,7 +13,7 @@ import pytest
 from pullonce.client import connect
 from pullonce.errors import PullFailed
 from pullonce.identity import identify
-from schemas.progress import BlobProgress, decode
+from schemas.progress import BlobProgress, decode, name_of
 from schemas.pull_facts import Ended
 from tests.support.buses import LIMIT, NatsPlace, eventually
 from tests.support.chaos_line import Line
@@ -80,7 +80,7 @@ async def test_progress_is_told_at_a_bounded_rate(registry: RegistryServer, pull
 
     def hear(_: str, body: bytes) -> None:
         word = decode(body)
-        name = word.digest if isinstance(word, BlobProgress) else f"layer {word.chain_id}"
+        name = word.digest if isinstance(word, BlobProgress) else f"layer {name_of(word)}"
         heard[name].append(asyncio.get_running_loop().time())
         if word.state in ("verified", "committed"):
             over.add(name)
