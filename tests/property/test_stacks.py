@@ -42,7 +42,8 @@ THINGS = st.lists(
         path=PATHS,
         kind=st.sampled_from(["file", "file", "dir", "dir", "symlink", "hardlink", "fifo", "device", "sparse"]),
         content=st.one_of(st.binary(max_size=40), st.sampled_from([b"a", b"b/c", b"../a", b"missing"])),
-        mode=st.sampled_from([0o644, 0o600, 0o755, 0o4755, 0o2775, 0o1777]),
+        # No directory hands on its group: GNU tar sets that bit last, and umoci's tree is compared for it (test_layers.py).
+        mode=st.sampled_from([0o644, 0o600, 0o755, 0o4755, 0o1777]),
         owner=st.tuples(st.integers(0, 3), st.integers(0, 3)),
         mtime=TIMES,
         xattrs=XATTRS,

@@ -48,13 +48,15 @@ class Stack:
         """Put an uncompressed layer upon what is there.
 
         Raises:
-            ValueError: a path leads out of the tree.
+            ValueError: a path leads out of the tree; or a directory and something else of this layer are one place by way of
+                links, where GNU tar gives the one the attributes of the other.
             subprocess.CalledProcessError: GNU tar failed.
         """
         times = self._times()
         members = _members(layer)
         named = self._make_room(members)
         self._make_ways(members)
+        self._refuse_collisions(members)
         # What is made on the way gets the mode that everybody gives it, whoever calls this.
         umask = os.umask(0o022)
         try:
@@ -89,6 +91,14 @@ class Stack:
         for path, _ in members:
             for link in (path[:at] for at, char in enumerate(path) if char == "/" and path[:at] in links):
                 (self.root / self._place(os.path.join(os.path.dirname(link), links[link]))).mkdir(parents=True, exist_ok=True)
+
+    def _refuse_collisions(self, members: list[tuple[str, tarfile.TarInfo]]) -> None:
+        found: dict[str, tuple[str, bool]] = {}
+        for path, member in members:
+            place = os.path.join(self._place(os.path.dirname(path)), os.path.basename(path))
+            other, directory = found.setdefault(os.path.normpath(place), (path, member.isdir()))
+            if other != path and directory != member.isdir():
+                raise ValueError(f"{path} and {other} are one place")
 
     def _replace(self, path: str, *, directory: bool) -> None:
         place = os.path.join(self._place(os.path.dirname(path)), os.path.basename(path))
