@@ -208,7 +208,7 @@ class Trouble:
             (self._freeze, 2),
         ]
         if self._server is not None:
-            deeds.append((self._kill_the_bus, 1))
+            deeds.append((self._end_the_bus, 1))
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             time.sleep(self._dice.uniform(0.05, 0.6))
@@ -229,12 +229,13 @@ class Trouble:
         member, seconds = self._dice.choice(self._crew.members), self._dice.uniform(0.5, LEASE + 2.0)
         return self._to(f"SIGSTOP for {seconds:.1f} s", [member], lambda m: m.freeze(seconds))
 
-    def _kill_the_bus(self) -> str:
+    def _end_the_bus(self) -> str:
         assert self._server is not None
-        self._server.kill()
+        crash = self._dice.random() < 0.5
+        self._server.kill() if crash else self._server.stop()
         time.sleep(self._dice.uniform(0.0, 0.5))
         self._server.start()
-        return "kill -9 nats-server, started again"
+        return f"{'kill -9' if crash else 'SIGTERM'} nats-server, started again"
 
     def _to(self, what: str, members: Iterable[Member], do: Callable[[Member], None]) -> str:
         chosen = list(members)

@@ -38,6 +38,8 @@ class Verdict:
     """Requests that the good endings say they answered."""
     executions: Counter[str] = field(default_factory=Counter)
     """Transfers a blob and unpacks a layer, by digest or ChainID."""
+    found: int = 0
+    """Orders that were carried out where another had done the work already."""
 
     @property
     def extra(self) -> int:
@@ -60,6 +62,8 @@ def judge(records: Iterable[Recorded]) -> Verdict:
                 verdict.executions[name] += 1
             case LayerUnpacked(chain_id=name, reused=False):
                 verdict.executions[name] += 1
+            case BlobFetched() | LayerUnpacked():
+                verdict.found += 1
     covered: dict[str, int] = {}
     for ending in endings:
         covered[ending.flight] = max(covered.get(ending.flight, 0), ending.covers)
