@@ -1,25 +1,27 @@
 """`python -m services.coordinator`: its settings and its wiring.
 
-Environment: `PULLONCE_NATS_URL`, `PULLONCE_ACK_WAIT`, `PULLONCE_REPLICAS` (see `pullonce.config`).
+Environment: `PULLONCE_NATS_URL`, `PULLONCE_ACK_WAIT`, `PULLONCE_REPLICAS` (see `pullonce.config`); `PULLONCE_CLAIM_LEASE`.
 """
 
 import os
 import secrets
 
 from pullonce.bus.nats import connect
-from pullonce.config import BusSettings
+from pullonce.config import BusSettings, number
 from pullonce.metrics import Meter
 from pullonce.metrics_bus import MeteredBus
 from pullonce.metrics_http import telling
 from pullonce.runtime import answer_pings, run, version
 from pullonce.spans import spanning
 from schemas.subjects import STATUS_SUBJECT
+from services.coordinator.claim import HOLD
 from services.coordinator.handlers import Coordinator
 from services.coordinator.measures import show
 from services.coordinator.status import describe
 
 
 async def main() -> None:
+    lease = number(os.environ, "PULLONCE_CLAIM_LEASE", HOLD, low=1.0, high=3600.0)
     meter = Meter("coordinator", "", version())
     async with (
         telling(meter) as health,
@@ -27,7 +29,8 @@ async def main() -> None:
         connect(BusSettings.from_env("coordinator")) as connection,
     ):
         bus = MeteredBus(connection, meter)
-        coordinator = Coordinator(bus, me=f"coordinator-{os.getpid()}-{secrets.token_hex(4)}", spans=spans)
+        me = f"coordinator-{os.getpid()}-{secrets.token_hex(4)}"
+        coordinator = Coordinator(bus, me, spans, lease=lease)
         show(coordinator, meter)
         health.ready = lambda: coordinator.live and connection.signals.connected
 

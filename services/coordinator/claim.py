@@ -27,9 +27,7 @@ class Take:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Somebody is at it, or this fold lags. Look again later, unless the fold has brought news by then."""
-
-    seconds: float
+    """Somebody is at it, or this fold lags. Look again after a lease, unless the fold has brought news by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +52,12 @@ def judge(claim: Claim | None, *, since: int, done: int, position: int, waited: 
             # A collector looks again before it removes anything, and finds that a flight needs it.
             return Take()
         case Held():
-            return Take() if waited else Wait(HOLD)
+            return Take() if waited else Wait()
         case Ordered(revision=revision) if revision <= done:
             return Take()
         case Ordered(revision=revision):
-            return Resend(revision) if waited or ensure else Wait(HOLD)
+            return Resend(revision) if waited or ensure else Wait()
         case Settled(at=at) if at > position and not (waited or ensure):
-            return Wait(HOLD)  # the fact lies ahead of this fold
+            return Wait()  # the fact lies ahead of this fold
         case Settled():
             return Take()

@@ -35,12 +35,12 @@ others waiting for a lease."""
 class Coordinator:
     """Folds EVENTS, and acts once it has caught up. Owns nothing: all its state is the log and the claims."""
 
-    def __init__(self, bus: Bus, me: str, spans: Spans | None = None) -> None:
+    def __init__(self, bus: Bus, me: str, spans: Spans | None = None, *, lease: float = claim.HOLD) -> None:
         self.board = Board()
         self.live = False
         """Caught up once: what is folded from now on is news and may be acted upon."""
         self._bus = bus
-        self._pursuer = Pursuer(self.board, me)
+        self._pursuer = Pursuer(self.board, me, lease)
         self._traces = Traces(self.board, spans)
         self._pursued: dict[str, bool] = {}
         """Keys being pursued → whether they were wanted anew meanwhile."""

@@ -84,11 +84,13 @@ class Pursuer:
 
     Args:
         me: name of this coordinator: letters, digits, `-`, `_`.
+        lease: seconds that a claim of this one is held, and that it gives to those of others.
     """
 
-    def __init__(self, board: Board, me: str) -> None:
+    def __init__(self, board: Board, me: str, lease: float = HOLD) -> None:
         self.board = board
         self.me = me
+        self._lease = lease
         self._won: dict[str, _Win] = {}
         self._writes = count(1)
 
@@ -102,7 +104,7 @@ class Pursuer:
         expected = seen = 0
         while (want := self.board.waits.want(key)) is not None and (ensure or not self.board.waits.in_hand(key)):
             held = Held(by=self.me, nonce=f"{self.me}.{next(self._writes)}")
-            revision = yield Put(key, held, expected, HOLD)
+            revision = yield Put(key, held, expected, self._lease)
             if isinstance(revision, int):
                 yield from self._order(key, want, revision)
                 return
@@ -114,8 +116,8 @@ class Pursuer:
             match self._judge(want, present, waited=at == seen, ensure=ensure or want.hearsay):
                 case Take():
                     expected = at
-                case Wait(seconds=seconds):
-                    slept = yield Pause(seconds)
+                case Wait():
+                    slept = yield Pause(self._lease)
                     seen = at if slept else 0
                 case Resend(revision=ordered):
                     self._won[key] = _Win(at)

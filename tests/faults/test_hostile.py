@@ -141,6 +141,14 @@ async def test_the_same_layer_twice_with_two_sizes(crew: Crew) -> None:
     assert await outcome(crew, made) in ("", "size.mismatch")
 
 
+async def test_a_layer_that_stands_twice_in_an_image_is_fetched_once_and_unpacked_at_both_places(crew: Crew) -> None:
+    made = image([once := layer(tar_of({"once": b"twice in one image"})), once])
+    async with FaultyRegistry(made) as registry, connect(crew.url, patience=LIMIT) as client:
+        ending = await client.pull(registry.reference, timeout=LIMIT)
+        assert len(registry.asked(f"GET /v2/app/blobs/{once.digest}")) == 1
+    assert (ending.layers, ending.sharing.fetched, ending.sharing.unpacked) == (2, 1, 2)
+
+
 @pytest.mark.parametrize("order", ["honest one first", "liar first"])
 async def test_two_images_that_say_different_sizes_of_one_layer(crew: Crew, order: str) -> None:
     """The honest one is there whoever was first; what the blob is, its digest says."""

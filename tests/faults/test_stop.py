@@ -17,29 +17,30 @@ from pullonce.bus.memory_orders import MemoryOrders
 from pullonce.client import connect
 from pullonce.identity import identify_request
 from schemas import subjects
-from schemas.events import PullRequested
+from schemas.events import PullRequested, PullResolved, ResolvedLayer, Source
+from schemas.oci import ChainID, Descriptor, DiffID
 from schemas.orders import Order
 from services.coordinator import claim
 from services.coordinator.handlers import Coordinator
-from tests.support.buses import eventually, soon
+from tests.support.buses import digest, eventually, soon
 from tests.support.chaos import Crew
 from tests.support.chaos_check import damage, judge, picture, read_on, stack, trees
 from tests.support.chaos_line import Line
+from tests.support.faulty import FaultyRegistry, held_until
 from tests.support.nats_server import NatsServer
 from tests.support.registry import RegistryServer
 
 LIMIT = 40
-FOR_EVER = "600"
+FOR_EVER = {"PULLONCE_ACK_WAIT": "600", "PULLONCE_CLAIM_LEASE": "600"}
 
 
 @pytest.mark.parametrize("service", ["coordinator", "fetcher", "unpacker"])
 async def test_work_goes_on_at_once(registry: RegistryServer, bus_server: NatsServer, tmp_path: Path, service: str) -> None:
     tars = stack(random.Random(service), 3, size=1_000_000)
     behind = registry.push(f"stop/{service}", "latest", picture(tars))
-    environ = {"PULLONCE_ACK_WAIT": FOR_EVER}
     with (
         Line(registry.host, rate=1_000_000) as line,
-        Crew(tmp_path / "home", bus_server.url, environ=environ, coordinator=2, fetcher=2, unpacker=2) as crew,
+        Crew(tmp_path / "home", bus_server.url, environ=FOR_EVER, coordinator=2, fetcher=2, unpacker=2) as crew,
     ):
         async with connect(crew.url, patience=LIMIT) as client:
             start = await client.last_sequence() + 1
@@ -52,6 +53,39 @@ async def test_work_goes_on_at_once(registry: RegistryServer, bus_server: NatsSe
         assert (verdict.unanswered, verdict.twice, verdict.failed, verdict.extra) == ([], [], [], 0)
         assert damage(crew.store, trees(tars)) == []
         assert all(member.deaths == [0] for member in crew.named(service)), "each ended by itself, in order"
+
+
+@pytest.mark.parametrize("moment", ["resolve", "layers"])
+async def test_a_coordinator_gives_the_orders_of_what_it_has_claimed(
+    bus_server: NatsServer, tmp_path: Path, moment: str
+) -> None:
+    """It is told to stop right behind a claim, when the orders of eight layers are to be given, or that of the resolution."""
+    tars = stack(random.Random(moment), 8, size=20_000)
+    known = asyncio.Event()
+    async with FaultyRegistry(picture(tars)) as registry:
+        registry.plan("HEAD", held_until(known))
+        with Crew(tmp_path / "home", bus_server.url, environ=FOR_EVER, coordinator=2, fetcher=1, unpacker=1) as crew:
+            async with connect(crew.url, patience=LIMIT) as client:
+                start = await client.last_sequence() + 1
+                if moment == "resolve":
+                    crew.arm("claim.held", "stop")
+                pulling = asyncio.ensure_future(client.pull(registry.reference, timeout=LIMIT))
+                if moment == "layers":
+                    await eventually(lambda: holds(bool(registry.seen)))
+                    crew.arm("claim.held", "stop")
+                known.set()
+                await eventually(lambda: holds(bool(crew.stopped())))
+                (stopped,) = crew.stopped()
+                stopped.signal(signal.SIGTERM)
+                stopped.signal(signal.SIGCONT)
+                await pulling
+                verdict = judge(await read_on(client, start))
+            assert (verdict.unanswered, verdict.twice, verdict.failed, verdict.extra) == ([], [], [], 0)
+            await eventually(lambda: holds(stopped.deaths == [0]))
+
+
+async def holds(true: bool) -> bool:
+    return true
 
 
 async def begun(crew: Crew) -> bool:
@@ -70,11 +104,11 @@ class Slow:
 
     def __init__(self, orders: MemoryOrders) -> None:
         self._orders = orders
-        self.asked: asyncio.Future[Order] = asyncio.get_running_loop().create_future()
+        self.asked: asyncio.Queue[Order] = asyncio.Queue()
         self.accept = asyncio.Event()
 
     async def send(self, order: Order) -> None:
-        self.asked.set_result(order)
+        self.asked.put_nowait(order)
         await self.accept.wait()
         await self._orders.send(order)
 
@@ -95,7 +129,7 @@ async def test_a_coordinator_leaves_no_claim_that_others_would_have_to_wait_for(
     bus = SlowBus()
     coordinator = asyncio.ensure_future(Coordinator(bus, me="one").run())
     await bus.log.append(REQUEST)
-    key = subjects.claim_key(await soon(bus.slow.asked))
+    key = subjects.claim_key(await soon(bus.slow.asked.get()))
     assert isinstance(await bus.claim(key), claim.Held)
     coordinator.cancel()
     await asyncio.sleep(0)
@@ -106,11 +140,42 @@ async def test_a_coordinator_leaves_no_claim_that_others_would_have_to_wait_for(
     assert isinstance(await bus.claim(key), claim.Ordered)
 
 
+async def test_all_orders_that_are_still_to_be_given_are_given() -> None:
+    """Those of three layers, each to be fetched and unpacked, become wanted in one step; none is accepted before the end."""
+    bus = SlowBus()
+    coordinator = asyncio.ensure_future(Coordinator(bus, me="one").run())
+    await bus.log.append(REQUEST)
+    resolve = await soon(bus.slow.asked.get())
+    bus.slow.accept.set()
+    await eventually(lambda: ordered(bus, [subjects.claim_key(resolve)]))
+    bus.slow.accept.clear()
+    blobs = [Descriptor(media_type="layer", digest=digest(number), size=number) for number in range(3)]
+    resolved = PullResolved(
+        reference=REQUEST.reference, flight=identify_request(REQUEST).flight, opened=1, revision=resolve.revision,
+        platform="linux/amd64", source=Source("docker.io", "library/redis"), digest=digest(9), manifest=blobs[0],
+        config=blobs[0],
+        layers=tuple(ResolvedLayer(blob=each, diff_id=DiffID(each.digest), chain_id=ChainID(each.digest)) for each in blobs),
+    )  # fmt: skip
+    await bus.log.append(resolved)
+    keys = [subjects.claim_key(await soon(bus.slow.asked.get())) for _ in range(6)]
+    assert [type(await bus.claim(key)) for key in keys] == [claim.Held] * 6
+    coordinator.cancel()
+    await asyncio.sleep(0)
+    bus.slow.accept.set()
+    with pytest.raises(asyncio.CancelledError):
+        await soon(coordinator)
+    assert await ordered(bus, keys)
+
+
+async def ordered(bus: SlowBus, keys: list[str]) -> bool:
+    return all([isinstance(await bus.claim(key), claim.Ordered) for key in keys])
+
+
 async def test_a_coordinator_that_cannot_finish_does_not_try_for_ever() -> None:
     bus = SlowBus()
     coordinator = asyncio.ensure_future(Coordinator(bus, me="one").run())
     await bus.log.append(REQUEST)
-    await soon(bus.slow.asked)
+    await soon(bus.slow.asked.get())
     coordinator.cancel()
     with pytest.raises(asyncio.CancelledError):
         await soon(coordinator)

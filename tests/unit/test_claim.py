@@ -3,7 +3,6 @@
 import pytest
 
 from services.coordinator.claim import (
-    HOLD,
     Claim,
     Collecting,
     Held,
@@ -27,14 +26,14 @@ COLLECTING = Collecting(by="gc", nonce="gc.1")
     [
         (None, {}, Take()),
         (COLLECTING, {}, Take()),
-        (HELD, {}, Wait(HOLD)),
-        (HELD, {"ensure": True}, Wait(HOLD)),
+        (HELD, {}, Wait()),
+        (HELD, {"ensure": True}, Wait()),
         (HELD, {"waited": True}, Take()),
-        (ORDERED, {"done": 6}, Wait(HOLD)),
+        (ORDERED, {"done": 6}, Wait()),
         (ORDERED, {"done": 7}, Take()),
         (ORDERED, {"done": 6, "waited": True}, Resend(7)),
         (ORDERED, {"done": 6, "ensure": True}, Resend(7)),
-        (Settled(by="c1", at=11), {"position": 10}, Wait(HOLD)),
+        (Settled(by="c1", at=11), {"position": 10}, Wait()),
         (Settled(by="c1", at=11), {"position": 10, "waited": True}, Take()),
         (Settled(by="c1", at=10), {"position": 10, "since": 10}, Take()),
         (Settled(by="c1", at=9), {"position": 10}, Take()),

@@ -84,7 +84,7 @@ def fetcher(tmp_path: Path) -> Opened:
 
     @asynccontextmanager
     async def opened(
-        *, configs: tuple[Path, ...] = (), settings: RegistrySettings = SETTINGS, root: str = "store"
+        *, configs: tuple[Path, ...] = (), settings: RegistrySettings = SETTINGS, root: str = "store", at_once: int = 3
     ) -> AsyncIterator[Fetcher]:
         content = open_store(tmp_path / root)
         bus = MemoryBus()
@@ -97,7 +97,8 @@ def fetcher(tmp_path: Path) -> Opened:
                 progress.append(message)
 
             await bus.signals.subscribe(progress_filter("default"), heard)
-            yield Fetcher(content, registry, Handlers(registry, content, bus.signals, store="default"), progress)
+            handlers = Handlers(registry, content, bus.signals, store="default", at_once=at_once)
+            yield Fetcher(content, registry, handlers, progress)
 
     return opened
 

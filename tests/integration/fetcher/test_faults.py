@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 
 import msgspec
 import pytest
@@ -95,6 +96,34 @@ async def test_a_stalled_transfer_is_broken_off_and_continued(fetcher: Opened) -
         await f.fetch(resolved, resolved.layers[0].blob)
         assert registry.asked(BLOB)[1].headers["Range"] == "bytes=1000000-"
         never.set()
+
+
+async def test_patience_is_for_a_silent_registry_and_never_for_who_waits_for_a_turn(fetcher: Opened) -> None:
+    first, second = BIG, layer(tar_of({"second": b"in the queue"}))
+    began: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+
+    async def slowly(request: web.Request, content: bytes) -> web.StreamResponse:
+        """Never silent for as long as patience lasts, and as a whole three times as long."""
+        began.set_result(time.monotonic())
+        response = web.StreamResponse(headers={"Content-Length": str(len(content))})
+        await response.prepare(request)
+        for at in range(0, len(content), len(content) // 9 + 1):
+            await response.write(content[at : at + len(content) // 9 + 1])
+            await asyncio.sleep(0.1)
+        return response
+
+    async with (
+        FaultyRegistry(image([first, second])) as registry,
+        fetcher(settings=RegistrySettings(patience=0.3), at_once=1) as f,
+    ):
+        resolved = await f.resolve(registry.reference)
+        registry.plan(BLOB, slowly)
+        slow = asyncio.create_task(f.fetch(resolved, resolved.layers[0].blob))
+        begun = await began
+        await asyncio.gather(slow, f.fetch(resolved, resolved.layers[1].blob))
+        later = registry.times[registry.seen.index(registry.asked(second.digest)[0])]
+        assert later - begun > 0.6, "it waited for its turn for longer than patience lasts"
+        assert [len(registry.asked(each.digest)) for each in (first, second)] == [1, 1]
 
 
 @pytest.mark.parametrize(
