@@ -13,12 +13,14 @@ import stat
 from collections.abc import Iterator, Mapping
 
 from services.unpacker.entry import MAX_NAME
-from services.unpacker.invalid import LayerError, shown
+from services.unpacker.invalid import LayerError, TooLarge, shown
 from services.unpacker.rights import Attributes
 
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_LINKS = 40
 """Symbolic links in one name; Linux's own limit."""
+_MOST_TOLD = 160 << 20
+"""Bytes of what is to be looked up in the layers below, in one report: a million directories that no entry names, say."""
 _MAX_OPEN = 384
 _KEEP_OPEN = 256
 
@@ -104,9 +106,10 @@ class Directories:
     Args:
         root: descriptor of the layer's root; stays the caller's.
         links_below: symbolic links of the layers below that names of this layer pass through, as far as they are known.
+        most: directories there may be. Each is kept in memory to the end: their entries may come in any order.
     """
 
-    def __init__(self, root: int, links_below: Mapping[bytes, bytes]) -> None:
+    def __init__(self, root: int, links_below: Mapping[bytes, bytes], *, most: int = 1_000_000) -> None:
         self.root = Directory(b"", None)
         self.root.fd = root
         self.links: dict[bytes, bytes] = {}
@@ -116,6 +119,9 @@ class Directories:
 
         With the name to look up below: another one where the directory took the place of a hard link to a file below."""
         self._links_below = links_below
+        self._most = most
+        self._made = 0
+        self._told = 0
         self._open: dict[Directory, None] = {}
 
     def fd(self, directory: Directory) -> int:
@@ -226,6 +232,7 @@ class Directories:
         if mtime is None:
             return None
         child = self._make_missing(node, part, mtime)
+        self.tell(64 + 3 * child.length)
         child.fresh = hidden
         if not hidden:
             self.assumed[path] = self.links.get(path, path)
@@ -241,12 +248,26 @@ class Directories:
             child.group = node.attributes.gid if node.attributes.mode & stat.S_ISGID else -1
         return child
 
+    def tell(self, size: int) -> None:
+        """Count bytes of what the layers below are to be asked about.
+
+        Raises:
+            TooLarge: that is more than one report holds.
+        """
+        self._told += size
+        if self._told > _MOST_TOLD:
+            raise TooLarge(f"removals, links and directories without entries of more than {_MOST_TOLD} bytes of names in all")
+
     def make(self, parent: Directory, name: bytes) -> Directory | None:
         """Make a directory; None where the name is taken. Private until its attributes are applied."""
         try:
             os.mkdir(name, 0o700, dir_fd=self.fd(parent))
         except FileExistsError:
             return None
+        self._made += 1
+        if self._made > self._most:
+            told = "PULLONCE_LAYER_MAX_ENTRIES raises the limit, of which each is worth ten"
+            raise TooLarge(f"more than {self._most} directories; {told}")
         child = parent.children[name] = Directory(name, parent)
         if child.length > MAX_NAME:
             # One name reaches no further; by links made before, they could nest without end.

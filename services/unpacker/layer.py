@@ -31,10 +31,13 @@ class Layer:
         root: descriptor of the directory that becomes the layer.
         trash: descriptor of a directory on the same file system for what the layer itself replaces.
         links_below: symbolic links of the layers below that names of this layer pass through.
+        directories: how many there may be.
     """
 
-    def __init__(self, root: int, trash: int, *, rights: Rights, links_below: Mapping[bytes, bytes]) -> None:
-        self._directories = Directories(root, links_below)
+    def __init__(
+        self, root: int, trash: int, *, rights: Rights, links_below: Mapping[bytes, bytes], directories: int = 1_000_000
+    ) -> None:
+        self._directories = Directories(root, links_below, most=directories)
         self._trash = trash
         self._trashed = 0
         self._rights = rights
@@ -221,6 +224,7 @@ class Layer:
             self._displace(directory, name)
         except FileNotFoundError:
             pass
+        self._directories.tell(directory.length + len(name) + len(target))
         self._links[_join(directory, name)] = target
 
     def _whiteout(self, directory: Directory, name: bytes) -> None:
@@ -233,6 +237,7 @@ class Layer:
             os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=self._directories.fd(directory))
         except FileExistsError:
             return
+        self._directories.tell(directory.length + len(name))
         directory.whiteouts.append(name)
 
     def _displace(self, directory: Directory, name: bytes) -> None:

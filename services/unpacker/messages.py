@@ -18,6 +18,11 @@ class Limits(Struct, frozen=True, kw_only=True):
     ratio: int = 2000
     """Bytes of tar for each byte stored, beyond the first GiB. gzip cannot exceed 1032; zstd can, with a bomb."""
 
+    @property
+    def directories(self) -> int:
+        """How many there may be: a worker keeps them, at 0.5 to 0.7 kB each, where it forgets everything else."""
+        return max(1000, self.entries // 10)
+
     def expanded(self, stored: int) -> int:
         """Bytes of tar that a layer of so many stored bytes may have."""
         return min(self.size, max(_ALWAYS, self.ratio * stored))

@@ -182,7 +182,9 @@ def unpack(job: Job, line: Line) -> Outcome:
     inflated = Ahead(_tar(source, job))
     ahead = Ahead(hashed(iter(inflated), digest, job.limits.expanded(job.size)))
     try:
-        layer = Layer(root, trash, rights=Rights(opaque=job.opaque), links_below=job.links_below)
+        layer = Layer(
+            root, trash, rights=Rights(opaque=job.opaque), links_below=job.links_below, directories=job.limits.directories
+        )
         archive = Archive(iter(ahead), max_entries=job.limits.entries, max_bytes=job.limits.size)
         outcome = layer.unpack(archive)
     except OSError as exc:
