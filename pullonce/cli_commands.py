@@ -116,13 +116,19 @@ def _events(events: argparse.ArgumentParser) -> None:
 def _history(history: argparse.ArgumentParser) -> None:
     history.add_argument("reference", metavar="REF", nargs="?", default="", help="only pulls of this image")
     history.add_argument("--failed", action="store_true", help="only pulls that failed")
+    history.add_argument(
+        "--search",
+        metavar="TEXT",
+        default="",
+        help="only pulls with this in their image's name, or in that of somebody who asked",
+    )
     _since(history)
     _rows(history)
 
 
 def _stats(stats: argparse.ArgumentParser) -> None:
     stats.add_argument("reference", metavar="REF", nargs="?", default="", help="only pulls of this image")
-    groups = ("all", "image", "registry", "store", "day")
+    groups = ("all", "image", "registry", "store", "day", "hour")
     stats.add_argument("--by", choices=groups, default="all", help="one row a group (default: all together)")
     _since(stats)
     _rows(stats)

@@ -44,7 +44,9 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 def history(args: argparse.Namespace) -> int:
     """Carry out `pullonce history`."""
-    question = AskHistory(reference=args.reference, since=moment(args.since), failed=args.failed, limit=args.limit)
+    question = AskHistory(
+        reference=args.reference, since=moment(args.since), failed=args.failed, search=args.search, limit=args.limit
+    )
     return _show(args, question, History, lambda answer: _table(_HISTORY, map(_history_row, answer.pulls), "no pulls"))
 
 

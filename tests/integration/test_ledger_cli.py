@@ -108,6 +108,10 @@ def test_history_and_stats_tell_what_was_pulled(place: Place) -> None:
     said = place.pullonce.run("history", reference).stdout.splitlines()
     assert said[0].split()[:3] == ["PULL", "WHEN", "IMAGE"] and reference in said[1]
     assert reference in place.pullonce.run("stats", "--by", "image", reference).stdout
+    (hour,) = place.ask("stats", "--by", "hour", reference)["figures"]
+    assert hour["name"].startswith(f"{datetime.now(UTC):%Y-}") and hour["name"].endswith(":00") and hour["flights"] == 2
+    found = [place.ask("history", "--search", text)["pulls"] for text in ("History/App", "nothing of the kind")]
+    assert [len(each) for each in found] == [2, 0]
 
 
 def test_failures_are_kept_with_their_reason(place: Place) -> None:
