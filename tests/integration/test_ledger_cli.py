@@ -108,9 +108,9 @@ def test_history_and_stats_tell_what_was_pulled(place: Place) -> None:
     said = place.pullonce.run("history", reference).stdout.splitlines()
     assert said[0].split()[:3] == ["PULL", "WHEN", "IMAGE"] and reference in said[1]
     assert reference in place.pullonce.run("stats", "--by", "image", reference).stdout
-    (hour,) = place.ask("stats", "--by", "hour", reference)["figures"]
-    assert hour["name"].startswith(f"{datetime.now(UTC):%Y-}") and hour["name"].endswith(":00") and hour["flights"] == 2
-    found = [place.ask("history", "--search", text)["pulls"] for text in ("History/App", "nothing of the kind")]
+    hours = place.ask("stats", "--by", "hour", reference)["figures"]
+    assert all(hour["name"].endswith(":00") for hour in hours) and sum(hour["flights"] for hour in hours) == 2
+    found = [place.ask("history", "--search", text).get("pulls", ()) for text in ("History/App", "nothing of the kind")]
     assert [len(each) for each in found] == [2, 0]
 
 
