@@ -24,6 +24,8 @@ from services.unpacker.handlers import Unpacker
 from services.unpacker.messages import Limits
 from services.unpacker.service import unpacking
 
+_ANY = Limits(size=1 << 50, entries=1 << 30, ratio=1 << 40)
+"""What was unpacked once may be so again, however the limits were set then."""
 _MOST = 5
 """Differences that are told of one snapshot."""
 
@@ -74,7 +76,7 @@ async def check(unpacker: Unpacker, chain_id: ChainID) -> Checked:
 
 async def main(root: Path) -> None:
     """Answer for every ChainID on standard input."""
-    async with unpacking("default", root, MemoryBus().signals, workers=1, limits=Limits()) as unpacker:
+    async with unpacking("default", root, MemoryBus().signals, workers=1, limits=_ANY) as unpacker:
         while line := (await asyncio.to_thread(sys.stdin.readline)).strip():
             checked = await check(unpacker, ChainID(line))
             print(msgspec.json.encode(checked).decode(), flush=True)

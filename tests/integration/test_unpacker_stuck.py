@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from pullonce.disk import free_bytes
 from pullonce.snapshots import Snapshot, Snapshots
 from services.unpacker.handlers import Unpacker
 from services.unpacker.staging import Draft, Staging
+from tests.support.buses import eventually
 from tests.support.chaos_disk import remount, small_disk
 from tests.support.layers import Image, entry, fails, tar, unpack_all, unpacker
 from tests.support.trees import read_tree
@@ -42,6 +44,11 @@ async def test_a_full_disk_is_said_while_the_blob_is_stuck(disk: Path) -> None:
         async with asyncio.timeout(LIMIT):
             fact = await fails(running, image)
         assert (fact.code, fact.concerns) == ("disk.full", "key")
+
+        async def given_back() -> bool:  # the tree is removed behind the failure, which nobody is kept waiting for
+            return free_bytes(disk) > 3 << 20
+
+        await eventually(given_back)
         await unpack_all(running, good.orders())
 
 
