@@ -25,15 +25,15 @@ class Requester:
     def __init__(self, client: Client) -> None:
         self.client = client
         self._endings: list[dict[str, Any]] = []
-        self._resolved: set[str] = set()
+        self._flights: dict[str, set[str]] = {}
+        """Reference → flights that were heard of: what was missed is looked for under their names."""
         self._news = asyncio.Condition()
 
     async def hear(self, msg: Msg) -> None:
         event = json.loads(msg.data)
         async with self._news:
-            if event["type"] == "pull.resolved":
-                self._resolved.add(event["reference"])
-            else:
+            self._flights.setdefault(event["reference"], set()).add(event["flight"])
+            if event["type"] != "pull.resolved":
                 self._endings.append(event)
             self._news.notify_all()
 
@@ -65,7 +65,7 @@ class Requester:
     async def until_resolved(self, reference: str) -> None:
         """Wait until a pull is under way: its layers are known, and orders go out."""
         async with asyncio.timeout(ENOUGH):
-            while reference not in self._resolved:
+            while reference not in self._flights:
                 await self._wait(1.0)
 
     def ended(self, reference: str) -> bool:
@@ -82,7 +82,7 @@ class Requester:
 
     async def _look(self, reference: str) -> None:
         image = "".join(c if c.isalnum() or c in ":/_@-" else f"%{ord(c):02X}" for c in reference)
-        for flight in {event["flight"] for event in self._endings if event["reference"] == reference}:
+        for flight in tuple(self._flights.get(reference, ())):
             for verbed in ("completed", "failed"):
                 subject = f"$JS.API.DIRECT.GET.EVENTS.pull.{verbed}.default.{image}.{flight}"
                 try:
