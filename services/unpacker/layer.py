@@ -12,6 +12,7 @@ from pullonce.disk import chmod_at
 from services.unpacker.directories import Directories, Directory, NoDirectory
 from services.unpacker.entry import BLOCK_DEVICE, CHARACTER, SYMLINK, Entry
 from services.unpacker.invalid import LayerError, shown
+from services.unpacker.opened import by_descriptor
 from services.unpacker.outcome import Outcome, Unnamed
 from services.unpacker.plan import AUFS_LINKS, Action, Step, clean, plan
 from services.unpacker.rights import Attributes, Rights
@@ -161,7 +162,7 @@ class Layer:
         if entry.kind != SYMLINK and entry.mode & 0o7000:
             chmod_at(name, entry.mode, dir_fd=fd)
         if entry.xattrs:
-            self._rights.attribute(b"/proc/self/fd/%d/%s" % (fd, name), entry.xattrs)
+            self._rights.attribute(by_descriptor(fd, name), entry.xattrs)
         os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=fd, follow_symlinks=False)
 
     def _make_node(self, fd: int, name: bytes, entry: Entry) -> bool:
