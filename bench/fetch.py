@@ -30,7 +30,7 @@ from pullonce.content import open_store
 from schemas.events import Source
 from schemas.oci import Descriptor, Digest
 from schemas.orders import FetchBlob
-from services.fetcher.credentials import Credentials
+from services.fetcher.auth.credentials import Credentials
 from services.fetcher.handlers import Handlers
 from services.fetcher.registry import connect
 from services.fetcher.settings import RegistrySettings

@@ -15,7 +15,7 @@ from pullonce.runtime import answer_pings, run, version
 from pullonce.spans import spanning, traced
 from schemas.events import StoreOpened
 from schemas.orders import FetchBlob, RecordImage, ResolveReference
-from services.fetcher.credentials import Credentials
+from services.fetcher.auth.credentials import Credentials
 from services.fetcher.handlers import Handlers
 from services.fetcher.progress import on_disk
 from services.fetcher.registry import connect as connect_registry

@@ -20,8 +20,9 @@ from pullonce.errors import Permanent, Retryable
 from pullonce.oci.digest import matches, parse_digest
 from schemas.events import Source
 from schemas.oci import Descriptor, Digest
-from services.fetcher.auth import Authorizer, read_limited, registry_errors
-from services.fetcher.credentials import Credentials
+from services.fetcher.answers import read_limited, registry_errors
+from services.fetcher.auth.authorizer import Authorizer
+from services.fetcher.auth.credentials import Credentials
 from services.fetcher.failures import Asked, failure, retry_after, told_of
 from services.fetcher.hosts import Capability, Host, able
 from services.fetcher.manifest import ACCEPT, MANIFEST_LIMIT

@@ -9,8 +9,9 @@ import yarl
 
 from pullonce.errors import Permanent
 from schemas.events import Source
-from services.fetcher.auth import Authorizer, read_limited, registry_errors
-from services.fetcher.challenge import is_private
+from services.fetcher.answers import read_limited, registry_errors
+from services.fetcher.auth.authorizer import Authorizer
+from services.fetcher.auth.challenge import is_private
 from services.fetcher.failures import redacted
 from services.fetcher.hosts import Host
 from services.fetcher.mirrors import Mirrors

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pullonce.errors import Permanent
-from services.fetcher.challenge import Challenge, check_realm, parse_challenges, pick
+from services.fetcher.auth.challenge import Challenge, check_realm, parse_challenges, pick
 
 HUB = 'Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/redis:pull"'
 

@@ -11,7 +11,7 @@ import pytest
 
 from pullonce.config import SettingInvalid
 from pullonce.errors import Permanent
-from services.fetcher.credentials import Credentials, Secret
+from services.fetcher.auth.credentials import Credentials, Secret
 from services.fetcher.settings import FetcherSettings, RegistrySettings, is_loopback
 
 

@@ -17,7 +17,7 @@ from schemas.oci import Descriptor
 from schemas.orders import FetchBlob, RecordImage, ResolveReference
 from schemas.progress import BlobProgress, decode
 from schemas.subjects import progress_filter
-from services.fetcher.credentials import Credentials
+from services.fetcher.auth.credentials import Credentials
 from services.fetcher.handlers import Handlers
 from services.fetcher.registry import Registry, connect
 from services.fetcher.settings import RegistrySettings

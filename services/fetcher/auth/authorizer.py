@@ -8,19 +8,19 @@ import asyncio
 import base64
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import aiohttp
 import msgspec
 import yarl
 
-from pullonce.errors import Permanent, Retryable
+from pullonce.errors import Permanent
 from pullonce.stopwatch import spent_on
 from schemas.events import Source
-from services.fetcher.challenge import Challenge, check_realm, parse_challenges, pick
-from services.fetcher.credentials import Credentials, Secret
+from services.fetcher.answers import read_limited, registry_errors
+from services.fetcher.auth.challenge import Challenge, check_realm, parse_challenges, pick
+from services.fetcher.auth.credentials import Credentials, Secret
 from services.fetcher.failures import failure, redacted, retry_after
 from services.fetcher.hosts import Host
 from services.fetcher.mirrors import Mirrors
@@ -192,33 +192,3 @@ class Authorizer:
 def _basic(secret: Secret) -> str:
     pair = f"{secret.username}:{secret.password}".encode()
     return f"Basic {base64.b64encode(pair).decode()}"
-
-
-@contextmanager
-def registry_errors(what: str) -> Iterator[None]:
-    """Translate what the HTTP library raises, where it may work another time; `what` names the server for people.
-
-    Raises:
-        Retryable: `registry.unavailable`.
-    """
-    try:
-        yield
-    except (aiohttp.ClientError, TimeoutError, OSError) as exc:
-        reason = str(exc) or "no answer in time"
-        if isinstance(exc, aiohttp.ClientConnectorCertificateError):
-            reason = f"its certificate is not trusted ({exc.certificate_error})"
-        elif isinstance(exc, aiohttp.InvalidURL):
-            reason = "its address is malformed"
-        raise Retryable(f"{what} cannot be reached: {reason}", code="registry.unavailable") from exc
-
-
-async def read_limited(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """The body of an answer, at most `limit` + 1 bytes of it: a longer one tells itself by its length."""
-    parts: list[bytes] = []
-    size = 0
-    async for chunk in response.content.iter_any():
-        parts.append(chunk)
-        size += len(chunk)
-        if size > limit:
-            break
-    return b"".join(parts)[: limit + 1]
