@@ -18,8 +18,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from pullonce.bus import Bus, Delivery, Recorded
-from pullonce.bus.nats import connect
+from pullonce.bus.nats.bus import connect
+from pullonce.bus.ports import Bus, Delivery, Recorded
 from pullonce.config import BusSettings
 from schemas.events import BlobFetched, PullFailed
 from schemas.oci import Digest

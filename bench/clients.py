@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from pullonce.demo_registry import DemoImage, DemoRegistry
+from pullonce.demo.registry import DemoImage, DemoRegistry
 
 ALONE = 20
 MANY = 20

@@ -25,8 +25,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from pullonce.bus.memory import MemoryBus
-from pullonce.content import open_store
+from pullonce.bus.memory.bus import MemoryBus
+from pullonce.store.content import open_store
 from schemas.events import Source
 from schemas.oci import Descriptor, Digest
 from schemas.orders import FetchBlob

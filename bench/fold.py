@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from bench.tools.usage import come_first
-from pullonce.bus.nats import connect
+from pullonce.bus.nats.bus import connect
 from pullonce.config import BusSettings
 from schemas.events import Event
 from services.coordinator.board import Board

@@ -27,18 +27,18 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import msgspec
 
 from bench.tools.results import Row, keep
-from pullonce.bus.nats import connect
+from pullonce.bus.nats.bus import connect
 from pullonce.config import BusSettings
 from schemas.events import BlobClaimed, LayerClaimed, PullRequested, PullResolved
 from schemas.ledger import AskHistory, AskSql, AskStats
 from schemas.subjects import event_subject
-from services.ledger import air, explaining, queries, sandbox
-from services.ledger.keeper import Keeper
-from services.ledger.live import Live
-from services.ledger.projection import Ledger
-from services.ledger.rebuild import CHUNK
-from services.ledger.shelf import Shelf
-from services.ledger.staging import line, stage
+from services.ledger.answers import active, explaining, queries, sandbox
+from services.ledger.answers.live import Live
+from services.ledger.fold.file import Shelf
+from services.ledger.fold.keeper import Keeper
+from services.ledger.fold.projection import Ledger
+from services.ledger.fold.rebuild import CHUNK
+from services.ledger.fold.staging import line, stage
 from tests.support.long_log import IMAGES, long_log
 from tests.support.nats_server import NatsServer
 
@@ -50,7 +50,7 @@ ON_THE_BUS = 1_000_000
 ASKED = 15
 """Times that each question is asked."""
 IN_THE_AIR = 1_000
-PAGE = Path(__file__).parent.parent / "services" / "ledger" / "page"
+PAGE = Path(__file__).parent.parent / "services" / "ledger" / "web" / "page"
 
 said: list[Row] = []
 
@@ -111,7 +111,7 @@ def of_the_page(name: str, file: str) -> str:
 
 def look_at_the_air(reader: duckdb.DuckDBPyConnection) -> bytes:
     """What `/api/air` does when something has changed."""
-    seen = air.seen(air.read(reader), Live())
+    seen = active.seen(active.read(reader), Live())
     return msgspec.json.encode((tuple(seen.flights.values()), tuple(seen.works.values())))
 
 
@@ -130,7 +130,7 @@ def ask(ledger: Ledger) -> None:
         "history, search for what is not there": lambda: queries.history(reader, AskHistory(search="nowhere")),
         "failures by reason (sql)": lambda: sandbox.run(reader, AskSql(query=of_the_page("REASONS", "failures.js"))),
         "failed blobs and layers (sql)": lambda: sandbox.run(reader, AskSql(query=of_the_page("ATTEMPTS", "failures.js"))),
-        f"/api/air, {len(air.read(reader).flights):,} flights in the air": lambda: look_at_the_air(reader),
+        f"/api/air, {len(active.read(reader).flights):,} flights in the air": lambda: look_at_the_air(reader),
         "stats, all": lambda: queries.stats(reader, AskStats()),
         f"stats by image (15 of {IMAGES:,})": lambda: queries.stats(reader, AskStats(by="image", limit=15)),
         "stats by registry": lambda: queries.stats(reader, AskStats(by="registry")),

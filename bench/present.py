@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from bench.tools.registry import Registry
 from bench.tools.setting import arguments, registry_with, services
-from pullonce import discovery
 from pullonce.client import connect
+from pullonce.process import discovery
 
 
 def tag_again(registry: Registry, image: str, tags: list[str]) -> list[str]:

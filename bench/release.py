@@ -18,9 +18,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from bench.tools.peers import Ours
 from bench.tools.setting import arguments, registry_with, services, slow_line
-from pullonce import discovery
-from pullonce.bus import Recorded
+from pullonce.bus.ports import Recorded
 from pullonce.client import connect
+from pullonce.process import discovery
 from schemas.events import PullCompleted, PullRecorded
 
 PROCESSES = 20

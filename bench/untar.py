@@ -25,17 +25,17 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from bench.tools.disk import fresh_disk
-from pullonce.bus.memory import MemoryBus
-from pullonce.content import open_store
+from pullonce.bus.memory.bus import MemoryBus
 from pullonce.oci.digest import chain_ids
+from pullonce.store.content import open_store
 from schemas.oci import ChainID, Descriptor, DiffID, Digest
 from schemas.orders import UnpackLayer
-from services.unpacker.compression import chunks
-from services.unpacker.layer import Layer
-from services.unpacker.messages import Limits
-from services.unpacker.rights import Rights
 from services.unpacker.service import unpacking
-from services.unpacker.tar import Archive
+from services.unpacker.tar.archive import Archive
+from services.unpacker.tar.compression import chunks
+from services.unpacker.tree.layer import Layer
+from services.unpacker.tree.rights import Rights
+from services.unpacker.work.messages import Limits
 
 
 def run_ours(tar: str, target: str) -> None:

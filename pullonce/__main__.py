@@ -2,7 +2,7 @@
 
 import sys
 
-from pullonce.cli import main
+from pullonce.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

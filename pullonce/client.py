@@ -19,15 +19,15 @@ from typing import TypedDict, Unpack
 
 import msgspec
 
-from pullonce import discovery
-from pullonce.bus import Bus, Recorded
-from pullonce.bus.nats import connect as connect_bus
+from pullonce.bus.nats.bus import connect as connect_bus
+from pullonce.bus.ports import Bus, Recorded
 from pullonce.config import BusSettings
 from pullonce.config import home as configured_home
 from pullonce.errors import LedgerRefused, PullFailed, PullTimeout, ServicesMissing
-from pullonce.identity import identify_request
-from pullonce.layer_view import LayerUpdate, LayerView
-from pullonce.waits import Ending, Flights, Tidings
+from pullonce.process import discovery
+from pullonce.pulling.flights import Ending, Flights, Tidings
+from pullonce.pulling.identity import identify_request
+from pullonce.pulling.layers import LayerUpdate, LayerView
 from schemas import events, ledger, progress, subjects
 from schemas.malformed import Malformed
 from schemas.status import Pong, Status, decode_pong, decode_status, with_workers

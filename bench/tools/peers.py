@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.tools import containerd
 from bench.tools.peer import Peer
 from bench.tools.usage import Group
-from pullonce import discovery
+from pullonce.process import discovery
 
 
 class Ours(Peer):

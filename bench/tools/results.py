@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.tools import containerd
-from pullonce.runtime import version
+from pullonce.process.runtime import version
 
 Row = dict[str, Any]
 

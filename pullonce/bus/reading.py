@@ -1,6 +1,6 @@
 """Stored bytes → `Recorded`, alike for both implementations of the bus."""
 
-from pullonce.bus import Recorded
+from pullonce.bus.ports import Recorded
 from schemas import events
 
 

@@ -6,13 +6,13 @@ Environment: `PULLONCE_NATS_URL`, `PULLONCE_ACK_WAIT`, `PULLONCE_REPLICAS` (see 
 import os
 import secrets
 
-from pullonce.bus.nats import connect
+from pullonce.bus.metered import MeteredBus
+from pullonce.bus.nats.bus import connect
 from pullonce.config import BusSettings, number
-from pullonce.metrics import Meter
-from pullonce.metrics_bus import MeteredBus
-from pullonce.metrics_http import telling
-from pullonce.runtime import answer_pings, run, version
-from pullonce.spans import spanning
+from pullonce.process.runtime import answer_pings, run, version
+from pullonce.telemetry.http import telling
+from pullonce.telemetry.metrics import Meter
+from pullonce.telemetry.spans import spanning
 from schemas.subjects import STATUS_SUBJECT
 from services.coordinator.claim import HOLD
 from services.coordinator.handlers import Coordinator

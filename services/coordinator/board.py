@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from pullonce.errors import PlatformInvalid, ReferenceInvalid
-from pullonce.identity import identify_request
+from pullonce.pulling.identity import identify_request
 from schemas import subjects
 from schemas.events import (
     CONTENT_MISSING,

@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from pullonce.bus import Bus, Recorded
+from pullonce.bus.ports import Bus, Recorded
 from pullonce.errors import Duplicate, WrongRevision
 from pullonce.failpoints import reach
-from pullonce.spans import Span, Spans
+from pullonce.telemetry.spans import Span, Spans
 from pullonce.trace import carried
 from schemas import subjects
 from services.coordinator import claim

@@ -1,6 +1,6 @@
 """The coordinator's own metrics: what its board holds. All coordinators fold the same log, so any one will do."""
 
-from pullonce.metrics import Meter
+from pullonce.telemetry.metrics import Meter
 from services.coordinator.handlers import Coordinator
 
 

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
-from pullonce.bus import Recorded
+from pullonce.bus.ports import Recorded
 from pullonce.errors import PlatformInvalid, ReferenceInvalid
-from pullonce.identity import identify_request
-from pullonce.spans import Span, Spans, Value, of_reference
+from pullonce.pulling.identity import identify_request
+from pullonce.telemetry.spans import Span, Spans, Value, of_reference
 from schemas.events import PullCompleted, PullFailed, PullRequested
 from services.coordinator.board import Board
 from services.coordinator.flight import Ending

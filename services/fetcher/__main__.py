@@ -3,16 +3,16 @@
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
-from pullonce.bus.nats import connect as connect_bus
-from pullonce.bus.worker import Worker
-from pullonce.content import open_store
-from pullonce.metrics import Meter, WorkMeter
-from pullonce.metrics_bus import MeteredBus
-from pullonce.metrics_http import telling
-from pullonce.one_store import OneStore
-from pullonce.present import Present
-from pullonce.runtime import answer_pings, run, version
-from pullonce.spans import spanning, traced
+from pullonce.bus.metered import MeteredBus
+from pullonce.bus.nats.bus import connect as connect_bus
+from pullonce.process.runtime import answer_pings, run, version
+from pullonce.store.content import open_store
+from pullonce.telemetry.http import telling
+from pullonce.telemetry.metrics import Meter, WorkMeter
+from pullonce.telemetry.spans import spanning, traced
+from pullonce.worker.one_store import OneStore
+from pullonce.worker.present import Present
+from pullonce.worker.worker import Worker
 from schemas.events import StoreOpened
 from schemas.orders import FetchBlob, RecordImage, ResolveReference
 from services.fetcher.auth.credentials import Credentials

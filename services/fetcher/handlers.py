@@ -10,15 +10,15 @@ from collections import defaultdict
 from contextlib import aclosing, suppress
 from functools import partial
 
-from pullonce.bus import Signals
-from pullonce.content import ContentStore, open_store
+from pullonce.bus.ports import Signals
 from pullonce.errors import Permanent, PlatformInvalid, ReferenceInvalid, Retryable
-from pullonce.images import ImageRecord
-from pullonce.ingest import Ingest
 from pullonce.oci import platform as platforms
 from pullonce.oci.digest import digest_bytes
 from pullonce.oci.reference import Reference, parse
-from pullonce.stopwatch import timed, turn
+from pullonce.store.content import ContentStore, open_store
+from pullonce.store.images import ImageRecord
+from pullonce.store.ingest import Ingest
+from pullonce.worker.stopwatch import timed, turn
 from schemas.events import (
     CONTENT_MISSING,
     BlobFailed,

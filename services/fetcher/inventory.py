@@ -4,13 +4,13 @@ What a pull is told is there must not be removed before the pull has ended: look
 lock of the store.
 """
 
-from pullonce.content import ContentStore
-from pullonce.disk import disk_full, free_bytes
 from pullonce.errors import Permanent, PullonceError, Retryable
-from pullonce.images import ImageRecord
 from pullonce.oci.digest import chain_ids
-from pullonce.snapshots import Snapshots
-from pullonce.uses import Use, Uses
+from pullonce.store.content import ContentStore
+from pullonce.store.disk import disk_full, free_bytes
+from pullonce.store.images import ImageRecord
+from pullonce.store.snapshots import Snapshots
+from pullonce.store.uses import Use, Uses
 from schemas.events import ResolvedLayer
 from schemas.oci import ChainID, Descriptor, DiffID, Digest, Manifest
 from schemas.orders import RecordImage, ResolveReference

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from pullonce.bus import Signals
-from pullonce.content import ContentStore
+from pullonce.bus.ports import Signals
+from pullonce.store.content import ContentStore
 from schemas.oci import Descriptor, Digest
 from schemas.progress import BlobProgress
 from schemas.subjects import progress_subject

@@ -10,12 +10,12 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from pullonce.content import ContentStore
 from pullonce.errors import Permanent, Retryable
 from pullonce.oci import platform as platforms
 from pullonce.oci.digest import digest_bytes, matches
 from pullonce.oci.reference import Reference
-from pullonce.stopwatch import spent_on
+from pullonce.store.content import ContentStore
+from pullonce.worker.stopwatch import spent_on
 from schemas.events import Source
 from schemas.oci import Descriptor, DiffID, Digest, Index, Manifest
 from services.fetcher.manifest import CONFIG_LIMIT, MANIFEST_LIMIT, read_document, read_layers

@@ -12,26 +12,26 @@ import sys
 import time
 from pathlib import Path
 
-from pullonce.bus.nats import NatsBus, connect
-from pullonce.disk import disk_errors
+from pullonce.bus.nats.bus import NatsBus, connect
 from pullonce.errors import PullonceError
-from pullonce.metrics import Meter
-from pullonce.metrics_http import Health, telling
-from pullonce.runtime import answer_pings, run, version
+from pullonce.process.runtime import answer_pings, run, version
+from pullonce.store.disk import disk_errors
+from pullonce.telemetry.http import Health, telling
+from pullonce.telemetry.metrics import Meter
 from schemas.ledger import Done
 from schemas.subjects import LEDGER_SUBJECT, progress_now_subject
-from services.ledger import rebuild
-from services.ledger.keeper import Keeper
-from services.ledger.live import Live
+from services.ledger.answers.live import Live
+from services.ledger.answers.queries import NoAnswer
+from services.ledger.answers.questions import Questions
+from services.ledger.answers.roll_call import Roll
+from services.ledger.fold import rebuild
+from services.ledger.fold.file import Shelf
+from services.ledger.fold.keeper import Keeper
+from services.ledger.fold.projection import LedgerTaken
 from services.ledger.measures import Measures
-from services.ledger.projection import LedgerTaken
-from services.ledger.queries import NoAnswer
-from services.ledger.questions import Questions
-from services.ledger.roll import Roll
 from services.ledger.settings import LedgerSettings
-from services.ledger.shelf import Shelf
-from services.ledger.watching import Watching
-from services.ledger.web import Pages, Sources, serving
+from services.ledger.web.routes import Pages, Sources, serving
+from services.ledger.web.watching import Watching
 
 log = logging.getLogger(__name__)
 

@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-from services.ledger.table import Table
-from services.ledger.tables import TABLES
-from services.ledger.views import VIEWS
+from services.ledger.fold.table import Table
+from services.ledger.fold.tables import TABLES
+from services.ledger.fold.views import VIEWS
 
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 

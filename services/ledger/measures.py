@@ -7,10 +7,10 @@ from functools import partial
 
 import duckdb
 
-from pullonce.metrics import Few, Meter
-from services.ledger.keeper import Keeper
-from services.ledger.queries import Row, rows
-from services.ledger.shelf import Shelf
+from pullonce.telemetry.metrics import Few, Meter
+from services.ledger.answers.queries import Row, rows
+from services.ledger.fold.file import Shelf
+from services.ledger.fold.keeper import Keeper
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pullonce.config import BusSettings, SettingInvalid, address, home, number, yes
-from services.ledger.access import is_loopback
+from services.ledger.web.access import is_loopback
 
 HTTP = "127.0.0.1:4280"
 

@@ -9,22 +9,22 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pullonce.bus.nats import connect
-from pullonce.bus.worker import Handler, Worker
+from pullonce.bus.metered import MeteredBus
+from pullonce.bus.nats.bus import connect
 from pullonce.config import BusSettings, StoreSettings, number
-from pullonce.content import ContentStore
-from pullonce.metrics import Meter, WorkMeter
-from pullonce.metrics_bus import MeteredBus
-from pullonce.metrics_http import telling
-from pullonce.one_store import OneStore
-from pullonce.present import Present
-from pullonce.runtime import answer_pings, run, version
-from pullonce.snapshots import Snapshots
-from pullonce.spans import spanning, traced
+from pullonce.process.runtime import answer_pings, run, version
+from pullonce.store.content import ContentStore
+from pullonce.store.snapshots import Snapshots
+from pullonce.telemetry.http import telling
+from pullonce.telemetry.metrics import Meter, WorkMeter
+from pullonce.telemetry.spans import spanning, traced
+from pullonce.worker.one_store import OneStore
+from pullonce.worker.present import Present
+from pullonce.worker.worker import Handler, Worker
 from schemas.orders import Order, UnpackLayer
-from services.unpacker.messages import Limits
 from services.unpacker.progress import on_disk
 from services.unpacker.service import unpacking
+from services.unpacker.work.messages import Limits
 
 _ORDERS = 1024
 """Layers that may wait here at a time: each costs a task, and none may keep the one from coming that it waits for."""

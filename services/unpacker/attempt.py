@@ -7,23 +7,23 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from pullonce.content import ContentStore
-from pullonce.snapshots import Snapshot, Snapshots
-from pullonce.stopwatch import turn
+from pullonce.store.content import ContentStore
+from pullonce.store.snapshots import Snapshot, Snapshots
+from pullonce.worker.stopwatch import turn
 from schemas.orders import UnpackLayer
 from services.unpacker.durability import Durability
 from services.unpacker.failures import disk, failure, is_of_the_disk, nobody
-from services.unpacker.finish import complete, links_passed_through, needs_layers_below, needs_only_root
-from services.unpacker.invalid import LayerError
-from services.unpacker.messages import Failed, Job, Limits, Unpacked
 from services.unpacker.news import News, Watch
-from services.unpacker.outcome import Outcome
 from services.unpacker.progress import Announcer
-from services.unpacker.rights import Rights
 from services.unpacker.staging import Draft, Staging
+from services.unpacker.tar.invalid import LayerError
 from services.unpacker.threads import to_its_end
+from services.unpacker.tree.finish import complete, links_passed_through, needs_layers_below, needs_only_root
+from services.unpacker.tree.outcome import Outcome
+from services.unpacker.tree.rights import Rights
 from services.unpacker.waiting import Waiting
-from services.unpacker.workers import Pool, Preempted, WorkerProcess
+from services.unpacker.work.messages import Failed, Job, Limits, Unpacked
+from services.unpacker.work.workers import Pool, Preempted, WorkerProcess
 
 _MAX_PASSES = 40
 """Times a layer is unpacked to find links of layers below that lead to further ones: as many as Linux follows."""

@@ -13,16 +13,16 @@ from pathlib import Path
 
 import msgspec
 
-from pullonce.bus.memory import MemoryBus
+from pullonce.bus.memory.bus import MemoryBus
 from pullonce.errors import Permanent, PullonceError, Retryable
-from pullonce.snapshots import SnapshotMissing
+from pullonce.store.snapshots import SnapshotMissing
 from schemas.oci import ChainID, Descriptor
 from schemas.orders import UnpackLayer
 from services.unpacker.attempt import Attempt
 from services.unpacker.compare import differences
 from services.unpacker.handlers import Unpacker
-from services.unpacker.messages import Limits
 from services.unpacker.service import unpacking
+from services.unpacker.work.messages import Limits
 
 _ANY = Limits(size=1 << 50, entries=1 << 30, ratio=1 << 40)
 """What was unpacked once may be so again, however the limits were set then."""

@@ -5,8 +5,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from services.unpacker.opened import Opened, by_descriptor
-from services.unpacker.sparse import same_content
+from services.unpacker.tree.opened import Opened, by_descriptor
+from services.unpacker.tree.sparse import same_content
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 

@@ -11,7 +11,7 @@ import logging
 import os
 from pathlib import Path
 
-from pullonce.snapshots import Snapshots, boot_id
+from pullonce.store.snapshots import Snapshots, boot_id
 
 log = logging.getLogger(__name__)
 

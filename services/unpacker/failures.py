@@ -3,10 +3,10 @@
 import errno
 from pathlib import Path
 
-from pullonce.disk import disk_errors, no_inodes
 from pullonce.errors import Permanent, Retryable
+from pullonce.store.disk import disk_errors, no_inodes
 from schemas.orders import UnpackLayer
-from services.unpacker.messages import Failed
+from services.unpacker.work.messages import Failed
 
 _TOO_LONG = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EMLINK)
 """What the file system says to names that no layer should have."""

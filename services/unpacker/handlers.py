@@ -7,8 +7,8 @@ Nothing but the lack of bytes is waited for in a worker process.
 import logging
 
 from pullonce.errors import Permanent, Retryable
-from pullonce.snapshots import Snapshot
-from pullonce.stopwatch import timed
+from pullonce.store.snapshots import Snapshot
+from pullonce.worker.stopwatch import timed
 from schemas.events import Event, LayerFailed, LayerUnpacked
 from schemas.orders import UnpackLayer
 from services.unpacker.attempt import Attempt, Parts

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pullonce.bus import Signals
+from pullonce.bus.ports import Signals
 from schemas.subjects import digest_token, progress_filter
 
 

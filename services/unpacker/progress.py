@@ -6,8 +6,8 @@ from typing import Literal
 
 import msgspec
 
-from pullonce.bus import Signals
-from pullonce.snapshots import Snapshots
+from pullonce.bus.ports import Signals
+from pullonce.store.snapshots import Snapshots
 from schemas.oci import ChainID, Digest
 from schemas.orders import UnpackLayer
 from schemas.progress import LayerProgress

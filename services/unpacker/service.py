@@ -5,17 +5,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from pullonce.bus import Signals
-from pullonce.content import open_store
-from pullonce.snapshots import Snapshots
+from pullonce.bus.ports import Signals
+from pullonce.store.content import open_store
+from pullonce.store.snapshots import Snapshots
 from services.unpacker.attempt import Parts
 from services.unpacker.durability import Durability
 from services.unpacker.handlers import Unpacker
-from services.unpacker.messages import Limits
 from services.unpacker.news import News
 from services.unpacker.progress import Announcer
 from services.unpacker.staging import Staging
-from services.unpacker.workers import Pool
+from services.unpacker.work.messages import Limits
+from services.unpacker.work.workers import Pool
 
 
 @asynccontextmanager

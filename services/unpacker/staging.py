@@ -14,11 +14,11 @@ from pathlib import Path
 
 import msgspec
 
-from pullonce.disk import disk_errors
 from pullonce.failpoints import reach
-from pullonce.snapshots import Snapshot, Snapshots, boot_id
-from pullonce.trees import is_abandoned, remove_tree
-from services.unpacker.rights import opaque_attribute
+from pullonce.store.disk import disk_errors
+from pullonce.store.snapshots import Snapshot, Snapshots, boot_id
+from pullonce.store.trees import is_abandoned, remove_tree
+from services.unpacker.tree.rights import opaque_attribute
 
 log = logging.getLogger(__name__)
 

@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Callable
 
-from pullonce.content import ContentStore
-from pullonce.snapshots import Snapshots
+from pullonce.store.content import ContentStore
+from pullonce.store.snapshots import Snapshots
 from schemas.orders import UnpackLayer
 from services.unpacker.failures import nobody
 from services.unpacker.news import News, Watch

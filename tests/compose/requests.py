@@ -13,7 +13,7 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from pullonce.nkeys import read_identity
+from pullonce.bus.nats.nkeys import read_identity
 from tests.compose.stack import Stack
 
 ENOUGH = 60.0

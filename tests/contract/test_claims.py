@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from pullonce.bus import Bus, Entry
+from pullonce.bus.ports import Bus, Entry
 from pullonce.errors import WrongRevision
 from tests.support.buses import Place, eventually
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from pullonce.bus import Recorded
+from pullonce.bus.ports import Recorded
 from pullonce.errors import LogShortened, Permanent
 from schemas.events import BlobLost, PullCancelled, PullCompleted, PullFailed, PullRequested
 from schemas.subjects import event_subject

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from pullonce.bus import Bus, Delivery
+from pullonce.bus.ports import Bus, Delivery
 from pullonce.errors import Duplicate
 from schemas.subjects import blob_key, order_subject
 from tests.support.buses import ACK_WAIT, Place, ended, eventually, fetch, running, soon

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from pullonce.bus import Delivery
+from pullonce.bus.ports import Delivery
 from pullonce.trace import carried, of_environment, valid
 from schemas.events import StoreOpened
 from tests.contract.test_orders import KIND, STORE

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from pullonce.bus import Bus
-from pullonce.bus.worker import Failure, Worker, backoff
+from pullonce.bus.ports import Bus
 from pullonce.errors import Permanent, Retryable
+from pullonce.worker.worker import Failure, Worker, backoff
 from schemas.events import BlobFailed, BlobFetched, Event
 from schemas.orders import FetchBlob
 from schemas.subjects import order_subject

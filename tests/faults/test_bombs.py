@@ -14,7 +14,7 @@ import pytest
 import zstandard
 
 from services.unpacker.__main__ import UnpackerSettings
-from services.unpacker.messages import Limits
+from services.unpacker.work.messages import Limits
 from tests.support.chaos_disk import small_disk
 from tests.support.layers import Image, entry, fails, tar, unpack_all, unpacker
 

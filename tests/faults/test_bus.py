@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from pullonce.bus import Bus, Delivery, Entry
-from pullonce.bus.worker import Worker
+from pullonce.bus.ports import Bus, Delivery, Entry
 from pullonce.errors import Duplicate, LogShortened, WrongRevision
+from pullonce.worker.worker import Worker
 from schemas.events import BlobFetched, Event
 from schemas.orders import FetchBlob
 from tests.support.buses import LIMIT, NatsPlace, Reader, digest, fetch, fetched, running, soon

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pullonce.bus.nats import connect as connect_bus
-from pullonce.bus.nats_setup import STREAMS
+from pullonce.bus.nats.bus import connect as connect_bus
+from pullonce.bus.nats.setup import STREAMS
 from pullonce.client import connect
 from pullonce.config import BusSettings
 from schemas.events import StoreOpened

@@ -21,17 +21,17 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from pullonce.bus import Bus
-from pullonce.bus.nats import connect as connect_bus
+from pullonce.bus.nats.bus import connect as connect_bus
+from pullonce.bus.ports import Bus
+from pullonce.care.choice import Limits
+from pullonce.care.collect import Collector
+from pullonce.care.flights import ask
+from pullonce.care.listing import Kept, NotListed, Shelf
+from pullonce.care.needs import Needs
+from pullonce.care.things import Things
 from pullonce.client import Client, connect
 from pullonce.config import BusSettings
-from pullonce.content import ContentStore
-from pullonce.lifecycle.air import ask
-from pullonce.lifecycle.choice import Limits
-from pullonce.lifecycle.collect import Collector
-from pullonce.lifecycle.needs import Needs
-from pullonce.lifecycle.shelf import Kept, NotListed, Shelf
-from pullonce.lifecycle.things import Things
+from pullonce.store.content import ContentStore
 from schemas.events import PullCompleted
 from tests.support.chaos import Crew
 from tests.support.chaos_check import damage, judge, picture, read_on, stack

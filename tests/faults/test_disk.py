@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pullonce.disk import disk_errors
 from pullonce.errors import Permanent
+from pullonce.store.disk import disk_errors
 from tests.support.buses import eventually
 from tests.support.chaos import Crew
 from tests.support.chaos_disk import remount, small_disk, used

@@ -12,14 +12,14 @@ import aiohttp
 import duckdb
 import pytest
 
-from pullonce.bus import Bus
+from pullonce.bus.ports import Bus
 from pullonce.errors import Permanent
 from schemas.ledger import AskExport, AskRebuild, Done, Error
 from schemas.status import Pong, decode_pong
 from schemas.subjects import PING_SUBJECT
-from services.ledger.shelf import Shelf
-from services.ledger.staging import stage
-from services.ledger.trouble import trouble
+from services.ledger.fold.file import Shelf
+from services.ledger.fold.staging import stage
+from services.ledger.fold.trouble import trouble
 from tests.faults.test_disk_log import no_room
 from tests.integration.test_ledger_service import ask, events, reached, rows_from, rows_of, staged_log, until_folded
 from tests.support.buses import NatsPlace, eventually

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pullonce.content import ContentStore
+from pullonce.store.content import ContentStore
 from schemas.oci import Digest
 from tests.support.buses import eventually
 from tests.support.chaos import Crew

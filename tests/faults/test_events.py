@@ -15,10 +15,10 @@ import msgspec
 import nats
 import pytest
 
-from pullonce.bus import Recorded
+from pullonce.bus.ports import Recorded
 from pullonce.client import connect
 from pullonce.errors import PullFailed
-from pullonce.identity import identify_request
+from pullonce.pulling.identity import identify_request
 from schemas import events, subjects
 from schemas.events import BlobClaimed, BlobFetched, Event, LayerUnpacked, PullCancelled, PullRequested, StoreOpened
 from schemas.oci import ChainID, DiffID, Digest

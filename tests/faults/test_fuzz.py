@@ -19,11 +19,11 @@ import zstandard
 from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 
-from services.unpacker.compression import chunks
-from services.unpacker.invalid import LayerError
-from services.unpacker.layer import Layer
-from services.unpacker.rights import Rights
-from services.unpacker.tar import Archive
+from services.unpacker.tar.archive import Archive
+from services.unpacker.tar.compression import chunks
+from services.unpacker.tar.invalid import LayerError
+from services.unpacker.tree.layer import Layer
+from services.unpacker.tree.rights import Rights
 from tests.support.layers import entry, tar
 from tests.support.trees import differences, read_tree
 

@@ -24,7 +24,7 @@ from pullonce.client import connect
 from pullonce.errors import Permanent, PullFailed
 from services.fetcher.settings import RegistrySettings
 from services.fetcher.transport import Transport
-from services.unpacker.messages import Limits
+from services.unpacker.work.messages import Limits
 from tests.support.buses import eventually
 from tests.support.chaos import Crew
 from tests.support.chaos_check import damage, picture, stack, trees

@@ -12,10 +12,10 @@ import pytest
 
 from pullonce.failpoints import LEDGER_STEPS
 from schemas.ledger import AskRebuild, AskStats, Done, Error
-from services.ledger import queries
-from services.ledger.projection import Ledger
-from services.ledger.rebuild import NAME
-from services.ledger.staging import Staged
+from services.ledger.answers import queries
+from services.ledger.fold.projection import Ledger
+from services.ledger.fold.rebuild import NAME
+from services.ledger.fold.staging import Staged
 from tests.integration.test_ledger_service import ask, events, rows_from, rows_of, staged_log, until_folded
 from tests.support.buses import NatsPlace, eventually, soon
 from tests.support.chaos import Crew

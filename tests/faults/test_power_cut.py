@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from pullonce.client import connect
-from pullonce.content import ContentStore
-from pullonce.snapshots import Snapshots
+from pullonce.store.content import ContentStore
+from pullonce.store.snapshots import Snapshots
 from schemas.events import BlobFetched, LayerUnpacked, StoreOpened
 from schemas.oci import ChainID
 from tests.support.buses import eventually

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from pullonce.trees import remove_tree
-from services.unpacker.finish import complete, links_passed_through
-from services.unpacker.invalid import LayerError
-from services.unpacker.layer import Layer
-from services.unpacker.outcome import Outcome
-from services.unpacker.rights import Rights
-from services.unpacker.tar import Archive
+from pullonce.store.trees import remove_tree
+from services.unpacker.tar.archive import Archive
+from services.unpacker.tar.invalid import LayerError
+from services.unpacker.tree.finish import complete, links_passed_through
+from services.unpacker.tree.layer import Layer
+from services.unpacker.tree.outcome import Outcome
+from services.unpacker.tree.rights import Rights
 from tests.support.layers import entry, tar
 from tests.support.trees import differences, read_tree
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from pullonce.client import connect
-from pullonce.content import ContentStore
 from pullonce.failpoints import STEPS
+from pullonce.store.content import ContentStore
 from schemas.oci import Digest
 from tests.support.buses import eventually
 from tests.support.chaos import Crew

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from pullonce.bus.memory import MemoryBus
-from pullonce.bus.memory_orders import MemoryOrders
+from pullonce.bus.memory.bus import MemoryBus
+from pullonce.bus.memory.orders import MemoryOrders
 from pullonce.client import connect
-from pullonce.identity import identify_request
+from pullonce.pulling.identity import identify_request
 from schemas import subjects
 from schemas.events import PullRequested, PullResolved, ResolvedLayer, Source
 from schemas.oci import ChainID, Descriptor, DiffID

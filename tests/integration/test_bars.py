@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from pullonce.client import connect
-from pullonce.layer_view import LayerUpdate
+from pullonce.pulling.layers import LayerUpdate
 from tests.support.chaos_line import Line
 from tests.support.deployment import Deployment
 from tests.support.images import image, layer, tar_of

@@ -8,9 +8,9 @@ from pathlib import Path
 import nats
 import pytest
 
-from pullonce.bus import Delivery, Entry
-from pullonce.bus.nats import connect
-from pullonce.bus.nats_setup import CLAIMS_PREFIX, STREAMS, conflicts
+from pullonce.bus.nats.bus import connect
+from pullonce.bus.nats.setup import CLAIMS_PREFIX, STREAMS, conflicts
+from pullonce.bus.ports import Delivery, Entry
 from pullonce.config import BusSettings
 from pullonce.errors import BusClosed, BusUnavailable, BusUnsuitable, WrongRevision
 from tests.support.buses import LIMIT, NatsPlace, Reader, eventually, fetch, fetched, lost, running, soon
@@ -87,7 +87,7 @@ async def test_a_denied_write_ends_the_connection_instead_of_hanging(restricted:
 
 
 async def test_an_old_server_is_refused(nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pullonce.bus.nats_setup.NEEDED_API_LEVEL", 1_000)
+    monkeypatch.setattr("pullonce.bus.nats.setup.NEEDED_API_LEVEL", 1_000)
     with pytest.raises(BusUnsuitable, match=r"too old.*nats-server 2\.12"):
         async with connect(settings(nats_server.url), patience=LIMIT):
             pass

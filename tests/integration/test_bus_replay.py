@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pullonce.bus import Recorded
-from pullonce.bus.nats_bulk import cut
-from pullonce.thin import ConnectionLost
+from pullonce.bus.nats.bulk import cut
+from pullonce.bus.nats.socket import ConnectionLost
+from pullonce.bus.ports import Recorded
 from tests.support.buses import NatsPlace, digest, fetched, lost, soon
 from tests.support.nats_server import NatsServer
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pullonce.demo_registry import DemoImage, DemoRegistry
+from pullonce.demo.registry import DemoImage, DemoRegistry
 from tests.support.command import Up, pullonce, start
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pullonce.identity import identify
+from pullonce.pulling.identity import identify
 from schemas.events import Event, PullRequested
 from tests.support.nats_server import NatsServer, free_port
 from tests.support.scripted import CHAIN, DIGEST, IMAGE_ID, completed, failed, scripted
@@ -30,7 +30,7 @@ class Client:
     async def start(cls, *arguments: str, url: str = "", home: str = "/nonexistent", program: str = "") -> Client:
         environ = {key: value for key, value in os.environ.items() if not key.startswith("PULLONCE_")}
         environ |= {"PULLONCE_HOME": home} | ({"PULLONCE_NATS_URL": url} if url else {})
-        command = ["-c", program] if program else ["-m", "pullonce.cli"]
+        command = ["-c", program] if program else ["-m", "pullonce.cli.main"]
         pipe = asyncio.subprocess.PIPE
         return cls(
             await asyncio.create_subprocess_exec(
@@ -217,7 +217,7 @@ async def test_credentials_in_the_address_are_the_full_clients_work(tmp_path: Pa
 
 LOADS = """
 import sys
-from pullonce.cli import main
+from pullonce.cli.main import main
 code = main(sys.argv[1:])
 print("|".join(sorted(sys.modules)), file=sys.stderr)
 sys.exit(code)
@@ -236,9 +236,9 @@ async def test_a_pull_loads_next_to_nothing(nats_url: str) -> None:
     assert not loaded & HEAVY
     ours = {name for name in loaded if name.split(".")[0] in ("pullonce", "schemas", "services")}
     assert ours <= {
-        "pullonce", "pullonce.cli", "pullonce.cli_plain", "pullonce.cli_pull", "pullonce.discovery", "pullonce.environment",
-        "pullonce.errors", "pullonce.identity", "pullonce.oci", "pullonce.oci.reference", "pullonce.parts",
-        "pullonce.request", "pullonce.thin", "pullonce.thin_pull", "schemas", "schemas.subjects",
+        "pullonce", "pullonce.cli.main", "pullonce.cli.plain", "pullonce.cli.pull", "pullonce.process.discovery", "pullonce.environment",
+        "pullonce.errors", "pullonce.pulling.identity", "pullonce.oci", "pullonce.oci.reference", "pullonce.pulling.parts",
+        "pullonce.pulling.request", "pullonce.bus.nats.socket", "pullonce.pulling.blocking", "schemas", "schemas.subjects",
     }  # fmt: skip
 
 

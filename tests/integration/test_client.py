@@ -9,8 +9,8 @@ import pytest
 
 from pullonce import client
 from pullonce.errors import BusClosed, BusUnavailable, PullFailed, PullTimeout, ReferenceInvalid, ServicesMissing
-from pullonce.identity import identify
-from pullonce.waits import Tidings
+from pullonce.pulling.flights import Tidings
+from pullonce.pulling.identity import identify
 from schemas.events import BlobFetched, LayerUnpacked, PullCompleted, PullRequested, PullResolved, ResolvedLayer, Source
 from schemas.oci import Descriptor, DiffID
 from schemas.progress import BlobProgress
@@ -113,7 +113,7 @@ async def test_a_request_that_is_cancelled_while_it_is_sent_is_stored_once_and_w
 
 
 async def test_whoever_waits_hears_that_the_bus_is_closed_for_good(nats_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pullonce.waits.LOOK", 0.2)
+    monkeypatch.setattr("pullonce.pulling.flights.LOOK", 0.2)
     async with scripted(nats_url) as script:
         script.answer = lambda request, sequence: None
         async with client.connect(nats_url) as pulls:

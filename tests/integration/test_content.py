@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from pullonce.content import ContentStore, open_store
 from pullonce.errors import Permanent, Retryable
-from pullonce.images import ImageRecord
 from pullonce.oci.digest import digest_bytes
+from pullonce.store.content import ContentStore, open_store
+from pullonce.store.images import ImageRecord
 from schemas.oci import ChainID, Descriptor, Digest
 
 CONTENT = os.urandom(2_500_000)
@@ -146,7 +146,7 @@ async def test_a_writer_may_be_cancelled_at_any_moment(content: ContentStore) ->
 _WRITER = """
 import asyncio, sys
 from pathlib import Path
-from pullonce.content import open_store
+from pullonce.store.content import open_store
 from schemas.oci import Descriptor, Digest
 
 async def main():

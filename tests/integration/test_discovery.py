@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pullonce import discovery
+from pullonce.process import discovery
 
 SLEEPER = "import sys; print('up', flush=True); sys.stdin.read()"
 ANNOUNCER = """

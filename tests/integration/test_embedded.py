@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pullonce.demo_registry import DemoImage, DemoRegistry
+from pullonce.demo.registry import DemoImage, DemoRegistry
 from tests.support.command import Up, belonging_to, pullonce, start
 from tests.support.nats_server import NatsServer
 

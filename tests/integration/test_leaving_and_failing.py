@@ -20,8 +20,8 @@ from aiohttp import web
 
 from pullonce.client import Client, connect
 from pullonce.errors import PullFailed, PullTimeout
-from pullonce.identity import identify
-from pullonce.waits import Tidings
+from pullonce.pulling.flights import Tidings
+from pullonce.pulling.identity import identify
 from schemas.events import PullCancelled, PullCompleted, PullRequested, PullResolved
 from schemas.events import PullFailed as Failed
 from schemas.progress import BlobProgress, PullProgress

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from pullonce.cli_ledger import moment
+from pullonce.cli.ledger import moment
 from pullonce.client import connect
 from pullonce.errors import LedgerRefused
 from schemas.ledger import AskExplain, AskSql, Explanation, Table

@@ -8,12 +8,12 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from pullonce.bus import Bus
+from pullonce.bus.ports import Bus
 from schemas.status import Pong, decode_pong
 from schemas.subjects import PING_SUBJECT
-from services.ledger import keeper as keeping
-from services.ledger.keeper import Keeper
-from services.ledger.shelf import Shelf
+from services.ledger.fold import keeper as keeping
+from services.ledger.fold.file import Shelf
+from services.ledger.fold.keeper import Keeper
 from tests.integration.test_ledger_service import events, service, until_folded
 from tests.support.buses import NatsPlace, eventually, running
 from tests.support.deployment import Deployment

@@ -14,17 +14,17 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from pullonce.bus import Bus
+from pullonce.bus.ports import Bus
 from schemas import ledger as questions
 from schemas.events import Event
 from schemas.ledger import AskHistory, AskRebuild, AskSql, Question, Table, decode_answer, encode
 from schemas.status import decode_pong
 from schemas.subjects import LEDGER_SUBJECT, PING_SUBJECT
-from services.ledger import keeper as keeping
-from services.ledger.keeper import Keeper
-from services.ledger.projection import Ledger
-from services.ledger.shelf import Shelf
-from services.ledger.staging import Staged, stage
+from services.ledger.fold import keeper as keeping
+from services.ledger.fold.file import Shelf
+from services.ledger.fold.keeper import Keeper
+from services.ledger.fold.projection import Ledger
+from services.ledger.fold.staging import Staged, stage
 from tests.support.buses import LIMIT, NatsPlace, Reader, eventually, running, soon
 from tests.support.ledgers import Rows, loaded, rows
 from tests.support.long_log import long_log

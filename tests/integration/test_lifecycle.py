@@ -18,15 +18,15 @@ from typing import Any
 
 import pytest
 
-from pullonce import discovery
-from pullonce.bus.nats import connect
+from pullonce.bus.nats.bus import connect
+from pullonce.care import things
+from pullonce.care.removal import Remover
 from pullonce.config import BusSettings
-from pullonce.content import ContentStore
-from pullonce.lifecycle import things
-from pullonce.lifecycle.removal import Remover
 from pullonce.oci.digest import chain_ids
-from pullonce.snapshots import Snapshots
-from pullonce.uses import Uses
+from pullonce.process import discovery
+from pullonce.store.content import ContentStore
+from pullonce.store.snapshots import Snapshots
+from pullonce.store.uses import Uses
 from schemas import subjects
 from schemas.claims import Ordered, encode
 from schemas.oci import ChainID, Descriptor, DiffID, Digest
@@ -304,7 +304,7 @@ def test_one_platform_of_an_image_goes_alone(world: World) -> None:
 def test_a_collector_that_is_killed_leaves_nothing_behind(world: World) -> None:
     reference, _, _ = world.pulled()
     world.run("rm", reference)
-    command = [sys.executable, "-m", "pullonce.cli", "gc"]
+    command = [sys.executable, "-m", "pullonce.cli.main", "gc"]
     killed = subprocess.Popen(command, env=environment(world.home), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     killed.send_signal(signal.SIGKILL)
     killed.wait()

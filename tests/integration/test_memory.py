@@ -68,7 +68,7 @@ def test_a_large_layer_takes_no_more_memory_than_a_small_one(tmp_path: Path, reg
         assert done.returncode == 0, done.stderr
         found = peaks(deployment.home)
         print(f"\nMB at most, with a layer of {LARGE >> 20} MiB and three times that unpacked: {found}")
-        assert found.keys() >= {"services.fetcher", "services.unpacker", "services.unpacker.process"}
+        assert found.keys() >= {"services.fetcher", "services.unpacker", "services.unpacker.work.process"}
         assert max(peak for each in found.values() for peak in each) < BOUND
     finally:
         deployment.stop()

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from pullonce.bus.nats import connect
+from pullonce.bus.nats.bus import connect
 from pullonce.config import BusSettings
-from pullonce.content import open_store
-from pullonce.one_store import PATIENCE
+from pullonce.store.content import open_store
+from pullonce.worker.one_store import PATIENCE
 from schemas.status import StoreNow, decode_store_now, encode
 from schemas.subjects import store_now_subject
 from tests.support.command import environment

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.async_api import expect
 
-from pullonce.bus import Bus
+from pullonce.bus.ports import Bus
 from schemas.status import decode_pong
 from schemas.subjects import PING_SUBJECT
 from tests.integration.test_ledger_service import Service, service, until_folded

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from playwright.async_api import expect
 
-from services.ledger.watching import WATCHERS
+from services.ledger.web.watching import WATCHERS
 from tests.integration.test_ledger_service import service
 from tests.integration.test_page import APP, ledger
 from tests.support.browser import browser, page

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Page, expect
 
-from pullonce.runtime import answer_pings
+from pullonce.process.runtime import answer_pings
 from tests.integration.test_page import APP, LAYERS, OTHER, VIEWS, ledger
 from tests.support.browser import browser, page, picture
 from tests.support.long_log import long_log

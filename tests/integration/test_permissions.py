@@ -12,8 +12,8 @@ from pathlib import Path
 import nats
 import pytest
 
-from pullonce.bus.nats import connect
-from pullonce.bus_files import write
+from pullonce.bus.nats.bus import connect
+from pullonce.bus.nats.deployment import write
 from pullonce.client import connect as connect_client
 from pullonce.config import BusSettings
 from pullonce.errors import BusUnavailable, BusUnsuitable

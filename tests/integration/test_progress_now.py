@@ -10,19 +10,19 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from pullonce.cli.bars import ProgressView
 from pullonce.client import connect
-from pullonce.identity import identify
-from pullonce.layer_view import LayerUpdate
-from pullonce.present import Present
-from pullonce.progress_view import ProgressView
-from pullonce.request import Wanted
-from pullonce.thin_pull import Pull
-from pullonce.waits import Tidings
+from pullonce.pulling.blocking import Pull
+from pullonce.pulling.flights import Tidings
+from pullonce.pulling.identity import identify
+from pullonce.pulling.layers import LayerUpdate
+from pullonce.pulling.request import Wanted
+from pullonce.worker.present import Present
 from schemas.oci import ChainID, Descriptor, Digest
 from schemas.progress import BlobProgress, LayerProgress, decode_now
 from schemas.subjects import progress_now_subject, progress_subject
 from services.fetcher.progress import Announcer
-from services.ledger.live import Live
+from services.ledger.answers.live import Live
 from tests.support.buses import LIMIT, NatsPlace, eventually, fetch
 from tests.support.deployment import Deployment
 from tests.support.gate import Gate

@@ -19,7 +19,7 @@ from typing import TypeVar
 import nats
 import pytest
 
-from pullonce.bus import Recorded
+from pullonce.bus.ports import Recorded
 from pullonce.client import Client, connect
 from pullonce.errors import PullFailed as PullFailedError
 from schemas.events import BlobFetched, Event, LayerUnpacked, PullCancelled, PullCompleted, PullFailed, PullRequested

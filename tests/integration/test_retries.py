@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from pullonce.client import connect
-from pullonce.content import ContentStore
 from pullonce.errors import LedgerRefused, ServicesMissing
-from pullonce.waits import Tidings
+from pullonce.pulling.flights import Tidings
+from pullonce.store.content import ContentStore
 from schemas.ledger import AskExplain, Explanation, Piece
 from schemas.oci import Digest
 from schemas.progress import BlobProgress, Progress, PullProgress

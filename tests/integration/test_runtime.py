@@ -10,7 +10,7 @@ import pytest
 PROGRAM = """
 import asyncio, logging, sys
 from pullonce.errors import BusClosed
-from pullonce.runtime import run
+from pullonce.process.runtime import run
 
 log = logging.getLogger("example")
 

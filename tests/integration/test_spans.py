@@ -14,7 +14,7 @@ import pytest
 
 from pullonce.client import Client, connect
 from pullonce.errors import PullFailed
-from pullonce.spans import wanted
+from pullonce.telemetry.spans import wanted
 from pullonce.trace import carried
 from tests.support.buses import LIMIT, eventually
 from tests.support.deployment import Deployment
@@ -150,7 +150,7 @@ async def test_a_collector_that_is_away_holds_nothing_up(registry: RegistryServe
 
 
 def test_nothing_is_imported_where_nobody_asks_for_spans() -> None:
-    services = "services.coordinator.__main__, services.fetcher.__main__, services.unpacker.__main__, pullonce.cli"
+    services = "services.coordinator.__main__, services.fetcher.__main__, services.unpacker.__main__, pullonce.cli.main"
     code = f"import sys, {services}; print([each for each in sys.modules if each.startswith('opentelemetry')])"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "[]\n"

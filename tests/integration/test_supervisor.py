@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pullonce.supervisor import Part, PartBroken, running
+from pullonce.process.supervisor import Part, PartBroken, running
 
 SLEEPER = [sys.executable, "-c", "import signal; signal.pause()"]
 STUBBORN = [sys.executable, "-c", "import signal, sys; signal.signal(15, lambda *_: print('no', file=sys.stderr, flush=True))\n"
@@ -19,7 +19,7 @@ LIMIT = 30
 
 PARENT = """
 import asyncio, os, sys
-from pullonce.supervisor import Part, running
+from pullonce.process.supervisor import Part, running
 
 async def main():
     part = Part("child", [sys.executable, "-c", "import signal; signal.pause()"], environ=os.environ)
@@ -77,7 +77,7 @@ async def test_a_part_that_was_ready_is_never_given_up() -> None:
 
 
 async def test_what_does_not_stop_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pullonce.supervisor.GRACE", 0.1)
+    monkeypatch.setattr("pullonce.process.supervisor.GRACE", 0.1)
     up = asyncio.Event()
     part = Part("stubborn", STUBBORN, environ=os.environ, line=lambda line: up.set())
     async with asyncio.timeout(LIMIT), running([part]):

@@ -12,7 +12,7 @@ import pytest
 
 from pullonce.client import connect
 from pullonce.errors import PullFailed
-from pullonce.identity import identify
+from pullonce.pulling.identity import identify
 from schemas.progress import BlobProgress, decode, name_of
 from schemas.pull_facts import Ended
 from tests.support.buses import LIMIT, NatsPlace, eventually

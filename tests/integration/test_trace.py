@@ -8,7 +8,7 @@ from pathlib import Path
 
 import nats
 
-from pullonce.bus import Recorded
+from pullonce.bus.ports import Recorded
 from pullonce.client import connect
 from pullonce.trace import HEADER, carried
 from tests.contract.test_trace import TRACE

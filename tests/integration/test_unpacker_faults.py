@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pullonce.disk import free_bytes
-from pullonce.snapshots import Snapshots
+from pullonce.store.disk import free_bytes
+from pullonce.store.snapshots import Snapshots
 from schemas.oci import DiffID
-from services.unpacker.messages import Limits
+from services.unpacker.work.messages import Limits
 from tests.support.buses import eventually
 from tests.support.layers import Image, entry, fails, tar, unpack_all, unpacker
 from tests.support.trees import read_tree

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from pullonce.mounting import mount, unmount
-from pullonce.snapshots import Snapshots
+from pullonce.store.mounting import mount, unmount
+from pullonce.store.snapshots import Snapshots
 from tests.support.awkward import BASE, BASE_ENTRIES, UPPER
 from tests.support.gnu_tar import Stack
 from tests.support.layers import Image, entry, mounted, tar, umoci_unpack, unpack_all, unpacker

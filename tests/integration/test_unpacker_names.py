@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pullonce.mounting import mount, unmount
-from pullonce.snapshots import Snapshots
-from pullonce.trees import remove_tree
+from pullonce.store.mounting import mount, unmount
+from pullonce.store.snapshots import Snapshots
+from pullonce.store.trees import remove_tree
 from services.unpacker.check import check
 from tests.support.layers import Image, entry, fails, tar, unpack_all, unpacker
 

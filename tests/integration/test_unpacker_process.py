@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from pullonce.bus import Bus, Recorded
-from pullonce.bus.nats import connect
+from pullonce.bus.nats.bus import connect
+from pullonce.bus.ports import Bus, Recorded
 from pullonce.config import BusSettings
-from pullonce.content import open_store
-from pullonce.snapshots import Snapshots
+from pullonce.store.content import open_store
+from pullonce.store.snapshots import Snapshots
 from schemas.events import Event, LayerFailed, LayerUnpacked
 from tests.support.layers import Image, entry, tar
 

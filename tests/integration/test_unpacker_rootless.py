@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from pullonce.snapshots import Snapshots
+from pullonce.store.snapshots import Snapshots
 from schemas.oci import ChainID
 from tests.support.awkward import BASE, UPPER
 from tests.support.layers import Image, tar, unpack_all, unpacker
@@ -128,8 +128,8 @@ def test_a_user_mounts_what_a_user_unpacked(ordinary: Ordinary) -> None:
 MOUNTING = """
 import sys
 from pathlib import Path
-from pullonce.mounting import mount
-from pullonce.snapshots import Snapshots
+from pullonce.store.mounting import mount
+from pullonce.store.snapshots import Snapshots
 from schemas.oci import ChainID
 from tests.integration.test_unpacker_rootless import unpack_here
 
@@ -148,7 +148,7 @@ def test_whoever_owns_the_store_sees_what_root_unpacked_there(ordinary: Ordinary
     os.chown(store, NOBODY, NOBODY)
     chain = unpack_here(store)["chain"]
     assert isinstance(chain, list)
-    imports = "from pathlib import Path; from pullonce.snapshots import Snapshots"
+    imports = "from pathlib import Path; from pullonce.store.snapshots import Snapshots"
     look = f"{imports}; print(Snapshots(Path({str(store)!r})).has({chain[-1]!r}))"
     assert ordinary.run(ordinary.python, "-c", look).stdout == "True\n"
     directory = Snapshots(store).directory(chain[-1])

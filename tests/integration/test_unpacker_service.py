@@ -12,12 +12,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pullonce.bus import Recorded
-from pullonce.bus.memory import MemoryBus
-from pullonce.bus.worker import Worker
-from pullonce.content import open_store
+from pullonce.bus.memory.bus import MemoryBus
+from pullonce.bus.ports import Recorded
 from pullonce.errors import Retryable
-from pullonce.snapshots import Snapshots, boot_id
+from pullonce.store.content import open_store
+from pullonce.store.snapshots import Snapshots, boot_id
+from pullonce.worker.worker import Worker
 from schemas.events import Event, LayerUnpacked
 from schemas.orders import UnpackLayer
 from schemas.progress import BlobProgress

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pullonce.snapshots import Snapshots
+from pullonce.store.snapshots import Snapshots
 from services.unpacker.compare import differences
-from services.unpacker.messages import Limits
+from services.unpacker.work.messages import Limits
 from tests.support.layers import Image, entry, fails, tar, unpack_all, unpacker
 
 BIG = 8 << 30

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pullonce.disk import free_bytes
-from pullonce.snapshots import Snapshot, Snapshots
+from pullonce.store.disk import free_bytes
+from pullonce.store.snapshots import Snapshot, Snapshots
 from services.unpacker.handlers import Unpacker
 from services.unpacker.staging import Draft, Staging
 from tests.support.buses import eventually

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from pullonce.mounting import mount, unmount
-from pullonce.snapshots import Snapshots
+from pullonce.store.mounting import mount, unmount
+from pullonce.store.snapshots import Snapshots
 from tests.support.layers import Image, entry, tar, umoci_unpack, unpack_all, unpacker
 from tests.support.trees import differences, read_tree
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pullonce.snapshots import Snapshots
+from pullonce.store.snapshots import Snapshots
 from tests.support.layers import Image, UnpackerService
 from tests.support.packing import PACKERS, Thing, make, pack
 from tests.support.trees import differences, read_tree

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from pullonce.identity import identify_request
+from pullonce.pulling.identity import identify_request
 from schemas.events import Event, PullCompleted, PullFailed, PullRequested
 from services.coordinator.board import Board
-from services.ledger.projection import Ledger
-from services.ledger.staging import stage
+from services.ledger.fold.projection import Ledger
+from services.ledger.fold.staging import stage
 from tests.property import world
 from tests.support.ledgers import START, Scribbler, cut, folded, loaded, rows
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol as Port
 
-from pullonce.identity import identify_request
+from pullonce.pulling.identity import identify_request
 from schemas import subjects
 from schemas.events import (
     CONTENT_MISSING,

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
-from pullonce.bus import Bus, Recorded
-from pullonce.bus.memory import MemoryBus
-from pullonce.bus.nats import connect
+from pullonce.bus.memory.bus import MemoryBus
+from pullonce.bus.nats.bus import connect
+from pullonce.bus.ports import Bus, Recorded
 from pullonce.config import BusSettings
 from schemas.events import BlobFetched, BlobLost, Source
 from schemas.oci import Descriptor, Digest

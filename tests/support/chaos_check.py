@@ -14,10 +14,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pullonce.bus import Recorded
+from pullonce.bus.ports import Recorded
 from pullonce.client import Client, connect
-from pullonce.identity import identify_request
 from pullonce.oci.digest import chain_ids
+from pullonce.pulling.identity import identify_request
 from schemas.events import BlobFetched, LayerUnpacked, PullCompleted, PullFailed, PullRequested
 from schemas.oci import DiffID
 from tests.support.images import Image, Layer, image, layer

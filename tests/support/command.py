@@ -20,7 +20,7 @@ def environment(home: Path, url: str = "") -> dict[str, str]:
 
 def pullonce(*arguments: str, home: Path, url: str = "") -> subprocess.CompletedProcess[str]:
     """Run one command to its end."""
-    command = [sys.executable, "-m", "pullonce.cli", *arguments]
+    command = [sys.executable, "-m", "pullonce.cli.main", *arguments]
     return subprocess.run(
         command,
         env=environment(home, url),
@@ -35,7 +35,7 @@ def pullonce(*arguments: str, home: Path, url: str = "") -> subprocess.Completed
 def start(*arguments: str, home: Path, url: str = "") -> subprocess.Popen[str]:
     """Start one command."""
     pipe = subprocess.PIPE
-    command = [sys.executable, "-m", "pullonce.cli", *arguments]
+    command = [sys.executable, "-m", "pullonce.cli.main", *arguments]
     return subprocess.Popen(command, env=environment(home, url), stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True)
 
 
@@ -63,7 +63,7 @@ class Up:
         self.log = home / "up.log"
         with self.log.open("w") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "pullonce.cli", "up", *arguments],
+                [sys.executable, "-m", "pullonce.cli.main", "up", *arguments],
                 env=environment(home, url), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, text=True,
             )  # fmt: skip
         assert self.process.stdout is not None

@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from pullonce import discovery
-from pullonce.bus import Recorded
+from pullonce.bus.ports import Recorded
 from pullonce.client import Client, connect
 from pullonce.errors import ServicesMissing
+from pullonce.process import discovery
 from schemas.events import Event
 from schemas.ledger import AskSql
 from tests.support.buses import eventually

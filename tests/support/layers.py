@@ -16,18 +16,18 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from pullonce.bus.memory import MemoryBus
-from pullonce.content import ContentStore
+from pullonce.bus.memory.bus import MemoryBus
 from pullonce.errors import Permanent, Retryable
-from pullonce.mounting import mount, unmount
 from pullonce.oci.digest import chain_ids
-from pullonce.snapshots import Snapshots
+from pullonce.store.content import ContentStore
+from pullonce.store.mounting import mount, unmount
+from pullonce.store.snapshots import Snapshots
 from schemas.events import LayerFailed, LayerUnpacked
 from schemas.oci import ChainID, Descriptor, DiffID, Digest
 from schemas.orders import UnpackLayer
 from services.unpacker.handlers import Unpacker
-from services.unpacker.messages import Limits
 from services.unpacker.service import unpacking
+from services.unpacker.work.messages import Limits
 
 GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
 ROOTLESS = os.geteuid() != 0

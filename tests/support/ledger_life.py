@@ -8,9 +8,9 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from services.ledger import archive, rebuild
-from services.ledger.shelf import Shelf
-from services.ledger.staging import Staged, stage
+from services.ledger.fold import archive, rebuild
+from services.ledger.fold.file import Shelf
+from services.ledger.fold.staging import Staged, stage
 from tests.support.ledgers import loaded
 from tests.support.long_log import long_log
 

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pullonce.identity import identify
+from pullonce.pulling.identity import identify
 from schemas import events
 from schemas.events import Event
 from schemas.oci import ChainID, Descriptor, DiffID, Digest
-from services.ledger.projection import Ledger
-from services.ledger.staging import Staged, stage
-from services.ledger.tables import TABLES
-from services.ledger.views import VIEWS
+from services.ledger.fold.projection import Ledger
+from services.ledger.fold.staging import Staged, stage
+from services.ledger.fold.tables import TABLES
+from services.ledger.fold.views import VIEWS
 
 REFERENCES = ("docker.io/library/redis:latest", "ghcr.io/some/app:1", "redis", "not a reference")
 START = 1_700_000_000.0

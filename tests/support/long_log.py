@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from pullonce.identity import identify
+from pullonce.pulling.identity import identify
 from schemas.events import (
     BlobClaimed,
     BlobFetched,

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from pullonce.bus import Bus, Recorded
-from pullonce.bus.nats import connect
+from pullonce.bus.nats.bus import connect
+from pullonce.bus.ports import Bus, Recorded
 from pullonce.config import BusSettings
-from pullonce.identity import identify_request
-from pullonce.runtime import answer_pings
+from pullonce.process.runtime import answer_pings
+from pullonce.pulling.identity import identify_request
 from schemas.events import Event, PullCancelled, PullCompleted, PullFailed, PullRequested, Sharing
 from schemas.oci import ChainID, Digest
 

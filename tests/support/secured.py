@@ -12,8 +12,8 @@ import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from pullonce.bus_files import Plan, inbox, write
-from pullonce.nkeys import read_identity
+from pullonce.bus.nats.deployment import Plan, inbox, write
+from pullonce.bus.nats.nkeys import read_identity
 from tests.support.nats_server import NatsServer, free_port
 
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import msgspec
 
-from pullonce.bus import Bus
+from pullonce.bus.ports import Bus
 from pullonce.errors import ReferenceInvalid
-from pullonce.identity import identify
+from pullonce.pulling.identity import identify
 from schemas import events, subjects
 from schemas.oci import ChainID, Descriptor, DiffID, Digest
 from schemas.progress import BlobProgress, LayerProgress

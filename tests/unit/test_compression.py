@@ -14,8 +14,8 @@ from collections.abc import Callable
 import pytest
 import zstandard
 
-from services.unpacker.compression import CHUNK, chunks, hashed
-from services.unpacker.invalid import LayerError, TooLarge, Truncated, Unsupported
+from services.unpacker.tar.compression import CHUNK, chunks, hashed
+from services.unpacker.tar.invalid import LayerError, TooLarge, Truncated, Unsupported
 from tests.support.layers import entry, tar
 
 TAR = tar(entry("f", content=os.urandom(300_000) + bytes(3_000_000)), entry("g", content=b"abc" * 100_000))

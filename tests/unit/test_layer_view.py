@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pullonce.layer_view import LayerUpdate, LayerView, Rate
+from pullonce.pulling.layers import LayerUpdate, LayerView, Rate
 
 ONE, TWO = "sha256:" + "1" * 64, "sha256:" + "2" * 64
 CHAIN_ONE, CHAIN_TWO = "sha256:" + "c" * 64, "sha256:" + "d" * 64

@@ -5,8 +5,8 @@ import base64
 import pytest
 
 from pullonce.config import SettingInvalid
-from services.ledger.access import authorized, is_loopback, is_named_plainly
 from services.ledger.settings import LedgerSettings
+from services.ledger.web.access import authorized, is_loopback, is_named_plainly
 
 
 def basic(text: str) -> str:

@@ -8,15 +8,15 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from pullonce.identity import identify
+from pullonce.pulling.identity import identify
 from schemas.events import BlobClaimed, LayerClaimed, PullRequested, PullResolved, ResolvedLayer, Source
 from schemas.oci import ChainID, Descriptor, DiffID, Digest
 from schemas.progress import BlobProgress, LayerProgress, PullProgress
-from services.ledger import air
-from services.ledger.explaining import explain
-from services.ledger.live import Live
-from services.ledger.projection import Ledger
-from services.ledger.staging import stage
+from services.ledger.answers import active
+from services.ledger.answers.explaining import explain
+from services.ledger.answers.live import Live
+from services.ledger.fold.projection import Ledger
+from services.ledger.fold.staging import stage
 
 REFERENCE, NAME = "docker.io/library/plain:latest", "sha256:" + "a" * 64
 """A lowest layer that is stored uncompressed: digest, diffID and ChainID are one."""
@@ -51,7 +51,7 @@ def live() -> Live:
 
 
 def test_the_page_fills_each_by_its_own_progress(reader: duckdb.DuckDBPyConnection, live: Live) -> None:
-    works = air.seen(air.read(reader), live).works.values()
+    works = active.seen(active.read(reader), live).works.values()
     assert [(work.kind, work.name, work.state, work.done, work.holder) for work in works] == [
         ("fetch", NAME, "fetching", 60, "one"),
         ("unpack", NAME, "unpacking", 40, "two"),
@@ -96,6 +96,6 @@ def test_a_flight_that_is_resolved_again_says_why(tmp_path: Path) -> None:
     heard = Live()
     for opened, why in ((0, "of a flight before"), (1, "429: not so fast")):
         heard.take(PullProgress(reference=REFERENCE, flight=flight, opened=opened, state="retrying", attempt=1, error=why))
-    (seen,) = air.seen(air.read(ledger.reader()), heard).flights.values()
+    (seen,) = active.seen(active.read(ledger.reader()), heard).flights.values()
     ledger.close()
     assert (seen.state, seen.error) == ("resolving", "429: not so fast")

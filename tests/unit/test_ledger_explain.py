@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from services.ledger.explain import Story, Work, advice, critical_path
+from services.ledger.answers.explain import Story, Work, advice, critical_path
 
 
 def told(story: Story) -> list[tuple[str, str, str, float]]:

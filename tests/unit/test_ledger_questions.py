@@ -12,7 +12,7 @@ import duckdb
 import jsonschema
 import pytest
 
-from pullonce.identity import identify
+from pullonce.pulling.identity import identify
 from schemas import ledger as questions
 from schemas.events import Event, PullCancelled, PullCompleted, PullFailed, PullRequested, Sharing
 from schemas.json_schema import json_schema
@@ -20,10 +20,10 @@ from schemas.ledger import Answer, AskExplain, AskExport, AskHistory, AskSql, As
 from schemas.oci import Digest
 from schemas.other_channels import KINDS
 from schemas.samples import SAMPLES
-from services.ledger.live import Live
-from services.ledger.questions import Questions
-from services.ledger.shelf import Shelf
-from services.ledger.staging import stage
+from services.ledger.answers.live import Live
+from services.ledger.answers.questions import Questions
+from services.ledger.fold.file import Shelf
+from services.ledger.fold.staging import stage
 
 DAY = datetime(2026, 3, 1, tzinfo=UTC)
 REDIS, APP = "docker.io/library/redis:latest", "ghcr.io/some/app:1"

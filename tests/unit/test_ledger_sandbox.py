@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import pytest
 
 from schemas.ledger import AskSql, Table
-from services.ledger import sandbox
-from services.ledger.projection import Ledger
-from services.ledger.queries import NoAnswer
-from services.ledger.staging import stage
+from services.ledger.answers import sandbox
+from services.ledger.answers.queries import NoAnswer
+from services.ledger.fold.projection import Ledger
+from services.ledger.fold.staging import stage
 from tests.support.ledgers import folded
 from tests.support.long_log import long_log
 

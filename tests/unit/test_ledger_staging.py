@@ -5,15 +5,15 @@ import json
 import msgspec
 import pytest
 
-from pullonce.identity import identify
+from pullonce.pulling.identity import identify
 from schemas.events import Event, PullRequested
 from schemas.oci import ChainID, Digest
 from schemas.progress import BlobProgress, LayerProgress
 from schemas.samples import SAMPLES
 from schemas.subjects import digest_token, flight_of
-from services.ledger import live
-from services.ledger.live import Heard, Live
-from services.ledger.staging import line, stage
+from services.ledger.answers import live
+from services.ledger.answers.live import Heard, Live
+from services.ledger.fold.staging import line, stage
 
 EVENTS = [message for message in SAMPLES.values() if isinstance(message, Event)]
 

@@ -10,13 +10,14 @@ from typing import Literal
 import pytest
 
 from schemas.ledger import AskSql, AskStats
-from services.ledger import archive, queries, sandbox
+from services.ledger.answers import queries, sandbox
 from services.ledger.describe import written_into
-from services.ledger.projection import Ledger, LedgerOutdated, LedgerTaken
-from services.ledger.rebuild import carry_over
-from services.ledger.staging import stage
-from services.ledger.tables import TABLES
-from services.ledger.views import VIEWS
+from services.ledger.fold import archive
+from services.ledger.fold.projection import Ledger, LedgerOutdated, LedgerTaken
+from services.ledger.fold.rebuild import carry_over
+from services.ledger.fold.staging import stage
+from services.ledger.fold.tables import TABLES
+from services.ledger.fold.views import VIEWS
 from tests.support.ledgers import folded, loaded, rows
 from tests.support.long_log import long_log
 
@@ -66,7 +67,7 @@ def test_tables_of_another_version_are_refused(tmp_path: Path) -> None:
 def test_a_file_is_open_in_one_process_only(tmp_path: Path) -> None:
     path = tmp_path / "ledger.duckdb"
     ledger = Ledger(path)
-    code = f"from pathlib import Path; from services.ledger.projection import Ledger; Ledger(Path({str(path)!r}))"
+    code = f"from pathlib import Path; from services.ledger.fold.projection import Ledger; Ledger(Path({str(path)!r}))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert LedgerTaken.__name__ in ran.stderr
     ledger.close()

@@ -4,12 +4,12 @@ import time
 
 import pytest
 
-from pullonce.images import ImageRecord
-from pullonce.lifecycle.air import Air
-from pullonce.lifecycle.choice import Limits, Listed, to_go
-from pullonce.lifecycle.mounted import mounted
-from pullonce.snapshots import short_name
-from pullonce.uses import Use
+from pullonce.care.choice import Limits, Listed, to_go
+from pullonce.care.flights import Air
+from pullonce.care.mounted import mounted
+from pullonce.store.images import ImageRecord
+from pullonce.store.snapshots import short_name
+from pullonce.store.uses import Use
 from schemas.oci import ChainID, Descriptor, Digest
 from schemas.status import FlightStatus, Status
 

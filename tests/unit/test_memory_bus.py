@@ -2,10 +2,10 @@
 
 import asyncio
 
-from pullonce.bus import Delivery
-from pullonce.bus.clock import ManualClock
-from pullonce.bus.memory import MemoryBus
-from pullonce.bus.memory_signals import subjects_match
+from pullonce.bus.memory.bus import MemoryBus
+from pullonce.bus.memory.clock import ManualClock
+from pullonce.bus.memory.signals import subjects_match
+from pullonce.bus.ports import Delivery
 from tests.support.buses import fetch, running
 
 

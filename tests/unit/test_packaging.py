@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pullonce.bus_files import inbox
+from pullonce.bus.nats.deployment import inbox
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("coordinator", "fetcher", "unpacker", "ledger")
@@ -86,10 +86,10 @@ def test_scripts_are_plain_shell(script: str) -> None:
 
 
 def test_the_readme_tells_the_exit_codes_and_settings() -> None:
-    from pullonce import cli, cli_commands
+    from pullonce.cli import commands, main
 
     readme = (ROOT / "README.md").read_text()
-    for code in (cli.DONE, cli.FAILED, cli.USAGE, cli.NO_SERVICE, cli.INTERRUPTED):
+    for code in (main.DONE, main.FAILED, main.USAGE, main.NO_SERVICE, main.INTERRUPTED):
         assert f"| {code} |" in readme
-    for variable in re.findall(r"PULLONCE_[A-Z_]+", cli_commands.ENVIRONMENT):
+    for variable in re.findall(r"PULLONCE_[A-Z_]+", commands.ENVIRONMENT):
         assert f"`{variable}`" in readme

@@ -2,9 +2,9 @@
 
 import pytest
 
-from services.unpacker.entry import CHARACTER, DIRECTORY, FIFO, FILE, HARDLINK, SYMLINK, Entry
-from services.unpacker.invalid import Escapes, LayerError
-from services.unpacker.plan import Action, Step, clean, plan
+from services.unpacker.tar.entry import CHARACTER, DIRECTORY, FIFO, FILE, HARDLINK, SYMLINK, Entry
+from services.unpacker.tar.invalid import Escapes, LayerError
+from services.unpacker.tree.plan import Action, Step, clean, plan
 
 
 def named(name: bytes, kind: bytes = FILE) -> Entry:

@@ -6,8 +6,8 @@ import io
 
 import pytest
 
-from pullonce.layer_view import LayerUpdate
-from pullonce.progress_view import ProgressView, line
+from pullonce.cli.bars import ProgressView, line
+from pullonce.pulling.layers import LayerUpdate
 from tests.support.screen import Screen
 
 FLIGHT = "0123456789abcdef"

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from pullonce.stopwatch import running, spent_on, timed, turn
+from pullonce.worker.stopwatch import running, spent_on, timed, turn
 from schemas.events import BlobFetched, Event, StoreOpened
 from schemas.oci import Digest
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from services.unpacker.entry import DIRECTORY, FILE, HARDLINK, SYMLINK, Entry, Extent
-from services.unpacker.extensions import extents, nanoseconds, records
-from services.unpacker.fields import number
-from services.unpacker.invalid import LayerError, TooLarge, Truncated
-from services.unpacker.tar import Archive
+from services.unpacker.tar.archive import Archive
+from services.unpacker.tar.entry import DIRECTORY, FILE, HARDLINK, SYMLINK, Entry, Extent
+from services.unpacker.tar.extensions import extents, nanoseconds, records
+from services.unpacker.tar.fields import number
+from services.unpacker.tar.invalid import LayerError, TooLarge, Truncated
 from tests.support.layers import entry, tar
 
 

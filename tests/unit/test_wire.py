@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from nats.errors import BadSubjectError, ProtocolError
 
-from pullonce.bus.nats_wire import LeanParser, headers_of, status_of, written
+from pullonce.bus.nats.parser import LeanParser, headers_of, status_of, written
 
 STREAM = (
     b"PING\r\n"

@@ -16,7 +16,7 @@ import msgspec
 import yarl
 
 from pullonce.errors import Permanent
-from pullonce.stopwatch import spent_on
+from pullonce.worker.stopwatch import spent_on
 from schemas.events import Source
 from services.fetcher.answers import read_limited, registry_errors
 from services.fetcher.auth.challenge import Challenge, check_realm, parse_challenges, pick

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pullonce.bus.memory import MemoryBus
-from pullonce.content import ContentStore, open_store
+from pullonce.bus.memory.bus import MemoryBus
+from pullonce.store.content import ContentStore, open_store
 from schemas.events import BlobFetched, PullResolved
 from schemas.oci import Descriptor
 from schemas.orders import FetchBlob, RecordImage, ResolveReference

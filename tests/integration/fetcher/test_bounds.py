@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from pullonce.bus import Bus
+from pullonce.bus.ports import Bus
 from schemas.events import BlobFetched, PullResolved
 from schemas.oci import Digest
 from schemas.orders import FetchBlob, ResolveReference

@@ -10,8 +10,8 @@ import pytest
 
 from pullonce.errors import Permanent
 from pullonce.oci.digest import chain_ids
-from pullonce.snapshots import Snapshots
-from pullonce.uses import Uses
+from pullonce.store.snapshots import Snapshots
+from pullonce.store.uses import Uses
 from schemas.events import CONTENT_MISSING, BlobLost, LayerLost, PullRecorded, PullResolved, PullUnrecorded, StoreOpened
 from schemas.oci import DiffID
 from schemas.orders import ResolveReference

@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from pullonce.bus import Bus
+from pullonce.bus.ports import Bus
 from pullonce.config import store_root
-from pullonce.content import ContentStore
+from pullonce.store.content import ContentStore
 from schemas.events import BlobFailed, BlobFetched, Event, PullRecorded, PullResolved, PullUnresolved, StoreOpened
 from schemas.oci import Digest
 from schemas.orders import FetchBlob, ResolveReference

@@ -1,0 +1,1 @@
+"""The bus on a NATS server with JetStream."""

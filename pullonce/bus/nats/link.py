@@ -1,0 +1,313 @@
+"""One connection to a NATS server: reconnects for ever, and says of every request whether its outcome is known.
+
+nats-py's own `request` cannot tell a lost request from a lost answer and lets callers sit out their timeout after a break,
+so requests go through one inbox of ours: what was in the air when the connection broke ends at once as `Unclear`, and the
+caller, who knows whether repeating is harmless, asks again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import AuthorizationError, ConnectionClosedError, MaxPayloadError
+
+from pullonce.bus.limits import check_size
+from pullonce.bus.nats.access import access
+from pullonce.bus.nats.asked import PATIENCE, Asked, Unclear
+from pullonce.bus.nats.parser import LeanParser, Raw, Take, written
+from pullonce.config import BusSettings
+from pullonce.errors import BusClosed, BusError, BusUnavailable, BusUnsuitable
+
+log = logging.getLogger(__name__)
+
+RETRY_PAUSE = 0.1
+"""Seconds between attempts while the server is up but its streams are not."""
+
+Headers = dict[str, str]
+
+
+class Unheard(Exception):
+    """Nobody listens there: the request was certainly not carried out."""
+
+
+class Link:
+    """A connection and the requests in the air on it. Made by `open_link`."""
+
+    def __init__(self) -> None:
+        self.client = Client()
+        self._parser = self.client._ps = LeanParser(self.client)
+        self._inbox = ""
+        self._asked = Asked()
+        self._watched: set[asyncio.Future[Any]] = set()
+        self._up = asyncio.Event()
+        self._failure: BusError | None = None
+        self._refused = asyncio.get_running_loop().create_future()
+        self._closing = False
+        self.on_reconnect: list[Callable[[], None]] = []
+        self.refusing: set[str] = set()
+        """First tokens of the subjects that nothing could be stored on lately."""
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    async def open(self, settings: BusSettings, options: dict[str, Any]) -> None:
+        """Connect, however long it takes. Raises BusUnsuitable if the server refuses us, or we refuse it."""
+        dial = asyncio.ensure_future(
+            self.client.connect(
+                [each.strip() for each in settings.url.split(",")],
+                name=settings.name,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=0.1,  # type: ignore[arg-type]
+                ping_interval=10,
+                error_cb=self._on_error,
+                disconnected_cb=self._on_disconnect,
+                reconnected_cb=self._on_reconnect,
+                closed_cb=self._on_close,
+                **options,
+            )
+        )
+        try:
+            await asyncio.wait({dial, self._refused}, return_when=asyncio.FIRST_COMPLETED)
+            if self._refused.done():
+                raise self._refused.result()
+            await dial
+        finally:
+            dial.cancel()
+        self._inbox = self.client.new_inbox() + "."
+        await self.listen(self._inbox + "*", self._on_answer)
+        self._up.set()
+
+    async def close(self) -> None:
+        """Send what is still to be sent and close. Whoever waits on this link gets BusClosed."""
+        self._closing = True
+        self._fail(BusClosed("the connection to the bus was closed"))
+        self._asked.close()
+        await self.client.close()
+
+    def future(self) -> asyncio.Future[Any]:
+        """A future that fails with BusClosed when the link ends before it is done."""
+        made: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if self._failure is not None:
+            made.set_exception(self._failure)
+        else:
+            self._watched.add(made)
+            made.add_done_callback(self._watched.discard)
+        return made
+
+    @property
+    def connected(self) -> bool:
+        return self._up.is_set()
+
+    async def ready(self) -> None:
+        """Wait until the server is there. Raises BusClosed."""
+        if not self._up.is_set() and self._failure is None:
+            await self._up.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    # -- messages ------------------------------------------------------------------------------------------------------
+
+    async def send(self, subject: str, body: bytes = b"", *, reply: str = "", headers: Headers | None = None) -> None:
+        """Hand a message to the connection. While the server is away up to 2 MiB are kept; what is more is dropped.
+
+        Raises:
+            BusClosed: the link ended.
+            Permanent: the message is too large (`message.too_large`).
+        """
+        self.post(subject, body, reply=reply, headers=headers)
+        client = self.client
+        if client._pending_data_size <= client._max_pending_size or not client.is_connected:
+            return
+        task = asyncio.current_task()
+        cancels = task.cancelling() if task else 0
+        await client._flush_pending(force_flush=True)
+        # nats-py swallows a cancellation that arrives while it waits for its full buffer to be written.
+        if task and task.cancelling() > cancels:
+            raise asyncio.CancelledError
+
+    def post(self, subject: str, body: bytes = b"", *, reply: str = "", headers: Headers | None = None) -> None:
+        """`send`, for what is small and seldom: does not wait while the buffer is full. All that is sent in one turn of the
+        event loop is written at once."""
+        if self._failure is not None:
+            raise self._failure
+        client = self.client
+        if client.is_closed:
+            raise self._failure or BusClosed("the connection to the bus was closed")
+        command = written(subject, body, reply, headers)
+        check_size(subject, len(command) - len(subject) - len(reply))
+        if len(body) > client._max_payload:
+            raise MaxPayloadError
+        connected = client.is_connected
+        if not connected and len(body) + client._pending_data_size > client._max_pending_size:
+            return
+        client._pending.append(command)
+        client._pending_data_size += len(command)
+        flusher = client._flush_queue
+        if connected and flusher is not None and flusher.empty():
+            flusher.put_nowait(asyncio.get_running_loop().create_future())  # wakes it
+
+    async def ask(self, subject: str, body: bytes = b"", *, headers: Headers | None = None, timeout: float = PATIENCE) -> Raw:
+        """One request, one answer, one attempt.
+
+        Raises:
+            Unclear: no answer within `timeout` seconds, or the connection broke meanwhile.
+            Unheard: nobody listens on the subject.
+            BusClosed: the link ended.
+        """
+        if self._failure is not None or not self._up.is_set():
+            await self.ready()
+        token, answer = self._asked.expect(timeout)
+        try:
+            await self.send(subject, body, reply=self._inbox + token.decode(), headers=headers)
+            raw = await answer
+        finally:
+            self._asked.forget(token)
+        if not raw.data and raw.status == b"503":
+            raise Unheard(subject)
+        return raw
+
+    async def barrier(self) -> None:
+        """Return once the server has seen everything sent before, and all it sent before has arrived here.
+
+        An echo, since nats-py's `flush` overtakes commands that still lie in its buffer. After a break there is nothing
+        left to wait for: subscriptions are made anew before anything else is sent.
+        """
+        token, answer = self._asked.expect(PATIENCE)
+        try:
+            await self.send(self._inbox + token.decode())
+            await answer
+        except Unclear:
+            pass
+        finally:
+            self._asked.forget(token)
+
+    async def subscribe(self, subject: str, receive: Callable[[Msg], Awaitable[None]], *, queue: str = "") -> Subscription:
+        """Subscribe without limits on what may wait here: whoever needs limits uses flow control."""
+        try:
+            return await self.client.subscribe(subject, queue=queue, cb=receive, pending_msgs_limit=0, pending_bytes_limit=0)
+        except ConnectionClosedError:
+            raise self._failure or BusClosed("the connection to the bus was closed") from None
+
+    async def listen(self, subject: str, take: Take, *, queue: str = "") -> Subscription:
+        """Subscribe, and be handed each message as it is cut out of what was read, without queue and task."""
+        number = b"%d" % (self.client._sid + 1)  # taken by `subscribe` before it first waits
+        self._parser.takers[number] = take
+        try:
+            return await self.client.subscribe(subject, queue=queue, cb=_nobody)
+        except ConnectionClosedError:
+            del self._parser.takers[number]
+            raise self._failure or BusClosed("the connection to the bus was closed") from None
+
+    async def retire(self, subscription: Subscription) -> None:
+        """End a subscription without losing what is on its way: the server stops first, the callback last."""
+        if self._failure is not None or subscription._closed:
+            return
+        if self.connected:
+            await self.client._send_unsubscribe(subscription._id)
+            try:
+                await self.barrier()
+            except BusError:
+                return
+            while subscription.pending_msgs and self._failure is None:  # noqa: ASYNC110  nats-py offers no event for it
+                await asyncio.sleep(0)
+        await self.drop(subscription)
+
+    async def drop(self, subscription: Subscription) -> None:
+        """End a subscription; what is still on its way is of no interest."""
+        self._parser.takers.pop(b"%d" % subscription._id, None)
+        if self._failure is None and not subscription._closed:
+            try:
+                await subscription.unsubscribe()
+            except ConnectionClosedError:
+                pass
+
+    # -- what the connection tells -------------------------------------------------------------------------------------
+
+    def _on_answer(self, subject: bytes, reply: bytes, head: bytes, data: bytes) -> None:
+        self._asked.answered(subject[len(self._inbox) :], Raw(subject, reply, head, data))
+
+    async def _on_disconnect(self) -> None:
+        if not self._up.is_set():
+            return
+        self._up.clear()
+        if not self._closing:
+            log.warning("the bus is away: trying to reconnect")
+        self._asked.fail_all(Unclear("the connection broke"))
+
+    async def _on_reconnect(self) -> None:
+        log.info("the bus is back")
+        self._up.set()
+        for notify in list(self.on_reconnect):
+            notify()
+
+    async def _on_close(self) -> None:
+        self._fail(BusClosed("the connection to the bus was closed for good"))
+
+    async def _on_error(self, error: Exception) -> None:
+        text = str(error).lower()
+        if isinstance(error, AuthorizationError) or "authorization violation" in text:
+            self._refuse(BusUnsuitable(f"the bus refuses these credentials: {error}"))
+        elif isinstance(error, ssl.SSLCertVerificationError):
+            self._refuse(BusUnsuitable(f"the certificate of the bus is not one to trust, see PULLONCE_NATS_CA: {error}"))
+        elif "permissions violation" in text:
+            # A denied publish is otherwise only seen as an answer that never comes.
+            self._refuse(BusUnsuitable(f"the bus does not permit what pullonce needs: {error}"))
+        else:
+            log.debug("bus: %r", error)
+
+    def _refuse(self, error: BusUnsuitable) -> None:
+        if not self._refused.done():
+            self._refused.set_result(error)
+        if self._up.is_set():
+            self._fail(error)
+
+    def _fail(self, error: BusError) -> None:
+        if self._failure is None:
+            self._failure = error
+            if not self._closing:
+                log.error("%s", error)
+        self._asked.fail_all(self._failure)
+        for waiter in list(self._watched):
+            if not waiter.done():
+                waiter.set_exception(self._failure)
+                waiter.exception()  # looked at: one that nobody waits for any more need not be complained about
+        self._up.set()  # whoever waits for the server looks at the failure next
+
+
+async def _nobody(_: Msg) -> None:
+    """nats-py's way to a subscription whose messages are taken before they get there."""
+
+
+async def open_link(settings: BusSettings, *, patience: float | None) -> Link:
+    """Connect to the server.
+
+    Args:
+        patience: seconds to try; None: for ever, saying once in the log that nobody answers.
+
+    Raises:
+        BusUnavailable: nobody answered within `patience`.
+        BusUnsuitable: the server refuses the credentials, or they cannot be read, or its certificate is none of ours.
+    """
+    link = Link()
+    options = access(link.client, settings)
+    opening = asyncio.ensure_future(link.open(settings, options))
+    try:
+        done, _ = await asyncio.wait({opening}, timeout=patience if patience is not None else 2.0)
+        if not done and patience is None:
+            log.warning("no bus answers at %s yet: still trying", settings.shown)
+            await asyncio.wait({opening})
+        elif not done:
+            raise BusUnavailable(f"no NATS server answers at {settings.shown}: start one, or set PULLONCE_NATS_URL")
+        await opening
+    except BaseException:
+        opening.cancel()
+        await asyncio.wait({opening})
+        await link.close()
+        raise
+    return link

@@ -1,0 +1,141 @@
+"""The stream EVENTS over JetStream: append with ids, follow without gaps, park what is no event."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import uuid
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from pullonce import trace
+from pullonce.bus.nats import bulk
+from pullonce.bus.nats.follow import Follower
+from pullonce.bus.nats.jetstream import WRONG_SEQUENCE, Refused, api, last_message, last_stored, store
+from pullonce.bus.nats.link import Headers, Link
+from pullonce.bus.nats.socket import ConnectionLost, Unsupported
+from pullonce.bus.ports import Recorded
+from pullonce.bus.reading import recorded
+from pullonce.errors import BusUnavailable, BusUnsuitable
+from schemas import subjects
+from schemas.events import Event
+
+_WINDOW = 1000
+"""Appends in the air at a time: enough to fill the line, few enough not to be dropped by the server."""
+
+_REASON_LIMIT = 1000
+
+_REPLAY_WINDOW = 20_000
+
+
+log = logging.getLogger(__name__)
+
+_encode = msgspec.json.Encoder().encode
+
+
+class _WindowFull(Exception):
+    """Enough was read for one turn."""
+
+
+class NatsLog:
+    """`bus.Log` on a link."""
+
+    def __init__(self, link: Link, url: str) -> None:
+        self._link = link
+        self._url = url
+        self._me = uuid.uuid4().hex
+        self._count = itertools.count()
+
+    async def append(self, event: Event, *, cause: int | None = None, subject: str = "", message_id: str = "") -> int:
+        said = subjects.event_id(event) or message_id or f"{self._me}.{next(self._count)}"
+        headers: Headers = {"Nats-Msg-Id": said, **trace.headers()}
+        if cause is not None:
+            headers["Pullonce-Cause"] = str(cause)
+        return (await store(self._link, subject or subjects.event_subject(event), _encode(event), headers)).seq
+
+    async def append_all(self, events: Sequence[Event], *, cause: int | None = None) -> list[int]:
+        if len(events) == 1:
+            return [await self.append(events[0], cause=cause)]
+        sequences: list[int] = []
+        for first in range(0, len(events), _WINDOW):
+            # Tasks start in the order they were made, and each hands its message to the connection before it waits.
+            window = [asyncio.ensure_future(self.append(each, cause=cause)) for each in events[first : first + _WINDOW]]
+            try:
+                sequences += await asyncio.gather(*window)
+            except BaseException:  # not a TaskGroup: callers match the error itself, not a group of it
+                for task in window:
+                    task.cancel()
+                await asyncio.gather(*window, return_exceptions=True)
+                raise
+        return sequences
+
+    async def follow(
+        self, apply: Callable[[Recorded], None], *, start: int = 1, idle: Callable[[], None] | None = None
+    ) -> None:
+        await Follower(self._link, subjects.EVENTS_STREAM, apply, start=start, idle=idle).run()
+
+    async def replay(self, take: Callable[[Sequence[Recorded]], None], *, start: int, end: int) -> None:
+        at, given_up = start - 1, False
+
+        def taken(messages: Sequence[Recorded]) -> None:
+            nonlocal at
+            if given_up:
+                raise asyncio.CancelledError  # nobody waits for this thread any more
+            take(messages)
+            at = messages[-1].sequence
+
+        try:
+            try:
+                await asyncio.to_thread(bulk.replay, self._url, subjects.EVENTS_STREAM, taken, start=start, end=end)
+            except (Unsupported, ConnectionLost, BusUnavailable, BusUnsuitable) as exc:
+                log.info(
+                    "the quick way to read the log is closed (%s); reading on as usual", type(exc).__name__
+                )  # may hold a secret
+                while at < end and (window := await self._window(at + 1, end)):
+                    await asyncio.to_thread(taken, window)
+        finally:
+            given_up = True
+
+    async def _window(self, start: int, end: int) -> list[Recorded]:
+        """Some of the messages from `start` to `end`; none where the log ends before."""
+        found: list[Recorded] = []
+
+        def apply(recorded: Recorded) -> None:
+            if recorded.sequence <= end:
+                found.append(recorded)
+            if recorded.sequence >= end or recorded.pending == 0 or len(found) == _REPLAY_WINDOW:
+                raise _WindowFull
+
+        def idle() -> None:
+            raise _WindowFull
+
+        with contextlib.suppress(_WindowFull):
+            await self.follow(apply, start=start, idle=idle)
+        return found
+
+    async def last_sequence(self) -> int:
+        return int((await api(self._link, f"STREAM.INFO.{subjects.EVENTS_STREAM}"))["state"]["last_seq"])
+
+    async def last(self, subject: str) -> Recorded | None:
+        found = await last_stored(self._link, subjects.EVENTS_STREAM, subject)
+        return recorded(found.sequence, found.time, found.subject, found.body) if found else None
+
+    async def park(self, recorded: Recorded) -> None:
+        headers: Headers = {
+            "Nats-Expected-Last-Subject-Sequence": "0",
+            "Pullonce-Subject": recorded.subject,
+            "Pullonce-Reason": " ".join(recorded.malformed.split())[:_REASON_LIMIT],
+        }
+        subject = subjects.parked_subject(subjects.EVENTS_STREAM, recorded.sequence)
+        try:
+            await store(self._link, subject, recorded.body, headers)
+        except Refused as exc:
+            if exc.err_code not in WRONG_SEQUENCE:  # somebody parked it already
+                raise
+
+    async def last_parked(self) -> int:
+        found = await last_message(self._link, subjects.PARKED_STREAM, f"parked.{subjects.EVENTS_STREAM}.*")
+        return int(found.subject.rpartition(".")[2]) if found else 0

@@ -1,0 +1,212 @@
+"""`gc`: take images off the list that nobody used for long, and remove what no image and no pull in the air needs."""
+
+import asyncio
+import fcntl
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from msgspec import Struct
+
+from pullonce.bus.ports import Bus
+from pullonce.care import flights as in_the_air
+from pullonce.care.choice import Limits, Listed, to_go
+from pullonce.care.flights import Air
+from pullonce.care.listing import Shelf, uses_of
+from pullonce.care.mounted import mounted
+from pullonce.care.needs import Needs
+from pullonce.care.removal import Hold, Remover, Trash
+from pullonce.care.things import Thing, Things, blob
+from pullonce.store.content import ContentStore
+from pullonce.store.disk import disk_errors
+from pullonce.store.images import ImageRecord
+from pullonce.store.trees import is_abandoned
+from pullonce.store.uses import Use
+from schemas.oci import ChainID
+from schemas.subjects import digest_of
+
+_BATCH = 64
+"""Things that are claimed and removed together: what the lock of the store is held for takes some milliseconds."""
+
+
+class Collected(Struct, kw_only=True):
+    """What a collection removed, or would remove. Bytes of blobs as stored, of layers as their files were counted."""
+
+    images: list[str] = []
+    """References that were taken off the list, each with its platform."""
+    blobs: int = 0
+    blob_bytes: int = 0
+    layers: int = 0
+    layer_bytes: int = 0
+    partial: int = 0
+    """Growing files that nobody went on with."""
+    partial_bytes: int = 0
+    staging: int = 0
+    """Directories of processes that died."""
+    mounted: list[str] = []
+    """Snapshots that nobody needs, and that stay since they are mounted, with all below them."""
+    busy: int = 0
+    """Things that stay for now, since an order for them is out or a pull began to need them."""
+    held_bytes: int = 0
+    """Bytes of what remains needed."""
+
+
+class Collector:
+    """Collects one store.
+
+    Args:
+        store: its name.
+        older: seconds after which growing files and abandoned directories go.
+    """
+
+    def __init__(self, bus: Bus, content: ContentStore, store: str, *, older: float) -> None:
+        self._bus = bus
+        self._content = content
+        self._store = store
+        self._older = older
+        self._things = Things(content)
+        self._needs = Needs(content)
+        self._shelf = Shelf(content)
+        self._remover = Remover(bus, store)
+
+    async def run(self, limits: Limits, *, dry: bool) -> Collected:
+        """Collect, or with `dry` only say what would be collected.
+
+        Raises:
+            ServicesMissing: nobody knows what is being pulled.
+            NeedsUnknown: a manifest is damaged.
+            Permanent: the disk refuses.
+        """
+        air = await in_the_air.ask(self._bus.signals, self._store)
+        report = Collected()
+        began = time.time()
+        gone = await asyncio.to_thread(self._choose, limits, air)
+        if not dry:
+            gone = await asyncio.to_thread(self._shelf.drop, gone, air, began)
+            await asyncio.to_thread(self._shelf.forget_uses, air)
+        report.images = [f"{each.reference} ({each.platform})" for each in gone]
+        doomed = await asyncio.to_thread(self._survey, air, gone, report)
+        if dry:
+            self._count(doomed, report)
+            await asyncio.to_thread(self._age_out, air, None, report)
+            return report
+        for start in range(0, len(doomed), _BATCH):
+            await self._remove(doomed[start : start + _BATCH], air, report)
+        with Trash(self._content.root) as trash:
+            await asyncio.to_thread(self._age_out, air, trash, report)
+        return report
+
+    # -- looking -------------------------------------------------------------------------------------------------------
+
+    def _choose(self, limits: Limits, air: Air) -> list[ImageRecord]:
+        """The images that are to go."""
+        if limits == Limits():
+            return []
+        uses, pinned = list(self._shelf.uses.all()), set(self._shelf.pins.all())
+        images = [self._listed(image, uses_of(image, uses), air, pinned) for image in self._shelf.images.all()]
+        always = self._needs.of_all([], [use.image for use in uses if air.has(use)], self._shelf.images.foreign())
+        everything = always.union(*(each.needs for each in images))
+        sizes = {thing: self._things.size(thing) for thing in everything}
+        return [each.image for each in to_go(images, always, sizes, limits)]
+
+    def _listed(self, image: ImageRecord, uses: list[Use], air: Air, pinned: set[str]) -> Listed[ImageRecord, Thing]:
+        last = max((use.at for use in uses), default=0.0)
+        if not last:  # nobody noted one: it was brought by an earlier pullonce
+            last = self._things.path(blob(image.manifest.digest)).stat().st_mtime
+        kept = image.reference in pinned or any(map(air.has, uses))
+        return Listed(image, last, kept, frozenset(self._needs.of(image)))
+
+    def _survey(self, air: Air, gone: list[ImageRecord], report: Collected) -> list[Thing]:
+        """What is there and not needed."""
+        there = set(self._things.all())
+        needed = self._needed(air, gone)
+        report.held_bytes = sum(self._things.size(thing) for thing in needed)
+        doomed = there - needed
+        layers = [ChainID(thing.name) for thing in doomed if thing.kind == "layer"]
+        report.mounted = sorted(mounted(layers))
+        return sorted(thing for thing in doomed if thing.name not in report.mounted)
+
+    def _needed(self, air: Air, gone: Iterable[ImageRecord] = ()) -> set[Thing]:
+        """What images and pulls need at this moment."""
+        taken = list(gone)
+        listed = [image for image in self._shelf.images.all() if image not in taken]
+        used = [use.image for use in self._shelf.uses.all() if air.has(use)]
+        return self._needs.of_all(listed, used, self._shelf.images.foreign())
+
+    def _count(self, things: Iterable[Thing], report: Collected) -> None:
+        for thing in things:
+            size = self._things.size(thing)
+            if thing.kind == "blob":
+                report.blobs, report.blob_bytes = report.blobs + 1, report.blob_bytes + size
+            else:
+                report.layers, report.layer_bytes = report.layers + 1, report.layer_bytes + size
+
+    # -- removing ------------------------------------------------------------------------------------------------------
+
+    async def _remove(self, doomed: list[Thing], air: Air, report: Collected) -> None:
+        with Trash(self._content.root) as trash:
+            async with self._remover.claimed(doomed) as hold:
+                await self._remover.say_lost(hold.things, "collected: nothing listed or being pulled needs it")
+                removed = await asyncio.to_thread(self._move, hold, air, trash, report)
+            report.busy += len(doomed) - removed
+            await asyncio.to_thread(trash.empty)
+
+    def _move(self, hold: Hold, air: Air, trash: Trash, report: Collected) -> int:
+        """Look once more who needs what, and take the rest out of sight; returns how many went."""
+        with self._content.images.hold(), disk_errors(self._content.root):
+            needed = self._needed(air)
+            layers = [ChainID(thing.name) for thing in hold.things if thing.kind == "layer"]
+            in_use = mounted(layers)
+            free = [thing for thing in hold.things if thing not in needed and thing.name not in in_use]
+            if not hold.good:
+                return 0
+            self._count(free, report)
+            for thing in free:
+                self._things.move(thing, trash.place())
+            return len(free)
+
+    # -- what died on its way --------------------------------------------------------------------------------------------
+
+    def _age_out(self, air: Air, trash: Trash | None, report: Collected) -> None:
+        """Remove growing files and directories of the dead that are old enough; only count them where there is no trash."""
+        before = time.time() - self._older
+        needed = self._needed(air)
+        for path in _older_than(self._content.root / "ingest", before):
+            if blob(digest_of(path.name)) not in needed and (size := _drop_growing(path, drop=trash is not None)) is not None:
+                report.partial, report.partial_bytes = report.partial + 1, report.partial_bytes + size
+        for path in _older_than(self._content.root / "staging", before):
+            if path.is_dir() and is_abandoned(path):
+                report.staging += 1
+                if trash is not None:
+                    path.rename(trash.place())
+
+
+def _older_than(directory: Path, before: float) -> list[Path]:
+    found = []
+    for path in directory.iterdir() if directory.is_dir() else ():
+        try:
+            if path.stat().st_mtime < before:
+                found.append(path)
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def _drop_growing(path: Path, *, drop: bool) -> int | None:
+    """Remove a growing file that nobody writes; returns the bytes it held, None where somebody does or it is gone."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        status = os.fstat(fd)
+        # Under its lock: whoever waits for it looks whether the name is still there.
+        if drop and os.path.samestat(status, path.stat()):
+            path.unlink()
+        return status.st_blocks * 512
+    except (BlockingIOError, FileNotFoundError):
+        return None
+    finally:
+        os.close(fd)

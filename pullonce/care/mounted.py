@@ -1,0 +1,44 @@
+"""Which snapshots somebody has mounted: as layers of an overlay, or by bind mounts of their trees.
+
+Read from `mountinfo` of every process that this one may look at, once for each mount namespace. What cannot be seen from here
+is not known: mounts in namespaces of other users' processes (unless root asks), of processes in another PID namespace, and of
+namespaces that no process lives in.
+"""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from pullonce.store.snapshots import short_name
+from schemas.oci import ChainID
+from schemas.subjects import digest_of
+
+_NAMES = re.compile(r"(?<![A-Z2-7])[A-Z2-7]{20}(?![A-Z2-7])|sha256-[0-9a-f]{64}")
+
+
+def mounted(chain_ids: Iterable[ChainID], tables: Iterable[str] | None = None) -> set[ChainID]:
+    """Those of some snapshots that are mounted anywhere; a snapshot of another store with the same ChainID counts too.
+
+    Args:
+        tables: texts of `mountinfo` files; those of this machine where none are given.
+    """
+    names = {short_name(chain_id): chain_id for chain_id in chain_ids}
+    wanted = set(names.values())
+    if not names:
+        return set()
+    found = {name for table in (_tables() if tables is None else tables) for name in _NAMES.findall(table)}
+    return {names[name] for name in found & names.keys()} | (wanted & {ChainID(digest_of(n)) for n in found if "-" in n})
+
+
+def _tables() -> Iterable[str]:
+    """The mount tables of all namespaces in sight."""
+    seen: set[str] = set()
+    for process in (Path("/proc/self"), *Path("/proc").glob("[0-9]*")):
+        try:
+            namespace = str((process / "ns" / "mnt").readlink())
+            if namespace not in seen:
+                table = (process / "mountinfo").read_text(errors="surrogateescape")
+                seen.add(namespace)
+                yield table
+        except OSError:
+            continue  # it has ended, or is none of our business

@@ -1,0 +1,154 @@
+"""What a pull shows on a terminal: one bar a layer, redrawn in place. Pure but for the stream it writes to and the clock."""
+
+import os
+import time
+
+from pullonce.pulling.layers import LayerUpdate, LayerView
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TextIO
+
+REDRAW = 0.1
+"""Seconds between two drawings at the least."""
+_BAR, _SHORT = 30, 8
+"""Characters inside a bar: at most, and the fewest that say anything."""
+_UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
+
+
+def line(update: LayerUpdate, width: int) -> str:
+    """One layer in at most `width` characters. Where there is little room, the bar goes first and the time left last."""
+    head = f"{update.digest.rpartition(':')[2][:12]}  {update.state:<9}"
+    if update.state in ("retrying", "aborted"):
+        again = f"after attempt {update.attempts}: " if update.attempts else ""
+        return f"{head}  {again}{_plain(update.error)}"[:width]
+    if update.state not in ("fetching", "unpacking"):
+        return f"{head}  {_amount(update.size)}"[:width]
+    done = min(update.done / update.size, 1.0) if update.size else 0.0
+    rate = f"{_amount(update.rate)}/s" if update.rate else ""
+    left = _duration(update.left) if update.left is not None else ""
+    figures = f"  {_amounts(update.done, update.size):>15}  {rate:>10}  {left:>7}"
+    room = min(width - len(head) - len(figures) - 4, _BAR)
+    if room >= _SHORT:
+        return f"{head}  [{'=' * int(room * done):<{room}}]{figures}"
+    for short in (f"{head}{figures}", f"{head}  {done:4.0%}  {rate:>10}  {left:>7}", f"{head[:4]} {done:4.0%} {rate} {left}"):
+        if len(short) <= width:
+            return short
+    return f"{head[:4]} {done:4.0%}"[:width]
+
+
+def repeated(fields: "dict[str, object]") -> str:
+    """A step of the whole pull that is not in its first attempt, in words; empty for one that is."""
+    step = "listing" if fields.get("work") == "record" else "resolving"
+    attempt, wait = fields.get("attempt"), fields.get("retry_in", 0.0)
+    if fields.get("state") == "retrying":
+        seconds = f"{wait:.1f} s" if isinstance(wait, int | float) else "some time"
+        return f"{step} again in {seconds}: {_plain(str(fields.get('error', '')))}"
+    return (
+        f"{step}, attempt {attempt}: {_plain(str(fields.get('error', '')))}" if isinstance(attempt, int) and attempt > 1 else ""
+    )
+
+
+class ProgressView:
+    """Draws the layers of one image as `LayerView` has them, and above them what holds the whole pull up; `take` wants what
+    that takes, and `pull.progress`.
+
+    Args:
+        stream: a terminal.
+        flight: name of the flight that is waited for.
+        unpack: the image is to be unpacked, not only fetched.
+    """
+
+    def __init__(self, stream: "TextIO", flight: str, *, unpack: bool = True) -> None:
+        self._stream = stream
+        self._flight = flight
+        self._note = ""
+        self._view = LayerView(unpack=unpack)
+        self._drawn = 0
+        self._last = 0.0
+
+    def take(self, fields: "dict[str, object]") -> None:
+        """Take in one message; draws if it is time."""
+        now = time.monotonic()
+        self._view.take(fields, now)
+        self._hear(fields)
+        if now - self._last >= REDRAW:
+            self._draw(now)
+
+    def _hear(self, fields: "dict[str, object]") -> None:
+        """Whether the reference is resolved, or the image listed, once more."""
+        match fields.get("type"):
+            case "pull.resolved":
+                self._note = ""
+            case "progress.now":
+                works = fields.get("works")
+                for work in works if isinstance(works, list) else ():
+                    if isinstance(work, dict) and work.get("type") == "pull.progress":
+                        self._hear(work)
+            case "pull.progress" if fields.get("flight") == self._flight:
+                self._note = repeated(fields)
+
+    def say(self, words: str) -> None:
+        """Print a line above the bars."""
+        self._stream.write(f"{self._up()}\x1b[J{words}\n")
+        self._drawn = 0
+        self._draw(time.monotonic())
+
+    def close(self) -> None:
+        """Leave the last state on the screen, and the cursor below it."""
+        self._draw(time.monotonic())
+
+    def _draw(self, now: float) -> None:
+        layers = self._view.layers(now)
+        self._last = now
+        width, height = self._size()
+        height -= bool(self._note)
+        shown = layers
+        if len(shown) >= height:  # more layers than lines: what is finished is only counted
+            shown = [layer for layer in layers if not layer.finished][: max(height - 2, 0)]
+        lines = [self._note[: width - 1]] if self._note else []
+        lines += [line(layer, width - 1) for layer in shown]
+        if len(shown) < len(layers):
+            lines.append(f"{sum(layer.finished for layer in layers)} of {len(layers)} layers done"[: width - 1])
+        # Each line is cleared to its end, and everything below the last one, where fewer are drawn than before.
+        if lines:
+            self._stream.write(self._up() + "".join(f"\r{each}\x1b[K\n" for each in lines) + "\x1b[J")
+        self._stream.flush()
+        self._drawn = len(lines)
+
+    def _up(self) -> str:
+        return f"\x1b[{self._drawn}A\r" if self._drawn else ""
+
+    def _size(self) -> "tuple[int, int]":
+        try:
+            size = os.get_terminal_size(self._stream.fileno())
+        except (OSError, ValueError):
+            return 80, 24
+        return size.columns or 80, size.lines or 24
+
+
+def _plain(words: str) -> str:
+    """Words of strangers as a terminal may have them: one column a character, and nothing that commands it."""
+    return "".join(each if " " <= each <= "~" else "?" for each in words)
+
+
+def _unit(count: float) -> "tuple[float, str]":
+    return next(((size, name) for size, name in _UNITS if count >= size), _UNITS[-1])
+
+
+def _amount(count: float) -> str:
+    size, name = _unit(count)
+    return f"{count / size:.1f} {name}"
+
+
+def _amounts(done: float, whole: float) -> str:
+    """Both by the unit of the greater one."""
+    size, name = _unit(max(done, whole))
+    return f"{done / size:.1f}/{whole / size:.1f} {name}"
+
+
+def _duration(seconds: float) -> str:
+    whole = int(seconds + 0.999)
+    if whole < 60:
+        return f"{whole}s"
+    return f"{whole // 60}m{whole % 60:02}s" if whole < 3600 else f"{min(whole // 3600, 999)}h{whole // 60 % 60:02}m"

@@ -1,0 +1,248 @@
+"""`pullonce rm`, `pin`, `unpin`, `gc` and `verify`: what becomes of a store after the pulls. Run them where the store lies."""
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import msgspec
+
+from pullonce.bus.nats.bus import connect as connect_bus
+from pullonce.bus.ports import Bus
+from pullonce.care.choice import Limits
+from pullonce.care.collect import Collected, Collector
+from pullonce.care.flights import ask
+from pullonce.care.listing import NotListed, Shelf
+from pullonce.care.verify import Verified, Verifier, title
+from pullonce.cli.pull import find_bus, let_go, megabytes
+from pullonce.client import connect
+from pullonce.config import BusSettings, store_root
+from pullonce.errors import PullFailed, PullTimeout
+from pullonce.oci import reference
+from pullonce.oci.platform import normalise
+from pullonce.store.content import ContentStore, open_store
+from pullonce.store.images import ImageRecord
+
+_DAY = 86_400.0
+_HOUR = 3_600.0
+_PATIENCE = 5.0
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+
+def fill_rm(sub: argparse.ArgumentParser) -> None:
+    """Arguments of `pullonce rm`."""
+    sub.add_argument("reference", metavar="REF", help="image reference")
+    sub.add_argument("--platform", metavar="OS/ARCH", default="", help="only that platform (default: all that are listed)")
+    sub.add_argument("--json", action="store_true", help="print what was listed, as JSON")
+
+
+def rm(args: argparse.Namespace) -> int:
+    """Carry out `pullonce rm`."""
+    name, platform = str(reference.parse(args.reference)), normalise(args.platform) if args.platform else ""
+    content = _content(args)
+
+    async def remove() -> list[ImageRecord]:
+        async with _bus(url) as bus:
+            return Shelf(content).remove(name, platform, await ask(bus.signals, args.store))
+
+    with _served(args) as url:
+        gone = asyncio.run(remove())
+    if args.json:
+        print(json.dumps([msgspec.to_builtins(record) for record in gone]))
+        return 0
+    for record in gone:
+        print(f"{record.reference} ({record.platform}) is off the list; `pullonce gc` frees what nothing else needs")
+    return 0
+
+
+def fill_pin(sub: argparse.ArgumentParser) -> None:
+    """Arguments of `pullonce pin` and `unpin`."""
+    sub.add_argument(
+        "reference", metavar="REF", nargs="?", default="", help="image reference; without one: show what is pinned"
+    )
+    sub.add_argument("--json", action="store_true", help="print the pinned references, as JSON")
+
+
+def pin(args: argparse.Namespace) -> int:
+    """Carry out `pullonce pin`."""
+    return _pin(args, pinned=True)
+
+
+def unpin(args: argparse.Namespace) -> int:
+    """Carry out `pullonce unpin`."""
+    return _pin(args, pinned=False)
+
+
+def _pin(args: argparse.Namespace, *, pinned: bool) -> int:
+    shelf = Shelf(_content(args))
+    if args.reference:
+        shelf.pin(str(reference.parse(args.reference)), pinned=pinned)
+    if args.json:
+        print(json.dumps(shelf.pins.all()))
+    elif not args.reference:
+        print("".join(f"{each}\n" for each in shelf.pins.all()), end="")
+    return 0
+
+
+def fill_gc(sub: argparse.ArgumentParser) -> None:
+    """Arguments of `pullonce gc`."""
+    sub.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    sub.add_argument("--keep-days", metavar="N", type=_number, help="images not pulled for N days go off the list")
+    sub.add_argument(
+        "--max-bytes", metavar="N", type=_size,
+        help="the images not pulled for longest go, until the rest needs at most N bytes (also 500M, 20G, 1T)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--partial-hours", metavar="N", type=_number, default=24.0,
+        help="downloads and unpacks that nobody went on with for N hours go (default 24)",
+    )  # fmt: skip
+    sub.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def gc(args: argparse.Namespace) -> int:
+    """Carry out `pullonce gc`."""
+    limits = Limits(
+        unused_since=None if args.keep_days is None else time.time() - args.keep_days * _DAY, most_bytes=args.max_bytes
+    )
+    content = _content(args)
+
+    async def collect() -> Collected:
+        async with _bus(url) as bus:
+            collector = Collector(bus, content, args.store, older=args.partial_hours * _HOUR)
+            return await collector.run(limits, dry=args.dry_run)
+
+    with _served(args) as url:
+        report = asyncio.run(collect())
+    print(msgspec.json.encode(report).decode() if args.json else "\n".join(_collected(report, dry=args.dry_run)))
+    return 0
+
+
+def _collected(report: Collected, *, dry: bool) -> Iterator[str]:
+    would = "would go: " if dry else "gone: "
+    yield from (f"{would}{each}" for each in report.images)
+    freed = report.blob_bytes + report.layer_bytes + report.partial_bytes
+    yield (
+        f"{would}{report.blobs} blobs ({megabytes(report.blob_bytes)}), {report.layers} layers "
+        f"({megabytes(report.layer_bytes)}), {report.partial} partial downloads ({megabytes(report.partial_bytes)}), "
+        f"{report.staging} aborted unpacks; {megabytes(freed)} in all"
+    )
+    yield f"{'would stay' if dry else 'stays'}: {megabytes(report.held_bytes)}"
+    yield from (f"kept, though nothing needs it: {each} is mounted" for each in report.mounted)
+    if report.busy:
+        yield f"left for the next time: {report.busy}, in use at this moment"
+
+
+def fill_verify(sub: argparse.ArgumentParser) -> None:
+    """Arguments of `pullonce verify`."""
+    sub.add_argument(
+        "--repair", action="store_true", help="pull at once what was taken off the list, now or by an earlier verification"
+    )
+    sub.add_argument("--blobs-only", action="store_true", help="do not unpack layers again to compare the snapshots")
+    sub.add_argument(
+        "--rate", metavar="N", type=_size, default=0, help="bytes of blobs to read a second (also 100M; default: all)"
+    )
+    sub.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def verify(args: argparse.Namespace) -> int:
+    """Carry out `pullonce verify`. The exit code is 1 where damage was found and not repaired."""
+    os.nice(10)
+    content = _content(args)
+
+    async def check() -> Verified:
+        async with _bus(url) as bus:
+            threads = len(os.sched_getaffinity(0))
+            verifier = Verifier(bus, content, args.store, rate=args.rate, threads=threads, compare=not args.blobs_only)
+            report, concerned = await verifier.run()
+        if args.repair:
+            await _repair(url, args.store, concerned, report)
+        return report
+
+    with _served(args) as url:
+        report = asyncio.run(check())
+    print(msgspec.json.encode(report).decode() if args.json else "\n".join(_verified(report)))
+    unrepaired = [each for each in report.images if each not in report.repaired]
+    left = [each for each in report.damaged if each.left]
+    return 1 if unrepaired or left or (report.damaged and not args.repair) else 0
+
+
+async def _repair(url: str, store: str, concerned: list[ImageRecord], report: Verified) -> None:
+    """Pull what was taken off the list; what that says of failures goes to stderr."""
+    async with connect(url, name="pullonce verify") as client:
+        for image in concerned:
+            try:
+                await client.pull(
+                    image.reference, store=store, platform=image.platform, unpack=bool(image.chain_ids),
+                    requester="pullonce verify --repair",
+                )  # fmt: skip
+            except (PullFailed, PullTimeout) as exc:
+                print(f"pullonce: {image.reference} is not repaired: {exc}", file=sys.stderr)
+            else:
+                report.repaired.append(title(image))
+
+
+def _verified(report: Verified) -> Iterator[str]:
+    yield (
+        f"read {report.blobs} blobs ({megabytes(report.blob_bytes)}), looked at {report.layers} layers, "
+        f"unpacked and compared {report.compared} of them"
+    )
+    yield from (f"not compared: {chain_id}: {why}" for chain_id, why in report.unchecked.items())
+    for each in report.damaged:
+        became = each.left or (f"moved to {each.moved_to}" if each.moved_to else "said to be lost")
+        yield f"damaged: {each.kind} {each.name}: {each.why}; {became}"
+    for name in report.images:
+        if name not in report.repaired:
+            yield f"off the list, pull it again: {name}"
+    yield from (f"repaired: {name}" for name in report.repaired)
+    if not report.damaged:
+        yield "no damage"
+
+
+# -- the store and the bus -----------------------------------------------------------------------------------------------
+
+
+def _content(args: argparse.Namespace) -> ContentStore:
+    root = store_root(Path(args.home), args.store)
+    if not (root / "store.json").exists():
+        raise NotListed(f"there is no store {args.store} in {args.home}")
+    return open_store(root)
+
+
+@contextmanager
+def _served(args: argparse.Namespace) -> Iterator[str]:
+    """The bus of the services, which are started for as long as this takes where nothing runs."""
+    url, users = find_bus(args.home, args.store)
+    try:
+        yield url
+    finally:
+        if users:
+            let_go(args.home, users)
+
+
+@asynccontextmanager
+async def _bus(url: str) -> AsyncIterator[Bus]:
+    settings = BusSettings.from_env("pullonce", {**os.environ, "PULLONCE_NATS_URL": url})
+    async with connect_bus(settings, patience=_PATIENCE) as bus:
+        yield bus
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1e18:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 up")
+    return value
+
+
+def _size(text: str) -> int:
+    number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
+    if unit not in _UNITS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of bytes, such as 5000000000, 500M or 20G")
+    return int(_number(number) * _UNITS[unit])

@@ -1,0 +1,117 @@
+"""`pullonce status` and `pullonce events`: what is in the air, and what has happened."""
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from pullonce.bus.ports import Recorded
+from pullonce.client import connect
+from schemas.events import Event, PullCompleted
+from schemas.status import FlightStatus, Status, Waiting
+from schemas.status import encode as encode_status
+
+
+def status(args: argparse.Namespace) -> int:
+    """Carry out `pullonce status`."""
+    answer = asyncio.run(_status())
+    if args.json:
+        print(encode_status(answer).decode())
+        return 0
+    if not answer.flights:
+        print(f"nothing is in the air (log position {answer.position})")
+    for flight in answer.flights:
+        print("\n".join(_flight_lines(flight, time.time())))
+    return 0
+
+
+async def _status() -> Status:
+    async with connect(name="pullonce status", patience=1.0) as client:
+        return await client.status()
+
+
+def _flight_lines(flight: FlightStatus, now: float) -> list[str]:
+    platform = f", {flight.platform}" if flight.platform else ""
+    head = f"{flight.reference} (store {flight.store}{platform}): {flight.state}, asked for {flight.requests} times"
+    return [head, *(_waiting_line(each, now) for each in flight.waiting)]
+
+
+def _waiting_line(waiting: Waiting, now: float) -> str:
+    line = f"  {waiting.key}  {waiting.state}{' by ' + waiting.holder if waiting.holder else ''}"
+    if waiting.worker:
+        attempt = f", attempt {waiting.attempt}, for {max(now - waiting.since, 0.0):.1f} s" if waiting.attempt else ""
+        line += f"; {waiting.doing} at {waiting.worker}{attempt}"
+    return f"{line}: {waiting.error}" if waiting.error else line
+
+
+def events(args: argparse.Namespace) -> int:
+    """Carry out `pullonce events`."""
+    write = _json_line if args.json else _readable_line
+    asyncio.run(_events(write, since=args.since, follow=args.follow))
+    return 0
+
+
+async def _events(write: Callable[[Recorded], None], *, since: int, follow: bool) -> None:
+    async with connect(name="pullonce events", patience=1.0) as client:
+        end = await client.last_sequence()
+        if end < since and not follow:
+            return
+        done = asyncio.Event()
+
+        def apply(recorded: Recorded) -> None:
+            if follow or recorded.sequence <= end:
+                write(recorded)
+            if recorded.pending == 0:
+                sys.stdout.flush()
+            if not follow and recorded.sequence >= end:
+                done.set()
+
+        following = asyncio.create_task(client.watch(apply, start=since, idle=None if follow else done.set))
+        finished = asyncio.create_task(done.wait())
+        try:
+            await asyncio.wait((following, finished), return_when=asyncio.FIRST_COMPLETED)
+            if following.done():
+                following.result()  # an error, a closed pipe among them
+        finally:
+            for task in (following, finished):
+                task.cancel()
+            await asyncio.gather(following, finished, return_exceptions=True)
+
+
+def _json_line(recorded: Recorded) -> None:
+    line: dict[str, object] = {"sequence": recorded.sequence, "time": _utc(recorded.time), "subject": recorded.subject}
+    if recorded.event is None:
+        line["malformed"] = recorded.malformed
+    else:
+        line["event"] = msgspec.to_builtins(recorded.event)
+    print(json.dumps(line, ensure_ascii=False))
+
+
+def _readable_line(recorded: Recorded) -> None:
+    if recorded.event is None:
+        print(f"{recorded.sequence:>8}  {_utc(recorded.time)}  {recorded.subject}  malformed: {recorded.malformed}")
+        return
+    kind = str(recorded.event.__struct_config__.tag)
+    print(f"{recorded.sequence:>8}  {_utc(recorded.time)}  {kind:<16}  {_told(recorded.event)}")
+
+
+_NAMED = ("reference", "digest", "chain_id", "incarnation", "size", "code", "message", "holder")
+"""Fields that a reader wants to see, in this order; `--json` shows all."""
+
+
+def _told(event: Event) -> str:
+    parts = [event.store]
+    parts += [str(getattr(event, name)) for name in _NAMED if getattr(event, name, "")]
+    if isinstance(event, PullCompleted):
+        parts.append(f"answers {event.sharing.requests} requests below {event.covers}")
+    if getattr(event, "reused", False) is True:
+        parts.append("reused")
+    return "  ".join(parts)
+
+
+def _utc(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds % 1 * 1000):03d}Z"

@@ -1,0 +1,195 @@
+"""`pullonce pull`: find the bus, or start the embedded default for the time of the pull; wait; say what came of it."""
+
+import os
+import signal
+import sys
+
+from pullonce import environment
+from pullonce.bus.nats.socket import Message, Unsupported, Woken
+from pullonce.errors import PullFailed
+from pullonce.process import discovery
+from pullonce.pulling.blocking import Pull
+from pullonce.pulling.identity import identify
+from pullonce.pulling.request import Ending, Wanted
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from pullonce.cli.bars import ProgressView
+
+
+def pull(args: "Namespace") -> int:
+    """Carry out `pullonce pull`."""
+    identity = identify(
+        args.reference, store=args.store, platform=args.platform, credential=args.credential, policy=args.policy,
+        unpack=args.unpack,
+    )  # fmt: skip
+    wanted = Wanted(
+        identity, store=args.store, credential=args.credential, policy=args.policy, unpack=args.unpack,
+        requester=f"pullonce pull, process {os.getpid()} on {os.uname().nodename}"[:128],
+    )  # fmt: skip
+    if "TRACEPARENT" in os.environ:
+        from pullonce.trace import of_environment
+
+        wanted.trace = of_environment()
+    signal.signal(signal.SIGTERM, _interrupt)
+    url, users = find_bus(args.home, args.store)
+    view = _view(args, identity.flight)
+    try:
+        ending = _wait(url, wanted, args.timeout, view)
+    finally:
+        if view:
+            view.close()
+        if users:
+            let_go(args.home, users)
+    return _report(ending, as_json=args.json)
+
+
+def _wait(url: str, wanted: Wanted, timeout: "float | None", view: "ProgressView | None") -> Ending:
+    try:
+        # What serves this home restarts a server that dies; of a configured one we know nothing.
+        patience = 1.0 if environment.nats_url() else 10.0
+        watch, tell = (_watcher(view), _above(view)) if view else (None, say)
+        request = Pull(url, wanted, timeout=timeout, watch=watch, say=tell, patience=patience)
+    except Unsupported:
+        from pullonce.pulling.full import full_pull  # TLS, credentials, several servers: the full client's work
+
+        return full_pull(url, wanted, timeout, view.take if view else None)
+    signals = Signals()
+    request.wake = signals.descriptor
+    try:
+        return request.wait()
+    except BaseException as exc:
+        request.leave()
+        if isinstance(exc, Woken):
+            raise SystemExit(128 + signals.number) from None
+        raise
+    finally:
+        request.close()
+        signals.close()
+
+
+class Signals:
+    """SIGINT and SIGTERM as something to wait for, until `close`.
+
+    As exceptions they could strike between the arrival of the acknowledgement and its reading: the request's sequence would be
+    lost, and with it the way to withdraw it.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.descriptor, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(self._write)
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def _note(self, number: int, _: object) -> None:
+        self.number = number
+
+    def close(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(-1)
+        os.close(self.descriptor)
+        os.close(self._write)
+
+
+def _report(ending: Ending, *, as_json: bool) -> int:
+    fields = ending.fields
+    if as_json:
+        print(ending.body.decode())
+    if not ending.completed:
+        reference, message = str(fields.get("reference")), str(fields.get("message"))
+        raise PullFailed(message if reference in message else f"{reference}: {message}", code=str(fields.get("code")))
+    if not as_json:
+        print("\n".join(summary(fields)))
+    return 0
+
+
+def summary(fields: "dict[str, object]") -> "list[str]":
+    """What came of a pull, in lines for people."""
+    sharing = fields.get("sharing")
+    sharing = sharing if isinstance(sharing, dict) else {}
+    blobs = ", ".join(
+        f"{sharing.get(what, 0)} {word}" + (f" ({megabytes(sharing[f'{what}_bytes'])})" if sharing.get(f"{what}_bytes") else "")
+        for what, word in (("fetched", "fetched"), ("reused", "reused"), ("waited", "waited for"))
+    )
+    layers = ", ".join(
+        f"{sharing.get(what, 0)} {word}"
+        for what, word in (("unpacked", "unpacked"), ("unpack_reused", "reused"), ("unpack_waited", "waited for"))
+    )
+    lines = [str(fields.get("reference")), f"image id  {fields.get('image_id')}", f"digest    {fields.get('digest')}"]
+    lines.append(f"blobs     {blobs}")
+    if fields.get("chain_id"):
+        lines += [f"layers    {layers}", f"snapshot  {fields['chain_id']}"]
+    return lines
+
+
+def megabytes(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"
+
+
+def say(line: str) -> None:
+    print(f"pullonce: {line}", file=sys.stderr, flush=True)
+
+
+def _interrupt(number: int, _: object) -> None:
+    raise SystemExit(128 + number)
+
+
+def _view(args: "Namespace", flight: str) -> "ProgressView | None":
+    if args.quiet or args.json or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        return None
+    from pullonce.cli.bars import ProgressView
+
+    return ProgressView(sys.stderr, flight, unpack=args.unpack)
+
+
+def _above(view: "ProgressView") -> "Callable[[str], None]":
+    """`say`, above the bars."""
+    return lambda line: view.say(f"pullonce: {line}")
+
+
+def _watcher(view: "ProgressView") -> "Callable[[Message], None]":
+    import json
+
+    def watch(message: Message) -> None:
+        try:
+            view.take(json.loads(message.body))
+        except ValueError:
+            pass  # progress informs; nothing depends on it
+
+    return watch
+
+
+# -- the bus -----------------------------------------------------------------------------------------------------------
+
+
+def find_bus(home: str, store: str) -> "tuple[str, discovery.Lock | None]":
+    """The bus to ask, and the lock that keeps a temporary one alive.
+
+    The configured address if there is one; else what serves this home; else the embedded default, started for as long as
+    somebody uses it.
+    """
+    if url := environment.nats_url():
+        return url, None
+    if found := discovery.use(home):
+        return found[0].url, found[1]
+    from pullonce.process.temporary import start
+
+    served, users = start(home, store, say)
+    return served.url, users
+
+
+def let_go(home: str, users: discovery.Lock) -> None:
+    """Use the temporary service no more; where nobody else does either, wait until it is gone."""
+    served = discovery.served(home)
+    last = users.take(wait=False)
+    started = discovery.process_start(served.pid) if served else ""
+    users.close()
+    if last and served and started:
+        discovery.wait_until_gone(served.pid, started, 20.0)
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable

@@ -1,0 +1,1 @@
+"""One store on disk: blobs, images, snapshots, and what keeps them."""

@@ -1,0 +1,158 @@
+"""The content store: blobs by digest, on disk as an OCI image layout that skopeo and umoci can read.
+
+The life of a blob. `ingest` opens its growing file under a lock, with whatever an earlier attempt left; bytes are appended and
+hashed; `commit` checks size and digest, syncs, and renames it into `blobs/`: only then can anybody see it, and what can be
+seen is complete and right. A crash leaves a growing file that the next attempt continues. Nothing else is ever written there.
+
+    oci-layout  index.json  blobs/<algorithm>/<hex>  ingest/<algorithm>-<hex>  snapshots/  l/  staging/  uses/  store.json
+"""
+
+import secrets
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import msgspec
+
+from pullonce.errors import Permanent
+from pullonce.oci.digest import matches, parse_digest
+from pullonce.store.disk import disk_errors, replace_file
+from pullonce.store.images import EMPTY_INDEX, Images
+from pullonce.store.ingest import Ingest, ingesting
+from schemas.oci import Descriptor, Digest
+
+_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}\n'
+_DIRECTORIES = ("blobs/sha256", "ingest", "snapshots", "l", "uses")
+
+
+class ContentStore:
+    """The blobs of one store. Any number of processes may read and write one at once.
+
+    Args:
+        root: the store's directory (`config.store_root`). Nothing is touched until it is used; see `open_store`.
+        sync: whether content is synced to the disk before it becomes visible. Without it a power cut may leave damaged content.
+    """
+
+    def __init__(self, root: Path, *, sync: bool = True) -> None:
+        self.root = root
+        self.images = Images(root, sync=sync)
+        self._sync = sync
+
+    @property
+    def incarnation(self) -> str:
+        """Names this life of the store: it changes when the store was wiped. Empty where there is none."""
+        try:
+            return str(msgspec.json.decode((self.root / "store.json").read_bytes())["incarnation"])
+        except FileNotFoundError:
+            return ""
+
+    def blob_path(self, digest: Digest) -> Path:
+        """Where a blob lies once it is complete. Raises Permanent (`DIGEST_INVALID`) for what is no digest."""
+        algorithm, _, name = parse_digest(digest).partition(":")
+        return self.root / "blobs" / algorithm / name
+
+    def ingest_path(self, digest: Digest) -> Path:
+        """The growing file of a blob that is being fetched; its size is the number of bytes available."""
+        return self.root / "ingest" / parse_digest(digest).replace(":", "-", 1)
+
+    def has(self, digest: Digest) -> bool:
+        """Whether the blob is there: complete and verified."""
+        return self.blob_path(digest).is_file()
+
+    def reserved(self, digest: Digest) -> int:
+        """Bytes of the disk that the growing file of a blob holds already, room for what is to come included."""
+        try:
+            return self.ingest_path(digest).stat().st_blocks * 512
+        except FileNotFoundError:
+            return 0
+
+    def size(self, digest: Digest) -> int:
+        """Bytes of a blob that is there. Raises Permanent (`blob.missing`) where it is not."""
+        try:
+            return self.blob_path(digest).stat().st_size
+        except FileNotFoundError:
+            raise _missing(digest) from None
+
+    def read(self, digest: Digest, limit: int) -> bytes:
+        """The bytes of a small blob (a manifest, a config), checked against their digest.
+
+        Raises:
+            Permanent: `blob.missing`, `blob.damaged`, or `blob.oversized` where it has more than `limit` bytes.
+        """
+        try:
+            with disk_errors(self.blob_path(digest)), open(self.blob_path(digest), "rb") as file:
+                content = file.read(limit + 1)
+        except FileNotFoundError:
+            raise _missing(digest) from None
+        if len(content) > limit:
+            raise Permanent(f"{digest} has more than the {limit} bytes that such a document may have", code="blob.oversized")
+        if not matches(content, digest):
+            raise Permanent(f"{self.blob_path(digest)} is damaged: it has another digest", code="blob.damaged", concerns="key")
+        return content
+
+    def discard(self, digest: Digest) -> bool:
+        """Remove a blob that was found damaged. Returns whether it was there."""
+        with disk_errors(self.blob_path(digest)):
+            try:
+                self.blob_path(digest).unlink()
+            except FileNotFoundError:
+                return False
+        return True
+
+    def ingest(self, blob: Descriptor) -> AbstractAsyncContextManager[Ingest]:
+        """Open the growing file of a blob for its one writer; waits while there is another, in this process or elsewhere.
+
+        Inside, `present` says that the blob is complete already and nothing need be written; otherwise bytes are to be
+        appended from `offset` on. Leaving without `commit` keeps what was written, for the next attempt.
+
+        Raises:
+            Permanent: the disk refuses, or has visibly too little room (`disk.full`).
+        """
+        return ingesting(self.ingest_path(blob.digest), self.blob_path(blob.digest), blob, sync=self._sync)
+
+    async def put(self, blob: Descriptor, content: bytes) -> None:
+        """Store a small blob that is at hand. Afterwards it is there, whoever stored it.
+
+        Raises:
+            Permanent: `digest.mismatch` where the content is not what the descriptor says; or the disk refuses.
+        """
+        if len(content) != blob.size or not matches(content, blob.digest):
+            raise Permanent(f"what should be {blob.digest} ({blob.size} bytes) is something else", code="digest.mismatch")
+        async with self.ingest(blob) as ingest:
+            if not ingest.present:
+                await ingest.restart()
+                await ingest.write(content)
+                await ingest.commit()
+
+
+def open_store(root: Path, *, sync: bool = True) -> ContentStore:
+    """Open a store, and make what is missing of it. Harmless to repeat, and for several processes at once.
+
+    Raises:
+        Permanent: the disk refuses.
+    """
+    with disk_errors(root):
+        for directory in _DIRECTORIES:
+            (root / directory).mkdir(parents=True, exist_ok=True)
+        (root / "staging").mkdir(mode=0o700, exist_ok=True)
+        _make(root / "oci-layout", _LAYOUT)
+        _make(root / "index.json", EMPTY_INDEX)
+        _make(root / "store.json", msgspec.json.encode({"incarnation": secrets.token_hex(8)}) + b"\n")
+    return ContentStore(root, sync=sync)
+
+
+def _make(path: Path, content: bytes) -> None:
+    """Give a file its first content. Of several processes one wins, and nobody sees it empty."""
+    if path.exists():
+        return
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    replace_file(draft, content)
+    try:
+        path.hardlink_to(draft)
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
+
+
+def _missing(digest: Digest) -> Permanent:
+    return Permanent(f"{digest} is not in the store", code="blob.missing", concerns="key")

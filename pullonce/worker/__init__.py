@@ -1,0 +1,1 @@
+"""What every worker does alike: take orders, carry them out, say how it gets on."""

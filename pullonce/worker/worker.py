@@ -1,0 +1,217 @@
+"""Carries orders out: receive → handler → publish the facts → acknowledge. The only place that retries.
+
+A handler takes an order and returns facts. What went wrong it says by the type of its error: `Retryable` gives the order
+back with a delay, `Permanent` and the last attempt become a fact that says whom the failure concerns. Facts are stored
+before the order is acknowledged, so that a crash in between repeats the order and never loses its outcome.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from pullonce.bus.ports import Bus, Delivery
+from pullonce.errors import BusError, Permanent, Retryable
+from pullonce.failpoints import reach
+from pullonce.trace import carried
+from schemas import events, subjects
+from schemas.events import Event, Malformed
+from schemas.orders import Order
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[Any], Awaitable[Sequence[Event]]]
+"""Carries one kind of order out and returns what is now true. Called again with the same order after a crash or a retry:
+it must find by itself what was done already."""
+
+Failure = Retryable | Permanent
+
+GiveUp = Callable[[Any, Failure], Event]
+"""Makes the fact that says an order has failed for good."""
+
+Retrying = Callable[[Any, Failure, float], None]
+"""Told of each attempt that will be repeated, and in how many seconds."""
+
+
+class Watching(Protocol):
+    """Told of the orders that are in hand. Must not block."""
+
+    def began(self, order: Any, attempt: int, /) -> None:
+        """An attempt begins; 1 is the first."""
+
+    def ended(self, order: Any, /) -> None:
+        """The order is done, or given back at once; not called where an attempt will be repeated."""
+
+
+_FIRST_DELAY = 0.5
+_LONGEST_DELAY = 30.0
+_LONGEST_WISH = 300.0
+"""Seconds: what a registry may ask for in `Retry-After`."""
+
+_POISONOUS = 4
+"""An order delivered more than this many times `attempts` kills its workers, or is given back over and over."""
+
+
+def backoff(attempt: int, luck: float) -> float:
+    """Seconds until the next attempt after `attempt` (1 is the first): doubling, capped, spread by `luck` in [0, 1)."""
+    return min(_LONGEST_DELAY, _FIRST_DELAY * 2.0 ** min(attempt - 1, 16)) * (0.5 + luck / 2)
+
+
+class Worker:
+    """Serves orders of several kinds for one store.
+
+    Args:
+        table: what to do with each kind of order, and how many of a kind may run at a time.
+        give_up: makes the fact of a failure.
+        attempts: deliveries after which a `Retryable` is treated as final.
+        retrying: told of each attempt that will be repeated; must not block.
+        watching: told of the orders that are in hand.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        store: str,
+        table: Mapping[type[Order], tuple[Handler, int]],
+        *,
+        give_up: GiveUp,
+        attempts: int = 5,
+        retrying: Retrying | None = None,
+        watching: Watching | None = None,
+    ) -> None:
+        self._bus = bus
+        self._store = store
+        self._table = table
+        self._make_failure = give_up
+        self._attempts = attempts
+        self._retrying = retrying
+        self._watching = watching
+        self._running: dict[Delivery, asyncio.Task[Any]] = {}
+        self._withdrawn: set[Delivery] = set()
+
+    async def run(self) -> None:
+        """Serve until cancelled; then every running order is given back at once. Raises BusClosed."""
+        serving = [asyncio.ensure_future(self._serve(kind, *entry)) for kind, entry in self._table.items()]
+        serving.append(asyncio.ensure_future(self._beat()))
+        watching = [await self._bus.signals.subscribe(each, self._hear) for each in subjects.failure_filters(self._store)]
+        try:
+            await asyncio.gather(*serving)
+        finally:
+            for task in serving:
+                task.cancel()
+            await asyncio.gather(*serving, *(watch.stop() for watch in watching), return_exceptions=True)
+
+    def _hear(self, subject: str, body: bytes) -> None:
+        """An order that runs here was withdrawn, since nobody waits for it: the log holds its failure already. Stop it."""
+        try:
+            revision = getattr(events.decode(subject, body), "revision", 0)
+        except Malformed:
+            return  # the fold parks it
+        for delivery, task in self._running.items():
+            if subjects.failure_subject(delivery.order) == subject and delivery.order.revision == revision:
+                self._withdrawn.add(delivery)
+                task.cancel()
+
+    async def _serve(self, kind: type[Order], handler: Handler, limit: int) -> None:
+        async def deliver(delivery: Delivery) -> None:
+            await self._deliver(handler, delivery)
+
+        await self._bus.orders.receive(str(kind.__struct_config__.tag), self._store, deliver, limit=limit)
+
+    async def _beat(self) -> None:
+        """One timer for all running orders: none is given to another worker while this process lives."""
+        while True:
+            await asyncio.sleep(self._bus.orders.ack_wait / 4)
+            for delivery in list(self._running):
+                await delivery.in_progress()
+
+    async def _deliver(self, handler: Handler, delivery: Delivery) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._running[delivery] = task
+        if self._watching is not None:
+            self._watching.began(delivery.order, delivery.attempt)
+        try:
+            with carried(delivery.trace):
+                await self._carry_out(handler, delivery)
+        except asyncio.CancelledError:
+            self._let_go(delivery)
+            if delivery not in self._withdrawn:
+                await delivery.nak()
+                raise
+            task.uncancel()
+            log.info("withdrawn", extra={"order": subjects.order_subject(delivery.order)})
+            await delivery.ack()
+        finally:
+            self._withdrawn.discard(delivery)
+            self._running.pop(delivery, None)
+
+    async def _carry_out(self, handler: Handler, delivery: Delivery) -> None:
+        order = delivery.order
+        try:
+            if delivery.attempt > _POISONOUS * self._attempts:
+                raise Permanent(f"delivered {delivery.attempt} times", code="order.poisonous", concerns="key")
+            reach("order.received")
+            facts = await handler(order)
+            reach("fact.ready")
+            await self._bus.log.append_all(facts)
+            reach("fact.stored")
+        except Retryable as exc:
+            return await self._try_again(delivery, exc)
+        except Permanent as exc:
+            await self._give_up(delivery, exc)
+        except BusError:
+            raise
+        except Exception as exc:
+            log.exception("an order failed in a way nobody foresaw", extra={"order": repr(order)})
+            failure = Retryable(f"{type(exc).__name__}: {exc}", code="internal", concerns="key")
+            return await self._try_again(delivery, failure)
+        return await self._end(delivery)
+
+    async def _try_again(self, delivery: Delivery, failure: Retryable) -> None:
+        if delivery.attempt >= self._attempts:
+            await self._give_up(delivery, failure)
+            return await self._end(delivery)
+        if failure.after is None:
+            delay = backoff(delivery.attempt, random.random())
+        else:
+            delay = min(max(failure.after, 0.0), _LONGEST_WISH)
+        about = {**_about(delivery), "code": failure.code, "delay": delay}
+        log.info("an attempt failed: %s", failure, extra=about)
+        self._running.pop(delivery, None)  # a heartbeat after this would take the delay back
+        await delivery.nak(delay)
+        if self._retrying is not None:
+            self._retrying(delivery.order, failure, delay)
+        return None
+
+    async def _give_up(self, delivery: Delivery, failure: Failure) -> None:
+        log.warning("gave up: %s", failure, extra={**_about(delivery), "code": failure.code})
+        self._running.pop(delivery, None)  # what passes by is our own fact
+        await self._bus.log.append_all([self._make_failure(delivery.order, failure)])
+
+    async def _end(self, delivery: Delivery) -> None:
+        self._running.pop(delivery, None)
+        self._let_go(delivery)
+        await delivery.ack()
+
+    def _let_go(self, delivery: Delivery) -> None:
+        if self._watching is not None:
+            self._watching.ended(delivery.order)
+
+
+def _about(delivery: Delivery) -> dict[str, object]:
+    """What a line of the log says of an order."""
+    order = delivery.order
+    blob = getattr(order, "blob", None)
+    about = {
+        "order": str(order.__struct_config__.tag),
+        "flight": getattr(order, "flight", ""),
+        "digest": blob.digest if blob is not None else getattr(order, "digest", ""),
+        "chain_id": getattr(order, "chain_id", ""),
+        "revision": order.revision,
+        "attempt": delivery.attempt,
+    }
+    return {name: each for name, each in about.items() if each != ""}

@@ -1,0 +1,1 @@
+"""Questions → answers: history, statistics, explanations, what is in flight."""

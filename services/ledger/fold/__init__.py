@@ -1,0 +1,1 @@
+"""Events → rows: the fold, its tables and its file."""

@@ -1,0 +1,1 @@
+"""The ledger over HTTP: the page, its events, who may read them."""

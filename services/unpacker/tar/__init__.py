@@ -1,0 +1,1 @@
+"""Bytes of a layer → entries: compression, tar dialects, extension headers."""

@@ -1,0 +1,154 @@
+"""How a layer is stored → its tar, in chunks of bounded size.
+
+The bytes decide, not the media type: registries serve layers whose label lies. gzip may come in several members and zstd in
+several frames with skippable ones between (eStargz, zstd:chunked); both are read to the end and refused when cut off.
+"""
+
+import bz2
+import hashlib
+import lzma
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from isal import igzip_lib
+
+from services.unpacker.tar import zstd
+from services.unpacker.tar.invalid import LayerError, TooLarge, Truncated, Unsupported
+
+CHUNK = 1 << 20
+"""Bytes of tar in one piece, at most: what bounds the memory whatever the layer claims to expand to."""
+READ = 1 << 17
+"""Bytes read at a time."""
+
+_GZIP, _BZIP2, _XZ = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0"
+
+
+_IsalError: type[Exception] = igzip_lib.error  # type: ignore[assignment,unused-ignore]
+
+
+class Source(Protocol):
+    """Where a layer's bytes come from; an empty answer is their end."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+class _Decompressor(Protocol):
+    """What bz2, lzma and isal agree on."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def needs_input(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int = ...) -> bytes: ...
+
+
+def chunks(source: Source, media_type: str = "") -> Iterator[bytes]:
+    """The uncompressed tar of a stored layer.
+
+    Raises:
+        Unsupported: it is encrypted, or neither a tar nor compressed in a way that is known.
+        LayerError: it is damaged, cut off, or followed by something else.
+    """
+    if "+encrypted" in media_type:
+        raise Unsupported(f"the layer is encrypted ({media_type}); pull an image that is not")
+    head = b""
+    while len(head) < 512 and (more := source.read(READ)):
+        head += more
+    if head.startswith(_GZIP):
+        return _members(head, source, _gzip, _GZIP, "gzip")
+    if zstd.is_frame(head):
+        return zstd.decompress(_Headed(head, source), chunk=CHUNK, read=READ)
+    if head.startswith(_BZIP2):
+        return _members(head, source, bz2.BZ2Decompressor, _BZIP2, "bzip2")
+    if head.startswith(_XZ):
+        return _members(head, source, lzma.LZMADecompressor, _XZ, "xz")
+    if head[257:262] == b"ustar" or not head.strip(b"\0") or _old_tar(head):
+        return _plain(head, source)
+    raise Unsupported(f"the layer ({media_type or 'no media type'}) is neither a tar nor gzip, zstd, bzip2 or xz of one")
+
+
+def hashed(tar: Iterator[bytes], digest: "hashlib._Hash", limit: int) -> Iterator[bytes]:
+    """Pass a tar on while hashing it, up to a limit of bytes.
+
+    Raises:
+        TooLarge: there is more.
+    """
+    size = 0
+    for chunk in tar:
+        size += len(chunk)
+        if size > limit:
+            limits = "PULLONCE_LAYER_MAX_BYTES and PULLONCE_LAYER_MAX_RATIO raise the limit"
+            raise TooLarge(f"the layer expands to more than {limit} bytes; {limits}")
+        digest.update(chunk)
+        yield chunk
+
+
+def _gzip() -> _Decompressor:
+    made: _Decompressor = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+    return made
+
+
+def _plain(head: bytes, source: Source) -> Iterator[bytes]:
+    yield head
+    while data := source.read(CHUNK):
+        yield data
+
+
+def _members(head: bytes, source: Source, new: Callable[[], _Decompressor], magic: bytes, name: str) -> Iterator[bytes]:
+    """Members one behind another; zero bytes may fill up the end (tapes, and `gzip` itself reads so)."""
+    data = head
+    while data:
+        member = new()
+        while not member.eof:
+            piece = _expand(member, data, name)
+            data = b""
+            if piece:
+                yield piece
+            elif not member.eof and member.needs_input and not (data := source.read(READ)):
+                raise Truncated(f"the {name} of the layer ends in the middle")
+        data = _next_member(member.unused_data, source, magic, name)
+
+
+def _expand(member: _Decompressor, data: bytes, name: str) -> bytes:
+    try:
+        return member.decompress(data, CHUNK)
+    except (_IsalError, lzma.LZMAError, OSError, EOFError, ValueError) as exc:
+        raise LayerError(f"the {name} of the layer is damaged: {exc}") from exc
+
+
+def _next_member(data: bytes, source: Source, magic: bytes, name: str) -> bytes:
+    """What follows a member: another one, or nothing but zeros up to the end."""
+    while True:
+        data = data.lstrip(b"\0")
+        while data and len(data) < len(magic) and (more := source.read(READ)):
+            data += more
+        if data:
+            break
+        data = source.read(READ)
+        if not data:
+            return b""
+    if not data.startswith(magic):
+        raise LayerError(f"the {name} of the layer is followed by something else")
+    return data
+
+
+class _Headed:
+    """A source whose first bytes were read already."""
+
+    def __init__(self, head: bytes, source: Source) -> None:
+        self._head = head
+        self._source = source
+
+    def read(self, size: int, /) -> bytes:
+        if self._head:
+            head, self._head = self._head[:size], self._head[size:]
+            return head
+        return self._source.read(size)
+
+
+def _old_tar(head: bytes) -> bool:
+    """A tar from before ustar has no magic, only a checksum."""
+    digits = head[148:156].strip(b" \0")
+    return len(head) >= 512 and digits.isdigit() and sum(head[:148]) + 256 + sum(head[156:512]) == int(digits, 8)

@@ -1,0 +1,50 @@
+"""Copy a file of a layer below into a layer, with all that belongs to it."""
+
+import os
+import stat
+
+from pullonce.store.disk import chmod_at
+from services.unpacker.tree.opened import Opened, by_descriptor
+from services.unpacker.tree.rights import Rights
+from services.unpacker.tree.sparse import copy_content
+from services.unpacker.tree.stack import Found
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def copy_up(found: Found, directory: int, name: bytes, opened: Opened, rights: Rights) -> int:
+    """Make a copy of whatever kind but a directory, under a name in an open directory. Returns the bytes of its content."""
+    xattrs = opened.attributes(found.tree, found.path)
+    if stat.S_ISREG(found.status.st_mode):
+        return _copy_file(found, directory, name, opened, rights, xattrs)
+    status = found.status
+    if stat.S_ISLNK(status.st_mode):
+        os.symlink(opened.target(found.tree, found.path), name, dir_fd=directory)
+    else:
+        os.mknod(name, status.st_mode, status.st_rdev, dir_fd=directory)
+    rights.own_at(name, status.st_uid, status.st_gid, dir_fd=directory)
+    if not stat.S_ISLNK(status.st_mode):
+        chmod_at(name, stat.S_IMODE(status.st_mode), dir_fd=directory)
+    rights.attribute(by_descriptor(directory, name), xattrs)
+    os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=directory, follow_symlinks=False)
+    return 0
+
+
+def _copy_file(found: Found, directory: int, name: bytes, opened: Opened, rights: Rights, xattrs: dict[bytes, bytes]) -> int:
+    status = found.status
+    fd, last = opened.at(found.tree, found.path)
+    reader = os.open(last, _READ, dir_fd=fd)
+    try:
+        writer = os.open(name, _CREATE, 0o600, dir_fd=directory)
+        try:
+            copied = copy_content(reader, writer)
+            rights.own(writer, status.st_uid, status.st_gid)
+            os.fchmod(writer, stat.S_IMODE(status.st_mode))
+            rights.attribute(writer, xattrs)
+            os.utime(writer, ns=(status.st_atime_ns, status.st_mtime_ns))
+            return copied
+        finally:
+            os.close(writer)
+    finally:
+        os.close(reader)
