@@ -53,7 +53,7 @@ def _wait(url: str, wanted: Wanted, timeout: "float | None", view: "ProgressView
         watch, tell = (_watcher(view), _above(view)) if view else (None, say)
         request = Pull(url, wanted, timeout=timeout, watch=watch, say=tell, patience=patience)
     except Unsupported:
-        from pullonce.pulling.full import full_pull  # TLS, credentials, several servers: the full client's work
+        from pullonce.cli.full import full_pull  # TLS, credentials, several servers: the full client's work
 
         return full_pull(url, wanted, timeout, view.take if view else None)
     signals = Signals()

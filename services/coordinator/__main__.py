@@ -12,7 +12,7 @@ from pullonce.config import BusSettings, number
 from pullonce.process.runtime import answer_pings, run, version
 from pullonce.telemetry.http import telling
 from pullonce.telemetry.metrics import Meter
-from pullonce.telemetry.spans import spanning
+from pullonce.telemetry.spanning import spanning
 from schemas.subjects import STATUS_SUBJECT
 from services.coordinator.claim import HOLD
 from services.coordinator.handlers import Coordinator

@@ -8,10 +8,12 @@ from pullonce.bus.nats.bus import connect as connect_bus
 from pullonce.process.runtime import answer_pings, run, version
 from pullonce.store.content import open_store
 from pullonce.telemetry.http import telling
-from pullonce.telemetry.metrics import Meter, WorkMeter
-from pullonce.telemetry.spans import spanning, traced
+from pullonce.telemetry.metrics import Meter
+from pullonce.telemetry.spanning import spanning
+from pullonce.worker.measured import WorkMeter
 from pullonce.worker.one_store import OneStore
 from pullonce.worker.present import Present
+from pullonce.worker.traced import traced
 from pullonce.worker.worker import Worker
 from schemas.events import StoreOpened
 from schemas.orders import FetchBlob, RecordImage, ResolveReference

@@ -18,11 +18,11 @@ What stands above the first `[host]` besides `server` belongs to the server. A k
 whom to trust.
 """
 
+import posixpath
 import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import PurePath
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -96,7 +96,7 @@ def directories(registry: str) -> list[str]:
     return [*([f"{host}_{port}_"] if colon and port.isdigit() else []), registry, "_default"]
 
 
-def parse(text: str, beside: PurePath) -> Hosts:
+def parse(text: str, beside: str) -> Hosts:
     """Read a `hosts.toml`.
 
     Args:
@@ -144,7 +144,7 @@ def able(hosts: tuple[Host, ...], capability: Capability) -> list[Host]:
     return [each for each in hosts if capability in each.capabilities]
 
 
-def _host(address: str, fields: Mapping[str, Any], beside: PurePath, what: str) -> Host:
+def _host(address: str, fields: Mapping[str, Any], beside: str, what: str) -> Host:
     """One table. A `path` of nothing stands for `override_path` until the address is read."""
     if unknown := sorted(set(fields) - _KEYS):
         raise HostsInvalid(
@@ -157,7 +157,7 @@ def _host(address: str, fields: Mapping[str, Any], beside: PurePath, what: str) 
         origin=address,
         path="" if _typed(fields.get("override_path", False), bool, f"override_path of {what}") else "/v2",
         capabilities=frozenset(capabilities),
-        ca=tuple(str(beside / each) for each in _texts(fields.get("ca", []), f"ca of {what}")),
+        ca=tuple(posixpath.join(beside, each) for each in _texts(fields.get("ca", []), f"ca of {what}")),
         client=_client(fields.get("client", []), beside, what),
         skip_verify=_typed(fields.get("skip_verify", False), bool, f"skip_verify of {what}"),
         headers=_headers(_typed(fields.get("header", {}), dict, f"header of {what}"), what),
@@ -181,14 +181,14 @@ def _address(text: str, plain: Callable[[str], bool], *, whole: bool) -> tuple[s
     return f"{parts.scheme}://{parts.netloc}", path if whole or path.endswith("/v2") else f"{path}/v2"
 
 
-def _client(given: Any, beside: PurePath, what: str) -> tuple[tuple[str, str], ...]:
+def _client(given: Any, beside: str, what: str) -> tuple[tuple[str, str], ...]:
     """One file, a list of files, or a list of pairs of a certificate and its key."""
     pairs = []
     for each in [given] if isinstance(given, str) else _typed(given, list, f"client of {what}"):
         pair = [each, ""] if isinstance(each, str) else _texts(each, f"client of {what}")
         if len(pair) != 2 or not pair[0]:
             raise HostsInvalid(f"client of {what} names no certificate, or no pair of a certificate and its key")
-        pairs.append((str(beside / pair[0]), str(beside / pair[1]) if pair[1] else ""))
+        pairs.append((posixpath.join(beside, pair[0]), posixpath.join(beside, pair[1]) if pair[1] else ""))
     return tuple(pairs)
 
 

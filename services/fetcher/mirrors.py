@@ -101,7 +101,7 @@ def _hosts(path: Path | None) -> Hosts:
     if path is None:
         return Hosts()
     if path.name == _FILE and path.is_file():
-        return parse(path.read_text(), path.parent)
+        return parse(path.read_text(), str(path.parent))
     keys = {each.stem: str(each) for each in path.glob("*.key")}
     client = tuple((str(each), keys.get(each.stem, "")) for each in sorted(path.glob("*.cert")))
     return Hosts(by_server=Host("", ca=tuple(map(str, sorted(path.glob("*.crt")))), client=client))

@@ -7,7 +7,7 @@ from functools import partial
 
 import duckdb
 
-from pullonce.telemetry.metrics import Few, Meter
+from pullonce.telemetry.metrics import FewLabels, Meter
 from services.ledger.answers.queries import Row, rows
 from services.ledger.fold.file import Shelf
 from services.ledger.fold.keeper import Keeper
@@ -26,7 +26,7 @@ class Measures:
         self._shelf = shelf
         self._keeper = keeper
         self._counted = keeper.position
-        self._registries = Few()
+        self._registries = FewLabels()
         self._requests = meter.counter("requests_total", "Requests that were answered.", ("outcome",))
         self._flights = meter.counter("flights_total", "Flights that ended.", ("registry", "outcome"))
         self._took = meter.histogram("flight_duration_seconds", "From the opening of a flight to its end.", ("outcome",))

@@ -16,10 +16,12 @@ from pullonce.process.runtime import answer_pings, run, version
 from pullonce.store.content import ContentStore
 from pullonce.store.snapshots import Snapshots
 from pullonce.telemetry.http import telling
-from pullonce.telemetry.metrics import Meter, WorkMeter
-from pullonce.telemetry.spans import spanning, traced
+from pullonce.telemetry.metrics import Meter
+from pullonce.telemetry.spanning import spanning
+from pullonce.worker.measured import WorkMeter
 from pullonce.worker.one_store import OneStore
 from pullonce.worker.present import Present
+from pullonce.worker.traced import traced
 from pullonce.worker.worker import Handler, Worker
 from schemas.orders import Order, UnpackLayer
 from services.unpacker.progress import on_disk

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from pullonce.client import Client, connect
-from tests.integration.test_ledger_service import rows_from, rows_of, staged_log, until_folded
+from tests.integration.ledger.test_service import rows_from, rows_of, staged_log, until_folded
 from tests.support.buses import NatsPlace
 from tests.support.chaos import Crew, Trouble
 from tests.support.chaos_check import damage, judge, picture, read_on, stack, trees

@@ -21,7 +21,7 @@ from services.ledger.fold.file import Shelf
 from services.ledger.fold.staging import stage
 from services.ledger.fold.trouble import trouble
 from tests.faults.test_disk_log import no_room
-from tests.integration.test_ledger_service import ask, events, reached, rows_from, rows_of, staged_log, until_folded
+from tests.integration.ledger.test_service import ask, events, reached, rows_from, rows_of, staged_log, until_folded
 from tests.support.buses import NatsPlace, eventually
 from tests.support.chaos import Crew, Member
 from tests.support.chaos_disk import quota_disk, remount, small_disk

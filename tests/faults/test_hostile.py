@@ -1,7 +1,7 @@
 """Registries that lie and images made to harm, through all of pullonce: a typed failure, at once, and the next pull works.
 
-What single parts refuse is tested beside them (`tests/unit/test_registry_answers.py`, `test_tar.py`, `test_compression.py`,
-`tests/integration/fetcher/`, `tests/integration/test_unpacker_faults.py`).
+What single parts refuse is tested beside them (`tests/unit/fetcher/`, `tests/unit/unpacker/`,
+`tests/integration/fetcher/`, `tests/integration/unpacker/test_faults.py`).
 """
 
 from __future__ import annotations

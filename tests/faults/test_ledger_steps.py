@@ -16,7 +16,7 @@ from services.ledger.answers import queries
 from services.ledger.fold.projection import Ledger
 from services.ledger.fold.rebuild import NAME
 from services.ledger.fold.staging import Staged
-from tests.integration.test_ledger_service import ask, events, rows_from, rows_of, staged_log, until_folded
+from tests.integration.ledger.test_service import ask, events, rows_from, rows_of, staged_log, until_folded
 from tests.support.buses import NatsPlace, eventually, soon
 from tests.support.chaos import Crew
 from tests.support.ledger_life import live, log

@@ -17,7 +17,7 @@ from tests.support.machines import CACHE, ROOT, bare_root, copy, entered, inside
 
 pytestmark = pytest.mark.timeout(900)
 
-SOME = "tests/unit/test_reference.py"
+SOME = "tests/unit/oci/test_reference.py"
 """What `./dev test` is limited to here: all of them have just run, on a machine like this one."""
 
 

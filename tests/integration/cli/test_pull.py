@@ -1,0 +1,262 @@
+"""`pullonce pull` against a real nats-server and scripted services: who is answered, by what, and what it loads and says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from pullonce.pulling.identity import identify
+from schemas.events import Event, PullRequested
+from tests.support.nats_server import NatsServer, free_port
+from tests.support.scripted import CHAIN, DIGEST, IMAGE_ID, completed, failed, scripted
+
+REDIS = "docker.io/library/redis:latest"
+LIMIT = 30
+
+
+class Client:
+    """One `pullonce` process."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+
+    @classmethod
+    async def start(cls, *arguments: str, url: str = "", home: str = "/nonexistent", program: str = "") -> Client:
+        environ = {key: value for key, value in os.environ.items() if not key.startswith("PULLONCE_")}
+        environ |= {"PULLONCE_HOME": home} | ({"PULLONCE_NATS_URL": url} if url else {})
+        command = ["-c", program] if program else ["-m", "pullonce.cli.main"]
+        pipe = asyncio.subprocess.PIPE
+        return cls(
+            await asyncio.create_subprocess_exec(
+                sys.executable, *command, *arguments, env=environ, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe
+            )
+        )
+
+    async def end(self) -> tuple[int, str, str]:
+        """Exit code, stdout and stderr."""
+        async with asyncio.timeout(LIMIT):
+            out, err = await self.process.communicate()
+        return self.process.returncode or 0, out.decode(), err.decode()
+
+
+async def run(*arguments: str, url: str = "", home: str = "/nonexistent") -> tuple[int, str, str]:
+    return await (await Client.start(*arguments, url=url, home=home)).end()
+
+
+async def test_a_pull_says_what_came_of_it(nats_url: str) -> None:
+    async with scripted(nats_url):
+        code, out, err = await run("pull", "redis", url=nats_url)
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        REDIS,
+        f"image id  {IMAGE_ID}",
+        f"digest    {DIGEST}",
+        "blobs     2 fetched (40.1 MB), 1 reused, 0 waited for",
+        "layers    2 unpacked, 0 reused, 0 waited for",
+        f"snapshot  {CHAIN}",
+    ]
+
+
+async def test_json_is_the_event_as_it_is_stored(nats_url: str) -> None:
+    async with scripted(nats_url) as script:
+        code, out, _ = await run("pull", "--json", "redis", url=nats_url)
+        stored = await script.bus.log.last(
+            f"pull.completed.default.docker%2Eio/library/redis:latest.{identify('redis').flight}"
+        )
+    assert code == 0 and stored is not None and stored.event is not None
+    assert json.loads(out) == json.loads(_encoded(stored.event))
+
+
+async def test_the_request_says_all_that_was_asked_for(nats_url: str) -> None:
+    async with scripted(nats_url) as script:
+        options = ("--platform", "Linux/x86_64", "--credential", "mine", "--policy", "if-not-present", "--no-unpack")
+        code, _, err = await run("pull", "redis", *options, url=nats_url)
+        assert (code, err) == (0, "")
+        request = script.requests[0][1]
+    assert (request.reference, request.platform, request.credential) == (REDIS, "linux/amd64", "mine")
+    assert (request.policy, request.unpack, request.store) == ("if-not-present", False, "default")
+    assert request.requester.startswith("pullonce pull")
+
+
+async def test_a_failed_pull_gives_code_and_reason(nats_url: str) -> None:
+    async with scripted(nats_url) as script:
+        script.answer = failed
+        code, out, err = await run("pull", "redis", url=nats_url)
+        assert (code, out) == (1, "")
+        assert err == f"pullonce: MANIFEST_UNKNOWN: {REDIS}: the registry has no manifest of that name; check the tag\n"
+        code, out, _ = await run("pull", "--json", "redis", url=nats_url)
+    assert code == 1 and json.loads(out)["code"] == "MANIFEST_UNKNOWN"
+
+
+async def test_twenty_processes_are_answered_by_one_ending(nats_url: str) -> None:
+    async with scripted(nats_url) as script:
+        script.answer = last_of(20)
+        clients = [await Client.start("pull", "--json", "redis", url=nats_url) for _ in range(20)]
+        ends = [await client.end() for client in clients]
+    assert {code for code, _, _ in ends} == {0}
+    assert len({out for _, out, _ in ends}) == 1
+    assert len(script.requests) == 20
+
+
+async def test_an_ending_below_the_request_is_not_taken(nats_url: str) -> None:
+    async with scripted(nats_url) as script:
+        script.answer = lambda request, sequence: None
+        client = await Client.start("pull", "--json", "redis", url=nats_url)
+        await script.until(lambda: bool(script.requests))
+        sequence, request = script.requests[0]
+        await script.say(completed(request, sequence - 1))  # covers == sequence: of an earlier flight
+        await script.say(completed(request, sequence + 7))
+        code, out, _ = await client.end()
+    assert code == 0 and json.loads(out)["covers"] == sequence + 8
+
+
+async def test_an_interrupted_pull_withdraws_its_request(nats_url: str) -> None:
+    async with scripted(nats_url) as script:
+        script.answer = lambda request, sequence: None
+        # The request is in the log before the client knows: the signal often comes together with the acknowledgement.
+        for number, expected in ((signal.SIGINT, 130), (signal.SIGTERM, 143)) * 5:
+            client = await Client.start("pull", "redis", url=nats_url)
+            await script.until(lambda: len(script.requests) > len(script.cancelled))
+            client.process.send_signal(number)
+            code, out, _ = await client.end()
+            assert (code, out) == (expected, "")
+            await script.until(lambda: len(script.requests) == len(script.cancelled))
+        assert [each.request for each in script.cancelled] == [sequence for sequence, _ in script.requests]
+
+
+async def test_a_deadline_ends_the_wait_and_withdraws_the_request(nats_url: str) -> None:
+    async with scripted(nats_url) as script:
+        script.answer = lambda request, sequence: None
+        code, out, err = await run("pull", "--timeout", "0.5", "redis", url=nats_url)
+        await script.until(lambda: len(script.cancelled) == 1)
+    assert (code, out) == (3, "") and "did not end in time" in err
+
+
+async def test_a_bus_without_services_is_said_at_once(nats_url: str) -> None:
+    code, _, err = await run("pull", "redis", url=nats_url)  # a server without streams
+    assert code == 3 and "no part of pullonce answers" in err
+    async with scripted(nats_url, parts=()) as script:  # streams, and nobody there
+        script.answer = lambda request, sequence: None
+        code, _, err = await run("pull", "redis", url=nats_url)
+        await script.until(lambda: len(script.cancelled) == 1)
+    assert code == 3 and "no part of pullonce answers" in err
+
+
+async def test_no_server_at_the_configured_address() -> None:
+    port = free_port()
+    code, _, err = await run("pull", "redis", url=f"nats://127.0.0.1:{port}")
+    assert code == 3 and "no NATS server answers" in err
+    code, _, err = await run("pull", "redis", url=f"nats://me:secret@127.0.0.1:{port}")
+    assert code == 3 and f"no NATS server answers at nats://127.0.0.1:{port}" in err
+
+
+async def test_a_missing_part_is_named_and_waited_for(nats_url: str) -> None:
+    async with scripted(nats_url, parts=(("coordinator", ""), ("fetcher", "default"))) as script:
+        script.answer = lambda request, sequence: None
+        client = await Client.start("pull", "redis", url=nats_url)
+        assert client.process.stderr is not None
+        async with asyncio.timeout(LIMIT):
+            line = await client.process.stderr.readline()
+        assert line == b"pullonce: waiting for the unpacker of store default to come up\n"
+        sequence, request = script.requests[0]
+        await script.say(completed(request, sequence))
+        code, _, _ = await client.end()
+    assert code == 0
+
+
+@pytest.mark.parametrize("ended_meanwhile", [False, True])
+async def test_the_wait_survives_a_crash_of_the_server(nats_server: NatsServer, ended_meanwhile: bool) -> None:
+    async with scripted(nats_server.url) as script:
+        script.answer = lambda request, sequence: None
+        client = await Client.start("pull", "--json", "redis", url=nats_server.url)
+        await script.until(lambda: bool(script.requests))
+        sequence, request = script.requests[0]
+        if ended_meanwhile:
+            client.process.send_signal(signal.SIGSTOP)  # it hears nothing of the ending, and has to look for it
+        nats_server.restart()
+        await script.say(completed(request, sequence))
+        if ended_meanwhile:
+            # Never to a process that may have ended: subprocess would take its exit code before asyncio does.
+            client.process.send_signal(signal.SIGCONT)
+        code, out, _ = await client.end()
+    assert code == 0 and json.loads(out)["covers"] == sequence + 1
+    assert len(script.requests) == 1
+
+
+async def test_a_pull_can_be_interrupted_while_the_bus_is_away(nats_server: NatsServer) -> None:
+    async with scripted(nats_server.url) as script:
+        script.answer = lambda request, sequence: None
+        client = await Client.start("pull", "redis", url=nats_server.url)
+        await script.until(lambda: bool(script.requests))
+    nats_server.kill()
+    assert client.process.stderr is not None
+    async with asyncio.timeout(LIMIT):
+        assert b"the bus is away" in await client.process.stderr.readline()
+    client.process.send_signal(signal.SIGINT)
+    assert (await client.end())[0] == 130
+
+
+async def test_credentials_in_the_address_are_the_full_clients_work(tmp_path: Path) -> None:
+    server = NatsServer(tmp_path / "locked", more='authorization { user: "me", password: "secret" }').start()
+    try:
+        url = server.url.replace("://", "://me:secret@")
+        async with scripted(url):
+            code, out, err = await run("pull", "redis", url=url)
+            assert (code, err) == (0, "") and out.startswith(REDIS)
+            code, _, err = await run("pull", "redis", url=server.url)
+            assert code == 3 and "secret" not in err
+    finally:
+        server.kill()
+
+
+LOADS = """
+import sys
+from pullonce.cli.main import main
+code = main(sys.argv[1:])
+print("|".join(sorted(sys.modules)), file=sys.stderr)
+sys.exit(code)
+"""
+HEAVY = {"asyncio", "nats", "msgspec", "aiohttp", "logging", "dataclasses", "pathlib", "inspect", "typing", "subprocess", "ssl",
+         "importlib.metadata", "uvloop", "threading", "email", "urllib.parse", "argparse", "socket", "hashlib"}  # fmt: skip
+
+
+async def test_a_pull_loads_next_to_nothing(nats_url: str) -> None:
+    """Twenty clients pay for every import twenty times; what a pull may load is decided here."""
+    async with scripted(nats_url):
+        client = await Client.start("pull", "redis", url=nats_url, program=LOADS)
+        code, _, err = await client.end()
+    assert code == 0
+    loaded = set(err.strip().split("|"))
+    assert not loaded & HEAVY
+    ours = {name for name in loaded if name.split(".")[0] in ("pullonce", "schemas", "services")}
+    assert ours <= {
+        "pullonce", "pullonce.bus", "pullonce.bus.nats", "pullonce.bus.nats.socket", "pullonce.cli", "pullonce.cli.main",
+        "pullonce.cli.plain", "pullonce.cli.pull", "pullonce.environment", "pullonce.errors", "pullonce.oci",
+        "pullonce.oci.reference", "pullonce.process", "pullonce.process.discovery", "pullonce.pulling",
+        "pullonce.pulling.blocking", "pullonce.pulling.identity", "pullonce.pulling.parts", "pullonce.pulling.request",
+        "schemas", "schemas.subjects",
+    }  # fmt: skip
+
+
+def last_of(count: int):  # type: ignore[no-untyped-def]
+    """An answer that comes once, when so many have asked."""
+    seen = 0
+
+    def answer(request: PullRequested, sequence: int) -> Event | None:
+        nonlocal seen
+        seen += 1
+        return completed(request, sequence) if seen == count else None
+
+    return answer
+
+
+def _encoded(event: Event) -> bytes:
+    import msgspec
+
+    return msgspec.json.encode(event)
