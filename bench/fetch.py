@@ -32,7 +32,7 @@ from schemas.oci import Descriptor, Digest
 from schemas.orders import FetchBlob
 from services.fetcher.auth.credentials import Credentials
 from services.fetcher.handlers import Handlers
-from services.fetcher.registry import connect
+from services.fetcher.remote.registry import connect
 from services.fetcher.settings import RegistrySettings
 from tests.support.images import Layer, digest_of, image
 from tests.support.registry import RegistryServer

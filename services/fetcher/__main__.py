@@ -20,7 +20,7 @@ from schemas.orders import FetchBlob, RecordImage, ResolveReference
 from services.fetcher.auth.credentials import Credentials
 from services.fetcher.handlers import Handlers
 from services.fetcher.progress import on_disk
-from services.fetcher.registry import connect as connect_registry
+from services.fetcher.remote.registry import connect as connect_registry
 from services.fetcher.settings import FetcherSettings
 
 _DOCUMENTS_AT_ONCE = 16

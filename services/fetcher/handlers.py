@@ -35,11 +35,11 @@ from schemas.events import (
 )
 from schemas.oci import Descriptor
 from schemas.orders import FetchBlob, Order, RecordImage, ResolveReference
+from services.fetcher.documents.manifest import DOCKER_MANIFEST, MANIFEST_LIMIT, OCI_MANIFEST, in_oci_types
+from services.fetcher.documents.resolve import Image, Resolver
 from services.fetcher.inventory import Incomplete, Inventory
-from services.fetcher.manifest import DOCKER_MANIFEST, MANIFEST_LIMIT, OCI_MANIFEST, in_oci_types
 from services.fetcher.progress import Announcer
-from services.fetcher.registry import Registry
-from services.fetcher.resolve import Image, Resolver
+from services.fetcher.remote.registry import Registry
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from pullonce.store.uses import Use, Uses
 from schemas.events import ResolvedLayer
 from schemas.oci import ChainID, Descriptor, DiffID, Digest, Manifest
 from schemas.orders import RecordImage, ResolveReference
-from services.fetcher.manifest import MANIFEST_LIMIT, read_document
-from services.fetcher.resolve import Image, Resolver
+from services.fetcher.documents.manifest import MANIFEST_LIMIT, read_document
+from services.fetcher.documents.resolve import Image, Resolver
 
 
 class Incomplete(PullonceError):

@@ -22,8 +22,8 @@ from aiohttp import web
 
 from pullonce.client import connect
 from pullonce.errors import Permanent, PullFailed
+from services.fetcher.remote.transport import Transport
 from services.fetcher.settings import RegistrySettings
-from services.fetcher.transport import Transport
 from services.unpacker.work.messages import Limits
 from tests.support.buses import eventually
 from tests.support.chaos import Crew

@@ -18,12 +18,12 @@ import yarl
 from pullonce.errors import Permanent
 from pullonce.worker.stopwatch import spent_on
 from schemas.events import Source
-from services.fetcher.answers import read_limited, registry_errors
 from services.fetcher.auth.challenge import Challenge, check_realm, parse_challenges, pick
 from services.fetcher.auth.credentials import Credentials, Secret
-from services.fetcher.failures import failure, redacted, retry_after
-from services.fetcher.hosts import Host
-from services.fetcher.mirrors import Mirrors
+from services.fetcher.remote.answers import read_limited, registry_errors
+from services.fetcher.remote.failures import failure, redacted, retry_after
+from services.fetcher.servers.hosts import Host
+from services.fetcher.servers.mirrors import Mirrors
 from services.fetcher.settings import RegistrySettings
 
 _CLIENT_ID = "pullonce"

@@ -19,7 +19,7 @@ from schemas.progress import BlobProgress, decode
 from schemas.subjects import progress_filter
 from services.fetcher.auth.credentials import Credentials
 from services.fetcher.handlers import Handlers
-from services.fetcher.registry import Registry, connect
+from services.fetcher.remote.registry import Registry, connect
 from services.fetcher.settings import RegistrySettings
 from tests.support.registry import RegistryServer
 

@@ -17,8 +17,8 @@ from aiohttp import web
 
 from pullonce.errors import Permanent, Retryable
 from schemas.oci import Digest
-from services.fetcher.hosts import Host
-from services.fetcher.mirrors import Mirrors
+from services.fetcher.servers.hosts import Host
+from services.fetcher.servers.mirrors import Mirrors
 from tests.integration.fetcher.conftest import SETTINGS, Opened
 from tests.support.faulty import FaultyRegistry, answers, breaks_after, sends, streams
 from tests.support.images import Image, image, layer, tar_of

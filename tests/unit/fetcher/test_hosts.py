@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.fetcher.hosts import Host, Hosts, HostsInvalid, able, directories, order, parse
+from services.fetcher.servers.hosts import Host, Hosts, HostsInvalid, able, directories, order, parse
 
 BESIDE = "/etc/certs.d/registry.example"
 

@@ -9,8 +9,7 @@ import pytest
 
 from pullonce.errors import Permanent, Retryable
 from schemas.oci import Descriptor, Digest, Index, Manifest
-from services.fetcher.failures import failure, redacted, retry_after, told_of
-from services.fetcher.manifest import (
+from services.fetcher.documents.manifest import (
     DOCKER_LIST,
     DOCKER_MANIFEST,
     OCI_INDEX,
@@ -19,8 +18,9 @@ from services.fetcher.manifest import (
     read_document,
     read_layers,
 )
-from services.fetcher.notices import Notices
-from services.fetcher.ranges import bytes_to_skip
+from services.fetcher.remote.failures import failure, redacted, retry_after, told_of
+from services.fetcher.remote.notices import Notices
+from services.fetcher.remote.ranges import bytes_to_skip
 from tests.support.images import digest_of, image, index, layer, tar_of
 
 NOW = 1_000_000_000.0

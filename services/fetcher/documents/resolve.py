@@ -18,8 +18,8 @@ from pullonce.store.content import ContentStore
 from pullonce.worker.stopwatch import spent_on
 from schemas.events import Source
 from schemas.oci import Descriptor, DiffID, Digest, Index, Manifest
-from services.fetcher.manifest import CONFIG_LIMIT, MANIFEST_LIMIT, read_document, read_layers
-from services.fetcher.registry import Registry
+from services.fetcher.documents.manifest import CONFIG_LIMIT, MANIFEST_LIMIT, read_document, read_layers
+from services.fetcher.remote.registry import Registry
 
 _DEEPEST = 3
 """Indexes within indexes."""

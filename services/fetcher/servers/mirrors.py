@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pullonce.errors import Permanent
-from services.fetcher.hosts import Host, Hosts, HostsInvalid, directories, order, parse
+from services.fetcher.servers.hosts import Host, Hosts, HostsInvalid, directories, order, parse
 
 REST = 30.0
 """Seconds for which a mirror that cannot be reached is not asked again: its wait is paid once, not once a layer."""

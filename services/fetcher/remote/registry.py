@@ -20,16 +20,16 @@ from pullonce.errors import Permanent, Retryable
 from pullonce.oci.digest import matches, parse_digest
 from schemas.events import Source
 from schemas.oci import Descriptor, Digest
-from services.fetcher.answers import read_limited, registry_errors
 from services.fetcher.auth.authorizer import Authorizer
 from services.fetcher.auth.credentials import Credentials
-from services.fetcher.failures import Asked, failure, retry_after, told_of
-from services.fetcher.hosts import Capability, Host, able
-from services.fetcher.manifest import ACCEPT, MANIFEST_LIMIT
-from services.fetcher.mirrors import REST, Mirrors
-from services.fetcher.ranges import bytes_to_skip
+from services.fetcher.documents.manifest import ACCEPT, MANIFEST_LIMIT
+from services.fetcher.remote.answers import read_limited, registry_errors
+from services.fetcher.remote.failures import Asked, failure, retry_after, told_of
+from services.fetcher.remote.ranges import bytes_to_skip
+from services.fetcher.remote.transport import ERROR_LIMIT, Transport
+from services.fetcher.servers.hosts import Capability, Host, able
+from services.fetcher.servers.mirrors import REST, Mirrors
 from services.fetcher.settings import RegistrySettings
-from services.fetcher.transport import ERROR_LIMIT, Transport
 
 log = logging.getLogger(__name__)
 

@@ -9,13 +9,13 @@ import yarl
 
 from pullonce.errors import Permanent
 from schemas.events import Source
-from services.fetcher.answers import read_limited, registry_errors
 from services.fetcher.auth.authorizer import Authorizer
 from services.fetcher.auth.challenge import is_private
-from services.fetcher.failures import redacted
-from services.fetcher.hosts import Host
-from services.fetcher.mirrors import Mirrors
-from services.fetcher.notices import Notices
+from services.fetcher.remote.answers import read_limited, registry_errors
+from services.fetcher.remote.failures import redacted
+from services.fetcher.remote.notices import Notices
+from services.fetcher.servers.hosts import Host
+from services.fetcher.servers.mirrors import Mirrors
 from services.fetcher.settings import RegistrySettings
 
 log = logging.getLogger(__name__)
