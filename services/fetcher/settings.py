@@ -94,14 +94,26 @@ def is_loopback(host: str) -> bool:
 
 
 def _login_files(environ: Mapping[str, str]) -> tuple[Path, ...]:
-    """Where `docker login` and `podman login` leave what they were told; what was named explicitly goes first."""
+    """Where `docker login` and `podman login` leave what they were told; what was named explicitly goes first.
+
+    Sources: docker's cli configuration; containers-auth.json(5), FILES.
+    """
     files: list[Path] = []
+    user = Path(environ["HOME"]) if environ.get("HOME") else None
     if given := environ.get("REGISTRY_AUTH_FILE"):
         files.append(Path(given))
     if given := environ.get("DOCKER_CONFIG"):
         files.append(Path(given) / "config.json")
-    elif user := environ.get("HOME"):
-        files.append(Path(user) / ".docker" / "config.json")
+    elif user:
+        files.append(user / ".docker" / "config.json")
     if runtime := environ.get("XDG_RUNTIME_DIR"):
         files.append(Path(runtime) / "containers" / "auth.json")
+    else:
+        files.append(Path(f"/run/containers/{os.getuid()}/auth.json"))
+    if given := environ.get("XDG_CONFIG_HOME"):
+        files.append(Path(given) / "containers" / "auth.json")
+    elif user:
+        files.append(user / ".config" / "containers" / "auth.json")
+    if user:
+        files.append(user / ".dockercfg")
     return tuple(files)

@@ -1,194 +1,202 @@
 """Authorization for a registry: none, basic, or a bearer token from the registry's token server.
 
-Source: distribution's token authentication specification; OAuth 2 for identity tokens. A registry is asked without a secret
-first; only what its challenge asks for is sent, and only to a token server that may be trusted with it.
+A registry is asked without a secret first; only what its challenge asks for is sent, and only to a token server that may be
+trusted with it. What a challenge said is remembered for the repository that it was said of, and for nothing else: on one host
+each repository may have a realm of its own, or none. What is remembered is doubted before anything fails by it: a failure at a
+remembered realm, or a refusal of what was remembered, leads back to asking.
 """
 
-import asyncio
-import base64
 import time
-from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable
 
-import aiohttp
-import msgspec
-import yarl
-
-from pullonce.errors import Permanent
-from pullonce.worker.stopwatch import spent_on
+from pullonce.errors import Permanent, Retryable
 from schemas.events import Source
-from services.fetcher.auth.challenge import Challenge, check_realm, parse_challenges, pick
-from services.fetcher.auth.credentials import Credentials, Secret
-from services.fetcher.remote.answers import read_limited, registry_errors
-from services.fetcher.remote.failures import failure, redacted, retry_after
+from services.fetcher.auth.challenge import Challenge, parse_challenges, pick
+from services.fetcher.auth.credentials import Credentials
+from services.fetcher.auth.secret import Secret
+from services.fetcher.auth.tokens import Tokens, Wanted
+from services.fetcher.remembered import Remembered
 from services.fetcher.servers.hosts import Host
-from services.fetcher.servers.mirrors import Mirrors
-from services.fetcher.settings import RegistrySettings
 
-_CLIENT_ID = "pullonce"
-_LIFETIME = 60.0
-_LONGEST_ANSWER = 1 << 20
+_MOST = 4096
+"""Repositories whose challenge is remembered."""
+_QUIET = 60.0
+"""Seconds for which a registry whose front page asks for nothing is not asked for its front page again."""
 
+_REFUSED = ("UNAUTHORIZED", "DENIED")
 
-class _TokenAnswer(msgspec.Struct):
-    token: str | None = ""
-    access_token: str | None = ""
-    expires_in: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Token:
-    value: str
-    fresh_until: float
-    """On the monotonic clock; a little before the registry would refuse it."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Door:
-    """One server as one credential sees it."""
-
-    registry: str
-    credential: str
+Door = Callable[[], Awaitable[Iterable[str] | None]]
+"""Asks a registry's front page (`/v2/`): its challenges, or None where it asks for nothing."""
 
 
 class Authorizer:
-    """Knows what each server asked for, and keeps tokens until shortly before they expire.
+    """Knows what each repository's server asked for."""
 
-    Requests that need the same token at once share one request for it.
-    """
-
-    def __init__(
-        self, session: aiohttp.ClientSession, credentials: Credentials, settings: RegistrySettings, mirrors: Mirrors
-    ) -> None:
-        self._session = session
+    def __init__(self, tokens: Tokens, credentials: Credentials) -> None:
+        self._tokens = tokens
         self._credentials = credentials
-        self._settings = settings
-        self._mirrors = mirrors
-        self._asked: dict[_Door, Challenge] = {}
-        self._scopes: dict[Source, frozenset[str]] = {}
-        self._tokens: dict[tuple[_Door, frozenset[str]], _Token] = {}
-        self._locks: defaultdict[tuple[_Door, frozenset[str]], asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._asked: Remembered[Source, Challenge] = Remembered(_MOST)
+        self._scopes: Remembered[Source, frozenset[str]] = Remembered(_MOST)
+        self._quiet: Remembered[tuple[str, str], bool] = Remembered(_MOST, seconds=_QUIET)
 
-    async def header(self, source: Source, host: Host) -> str | None:
-        """The `Authorization` to send now; None while the server has not asked for any.
-
-        A mirror for which a named credential holds nothing is asked without a secret: it may want none.
+    def asking(self, source: Source, host: Host) -> "Asking":
+        """One request's way past the challenges of a server.
 
         Args:
-            source: under the name of the host.
+            source: what is asked for, under the name of the host: credentials belong to whom they are shown.
+        """
+        return Asking(self, source, host)
+
+    async def remembered(self, source: Source, host: Host) -> str | None:
+        """The `Authorization` to begin with; None while the server has not asked for any.
+
+        Raises:
+            Permanent, Retryable: the credential cannot be had.
+        """
+        challenge = self._asked.get(source)
+        if challenge is None:
+            return None
+        secret = await self._secret(source, host)
+        try:
+            return await self._made(challenge, source, host, secret)
+        except (Permanent, Retryable):
+            self.forget(source)
+            return None
+
+    async def answer(self, source: Source, host: Host, challenge: Challenge, since: float) -> str | None:
+        """The `Authorization` that a challenge asks for, and its memory; None where there is nothing to show.
+
+        Args:
+            since: when the request began, on the monotonic clock.
 
         Raises:
             Permanent, Retryable: the credential or the token cannot be had.
         """
-        door = _Door(source.registry, source.credential)
-        challenge = self._asked.get(door)
-        if challenge is None:
+        self._asked.put(source, challenge)
+        try:
+            return await self._made(challenge, source, host, await self._secret(source, host))
+        except (Permanent, Retryable) as exc:
+            self.forget(source)
+            # A helper may have a fresher secret than the one that it gave and the token server refuses.
+            if not (exc.code in _REFUSED and self._credentials.forget(source.registry, since)):
+                raise
+        self._asked.put(source, challenge)
+        return await self._made(challenge, source, host, await self._secret(source, host))
+
+    def widen(self, source: Source, scopes: frozenset[str]) -> bool:
+        """Add what a challenge names to what tokens for a repository are asked for; whether that is more than before."""
+        before = self._scopes.get(source) or frozenset()
+        self._scopes.put(source, before | scopes)
+        return not scopes <= before
+
+    def forget(self, source: Source) -> None:
+        """What was remembered of a repository is not true any more."""
+        self._asked.drop(source)
+        self._scopes.drop(source)
+
+    def forget_token(self, sent: str) -> None:
+        """An `Authorization` was refused: if it was a token, it is not used again."""
+        self._tokens.forget(sent.removeprefix("Bearer "))
+
+    def refused(self, source: Source, since: float) -> bool:
+        """A secret that was known at `since` was refused; whether asking for it again may bring another one."""
+        return self._credentials.forget(source.registry, since)
+
+    async def front(self, source: Source, host: Host, door: Door) -> Challenge | None:
+        """What the front page of a registry asks for; None where it asks for nothing, or there is no secret to show.
+
+        Some registries hide what anonymous may not see behind 404, 403 or a bare 401, and challenge at their front page only.
+        """
+        place = (source.registry, source.credential)
+        if self._quiet.get(place) or await self._secret(source, host) is None:
             return None
+        headers = await door()
+        challenge = pick(parse_challenges(headers)) if headers is not None else None
+        if challenge is None:
+            self._quiet.put(place, True)
+        return challenge
+
+    async def _secret(self, source: Source, host: Host) -> Secret | None:
+        """A mirror for which a named credential holds nothing is asked without a secret: it may want none."""
         needed = not host.mirror
-        secret = await self._credentials.find(source.registry, source.repository, source.credential, needed=needed)
+        return await self._credentials.find(source.registry, source.repository, source.credential, needed=needed)
+
+    async def _made(self, challenge: Challenge, source: Source, host: Host, secret: Secret | None) -> str | None:
         if challenge.scheme == "basic":
-            return _basic(secret) if secret else None
+            return f"Basic {secret.basic}" if secret else None
         if secret and secret.registry_token:
             return f"Bearer {secret.registry_token}"
-        return f"Bearer {await self._token(door, host, challenge, self._scope(source), secret)}"
+        # Until a challenge names one, the customary scope.
+        scope = self._scopes.get(source) or frozenset((f"repository:{source.repository}:pull",))
+        wanted = Wanted(source.registry, source.credential, challenge.realm, challenge.service, scope, secret)
+        return f"Bearer {await self._tokens.get(wanted, host)}"
 
-    async def answer(self, source: Source, host: Host, headers: Iterable[str], sent: str | None, *, again: bool) -> str | None:
-        """React to a 401: the `Authorization` to try next, or None if there is nothing else to try.
+
+class Asking:
+    """One request's way past the challenges of a server. Made by `Authorizer.asking`.
+
+    Attributes:
+        authorization: to send with the next attempt; None: nothing.
+    """
+
+    def __init__(self, authorizer: Authorizer, source: Source, host: Host) -> None:
+        self._authorizer = authorizer
+        self._source = source
+        self._host = host
+        self._begun = time.monotonic()
+        self._challenged = False
+        self._doubted = False
+        self._knocked = False
+        self.authorization: str | None = None
+
+    async def begin(self) -> None:
+        """Look for what may be sent at once."""
+        self.authorization = await self._authorizer.remembered(self._source, self._host)
+
+    async def again(self, status: int, headers: Iterable[str], door: Door) -> bool:
+        """Take in a refusal: whether to ask once more, with what is now to be sent.
 
         Args:
             headers: the `WWW-Authenticate` headers.
-            sent: the refused `Authorization`.
-            again: a challenge of this very request was answered before, so only a wider scope can help.
+            door: asks the front page of this server.
+
+        Raises:
+            Permanent, Retryable: the credential or the token cannot be had.
         """
-        challenge = pick(parse_challenges(headers))
-        if challenge is None:
-            return None
-        door = _Door(source.registry, source.credential)
-        before = self._scopes.get(source, frozenset())
-        self._scopes[source] = before | challenge.scopes
-        if again and self._scopes[source] == before:
-            return None
-        self._asked[door] = challenge
-        token = self._tokens.get((door, self._scope(source)))
-        if token and sent == f"Bearer {token.value}":
-            del self._tokens[door, self._scope(source)]
-        header = await self.header(source, host)
-        return header if header != sent else None
+        challenge = pick(parse_challenges(headers)) if status == 401 else None
+        if challenge is not None and await self._answer(challenge):
+            return True
+        if self.authorization is not None:
+            return status in (401, 403) and self._doubt()
+        if self._knocked or status not in (401, 403, 404) or challenge is not None:
+            return False
+        self._knocked = True
+        challenge = await self._authorizer.front(self._source, self._host, door)
+        return challenge is not None and await self._answer(challenge)
 
-    def _scope(self, source: Source) -> frozenset[str]:
-        """All that challenges for this repository ever named; until there was one, the customary scope."""
-        return self._scopes.get(source) or frozenset((f"repository:{source.repository}:pull",))
+    async def _answer(self, challenge: Challenge) -> bool:
+        """Whether there is something to show to a challenge that was not refused just now."""
+        wider = self._authorizer.widen(self._source, challenge.scopes)
+        if self._challenged and not wider:
+            return False
+        self._challenged = True
+        sent = self.authorization
+        if sent:
+            self._authorizer.forget_token(sent)
+        made = await self._authorizer.answer(self._source, self._host, challenge, self._begun)
+        if made is None or made == sent:
+            return False
+        self.authorization = made
+        return True
 
-    async def _token(self, door: _Door, host: Host, challenge: Challenge, scope: frozenset[str], secret: Secret | None) -> str:
-        key = (door, scope)
-        with spent_on("token"):
-            async with self._locks[key]:
-                token = self._tokens.get(key)
-                if token is None or token.fresh_until <= time.monotonic():
-                    token = await self._request_token(door, host, challenge, scope, secret)
-                    self._tokens[key] = token
-        if len(self._tokens) > 1000:
-            self._forget_expired()
-        return token.value
-
-    def _forget_expired(self) -> None:
-        now = time.monotonic()
-        self._tokens = {key: token for key, token in self._tokens.items() if token.fresh_until > now}
-        for key in [key for key, lock in self._locks.items() if key not in self._tokens and not lock.locked()]:
-            del self._locks[key]
-
-    async def _request_token(
-        self, door: _Door, host: Host, challenge: Challenge, scope: frozenset[str], secret: Secret | None
-    ) -> _Token:
-        check_realm(challenge.realm, door.registry, plain=host.plain)
-        asked_at = time.monotonic()
-        status, body, after = await self._ask(host, challenge, sorted(scope), secret)
-        if status != 200:
-            raise failure("token", f"a token for {door.registry}", status, body, after=after)
-        try:
-            answer = msgspec.json.decode(body, type=_TokenAnswer)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            answer = _TokenAnswer()
-        value = answer.token or answer.access_token
-        if not value or not value.isprintable():
-            server = redacted(challenge.realm)
-            raise Permanent(f"the token server {server} answers without a token", code="UNAUTHORIZED", concerns="source")
-        lifetime = max(answer.expires_in or _LIFETIME, _LIFETIME)
-        return _Token(value, asked_at + 0.9 * lifetime)
-
-    async def _ask(
-        self, host: Host, challenge: Challenge, scope: list[str], secret: Secret | None
-    ) -> tuple[int, bytes, float | None]:
-        """GET with the password, as docker does; POST to trade an identity token."""
-        try:
-            url = yarl.URL(challenge.realm)
-        except ValueError:
-            raise Permanent("the registry names a malformed token server", code="realm.refused") from None
-        proxy = self._settings.proxy(url.scheme, url.host or "")
-        elsewhere = url.host != yarl.URL(host.origin).host
-        trusted = self._mirrors.context(host, elsewhere=elsewhere) or True
-        about = {"service": challenge.service} if challenge.service else {}
-        with registry_errors(f"the token server {redacted(challenge.realm)}"):
-            if secret and secret.identity_token:
-                form = {
-                    **about,
-                    "grant_type": "refresh_token",
-                    "refresh_token": secret.identity_token,
-                    "client_id": _CLIENT_ID,
-                    "scope": " ".join(scope),
-                }
-                request = self._session.post(url, data=form, proxy=proxy, ssl=trusted, allow_redirects=False)
-            else:
-                query = [*about.items(), ("client_id", _CLIENT_ID), *(("scope", name) for name in scope)]
-                headers = {"Authorization": _basic(secret)} if secret else {}
-                url = url.extend_query(query)
-                request = self._session.get(url, headers=headers, proxy=proxy, ssl=trusted, allow_redirects=False)
-            async with request as response:
-                body = await read_limited(response, _LONGEST_ANSWER)
-                return response.status, body, retry_after(response.headers.get("Retry-After"), time.time())
-
-
-def _basic(secret: Secret) -> str:
-    pair = f"{secret.username}:{secret.password}".encode()
-    return f"Basic {base64.b64encode(pair).decode()}"
+    def _doubt(self) -> bool:
+        """Ask from the beginning, once: what was sent was remembered, or a helper may know a fresher secret."""
+        remembered = not self._challenged
+        self._authorizer.forget(self._source)
+        if self.authorization:
+            self._authorizer.forget_token(self.authorization)
+        fresher = self._authorizer.refused(self._source, self._begun)
+        if self._doubted or not (remembered or fresher):
+            return False
+        self._doubted, self._challenged, self.authorization = True, False, None
+        return True

@@ -1,54 +1,26 @@
-"""Secrets by name or by registry: docker's `config.json`, podman's `auth.json`, and credential helpers.
+"""Secrets by name or by registry, out of login files and credential helpers.
 
-Sources: docker's cli configuration file, containers-auth.json(5), docker-credential-helpers' protocol. Files are read at each
-use, so a fresh login is seen at once; nothing here is logged, and a `Secret` does not print itself.
+What a request names must be right, or the request fails. What lies in the user's own files is used where it can be: docker
+warns and goes on, and so do we; a public image needs none of it.
+
+Files are read at each use, so a fresh login is seen at once; nothing here is logged but names, and a `Secret` does not print
+itself.
 """
 
-import asyncio
-import base64
-import binascii
+import logging
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import msgspec
-
 from pullonce.errors import Permanent, Retryable
+from services.fetcher.auth.helpers import HelperFailed, Helpers
+from services.fetcher.auth.login_files import HUB_KEY, LoginFile, LoginFileInvalid, parse
+from services.fetcher.auth.secret import Secret
 
-_HUB_KEY = "https://index.docker.io/v1/"
-_HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_HELPER_SECONDS = 30.0
-_NOT_FOUND = b"credentials not found"
-_TOKEN_USER = "<token>"
+log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class Secret:
-    """What opens a registry: a user and password, an identity token to trade, or a token to present as it is."""
-
-    username: str = ""
-    password: str = field(default="", repr=False)
-    identity_token: str = field(default="", repr=False)
-    registry_token: str = field(default="", repr=False)
-
-
-class _Auth(msgspec.Struct, rename={"identity_token": "identitytoken", "registry_token": "registrytoken"}):
-    auth: str = ""
-    username: str = ""
-    password: str = ""
-    identity_token: str = ""
-    registry_token: str = ""
-
-
-class _Config(msgspec.Struct, rename="camel"):
-    auths: dict[str, _Auth] = {}
-    creds_store: str = ""
-    cred_helpers: dict[str, str] = {}
-
-
-class _Helped(msgspec.Struct, rename="pascal"):
-    username: str = ""
-    secret: str = ""
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_LONGEST = 8 << 20
+_MOST_WARNINGS = 1000
 
 
 class Credentials:
@@ -62,6 +34,8 @@ class Credentials:
     def __init__(self, named: Path, configs: tuple[Path, ...] = ()) -> None:
         self._named = named
         self._configs = configs
+        self._helpers = Helpers()
+        self._warned: set[str] = set()
 
     async def find(self, registry: str, repository: str, credential: str = "", *, needed: bool = True) -> Secret | None:
         """The secret for a repository; None where there is none and none was named.
@@ -71,97 +45,106 @@ class Credentials:
 
         Raises:
             Permanent: `credential.unknown` (no such name, or it holds nothing for this registry), `credential.invalid`.
-            Retryable: `credential.helper`; a credential helper failed.
+            Retryable: `credential.helper`; a helper of a named credential failed.
         """
         if credential:
-            secret = await self._in(self._named / f"{credential}.json", registry, repository)
+            secret = await self._of_name(credential, registry, repository)
             if secret is None and needed:
-                why = f"the fetcher knows no credential {credential!r} for {registry}; put one into {self._named}"
-                raise Permanent(why, code="credential.unknown", concerns="credential")
+                raise self._unknown(credential, f" for {registry}")
             return secret
         for path in self._configs:
-            if (secret := await self._in(path, registry, repository)) is not None:
+            if (secret := await self._of_user(path, registry, repository)) is not None:
                 return secret
         return None
 
-    async def _in(self, path: Path, registry: str, repository: str) -> Secret | None:
-        """Helpers go before the file's own entries: docker leaves empty entries behind for what it gave to a helper."""
+    def check(self, credential: str) -> None:
+        """A name stands for a file that is there, whether or not a registry will ask for what is in it.
+
+        Raises:
+            Permanent: `credential.unknown`, `credential.invalid`.
+        """
+        if credential:
+            self._read_named(credential)
+
+    def forget(self, registry: str, since: float) -> bool:
+        """A registry refused what was known at `since` (monotonic clock); whether asking again may bring another secret."""
+        return self._helpers.forget(_server(registry), since)
+
+    async def _of_name(self, credential: str, registry: str, repository: str) -> Secret | None:
+        path, file = self._read_named(credential)
+        if helper := file.helper(registry):
+            try:
+                if (secret := await self._helpers.ask(helper, _server(registry))) is not None:
+                    return secret
+            except HelperFailed as exc:
+                if exc.lasting:
+                    raise Permanent(f"{path}: {exc}", code="credential.invalid", concerns="credential") from exc
+                raise Retryable(str(exc), code="credential.helper", concerns="credential") from exc
+        return file.secret(registry, repository)
+
+    async def _of_user(self, path: Path, registry: str, repository: str) -> Secret | None:
         try:
-            config = msgspec.json.decode(path.read_bytes(), type=_Config)
-        except (FileNotFoundError, NotADirectoryError):
+            file = _read(path)
+        except FileNotFoundError:
             return None
-        except (msgspec.MsgspecError, UnicodeDecodeError, OSError):
-            # Without its cause: what the decoder says may quote the file.
-            why = f"{path} cannot be read as docker's config.json"
+        except LoginFileInvalid as exc:
+            self._warn(f"{path} is left out, it cannot be read as docker's config.json: {exc}")
+            return None
+        for skipped in file.skipped:
+            self._warn(f"{path}: {skipped}; that is left out")
+        if helper := file.helper(registry):
+            try:
+                if (secret := await self._helpers.ask(helper, _server(registry))) is not None:
+                    return secret
+            except HelperFailed as exc:
+                self._warn(f"{path}: {exc}; {registry} is asked without what it knows")
+        return file.secret(registry, repository)
+
+    def _read_named(self, credential: str) -> tuple[Path, LoginFile]:
+        if not _NAME.fullmatch(credential):
+            raise self._unknown(credential[:64])
+        path = self._named / f"{credential}.json"
+        try:
+            file = _read(path)
+        except FileNotFoundError:
+            raise self._unknown(credential) from None
+        except LoginFileInvalid as exc:
+            why = f"{path} cannot be read as docker's config.json: {exc}"
             raise Permanent(why, code="credential.invalid", concerns="credential") from None
-        server = _HUB_KEY if registry == "docker.io" else registry
-        for helper in (config.cred_helpers.get(registry, ""), config.creds_store):
-            if helper and (secret := await _ask_helper(helper, server)) is not None:
-                return secret
-        entries = {_server(key): entry for key, entry in config.auths.items()}
-        for key in _keys(registry, repository):
-            if key in entries and (secret := _secret(entries[key])) is not None:
-                return secret
-        return None
+        if file.skipped:
+            why = f"{path} cannot be read as docker's config.json: {file.skipped[0]}"
+            raise Permanent(why, code="credential.invalid", concerns="credential")
+        return path, file
+
+    def _unknown(self, credential: str, where: str = "") -> Permanent:
+        why = f"the fetcher knows no credential {credential!r}{where}; put one into {self._named}"
+        return Permanent(why, code="credential.unknown", concerns="credential")
+
+    def _warn(self, line: str) -> None:
+        """Say it once: files are read for every request."""
+        if line not in self._warned and len(self._warned) < _MOST_WARNINGS:
+            self._warned.add(line)
+            log.warning("%s", line)
 
 
-def _server(key: str) -> str:
-    """`https://index.docker.io/v1/` → `docker.io`; a key may be a host, a URL, or a host with a path."""
-    name = key.partition("://")[2] or key
-    name = name.rstrip("/").removesuffix("/v1").removesuffix("/v2")
-    host, slash, path = name.partition("/")
-    return f"{'docker.io' if host in ('index.docker.io', 'registry-1.docker.io') else host}{slash}{path}"
+def _server(registry: str) -> str:
+    """What helpers call a registry."""
+    return HUB_KEY if registry == "docker.io" else registry
 
 
-def _keys(registry: str, repository: str) -> list[str]:
-    """The most specific first: `host/team/app`, `host/team`, `host`."""
-    parts = repository.split("/")
-    return [f"{registry}/{'/'.join(parts[:count])}" for count in range(len(parts), 0, -1)] + [registry]
-
-
-def _secret(entry: _Auth) -> Secret | None:
-    username, password = entry.username, entry.password
-    if entry.auth:
-        try:
-            username, _, password = base64.b64decode(entry.auth).decode().rstrip("\0").partition(":")
-        except (binascii.Error, UnicodeDecodeError):
-            return None
-    if not (username or entry.identity_token or entry.registry_token):
-        return None
-    return Secret(username, password.rstrip("\0"), entry.identity_token, entry.registry_token)
-
-
-async def _ask_helper(name: str, server: str) -> Secret | None:
-    """Ask `docker-credential-<name> get`; None where it knows nothing of the server."""
-    if not _HELPER.fullmatch(name):
-        raise Permanent(f"{name!r} is no name of a credential helper", code="credential.invalid", concerns="credential")
-    program = f"docker-credential-{name}"
-    pipe = asyncio.subprocess.PIPE
+def _read(path: Path) -> LoginFile:
+    """Raises FileNotFoundError where there is none, and LoginFileInvalid."""
     try:
-        process = await asyncio.create_subprocess_exec(program, "get", stdin=pipe, stdout=pipe, stderr=pipe)
+        if not path.is_file():
+            if path.exists():
+                raise LoginFileInvalid("it is no file")
+            raise FileNotFoundError(path)
+        with path.open("rb") as file:
+            content = file.read(_LONGEST + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(path) from None
     except OSError as exc:
-        raise _helper_failed(program, exc.strerror or "it cannot be started") from exc
-    try:
-        async with asyncio.timeout(_HELPER_SECONDS):
-            output, _ = await process.communicate(server.encode())
-    except TimeoutError as exc:
-        raise _helper_failed(program, f"no answer within {_HELPER_SECONDS:g} s") from exc
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode:
-        if _NOT_FOUND in output:
-            return None
-        raise _helper_failed(program, f"exit code {process.returncode}")
-    try:
-        helped = msgspec.json.decode(output, type=_Helped)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise _helper_failed(program, "its answer cannot be read") from None
-    if helped.username == _TOKEN_USER:
-        return Secret(identity_token=helped.secret)
-    return Secret(helped.username, helped.secret)
-
-
-def _helper_failed(program: str, why: str) -> Retryable:
-    return Retryable(f"the credential helper {program} failed: {why}", code="credential.helper", concerns="credential")
+        raise LoginFileInvalid(exc.strerror or "it cannot be opened") from None
+    if len(content) > _LONGEST:
+        raise LoginFileInvalid(f"it is longer than {_LONGEST >> 20} MiB")
+    return parse(content, legacy=path.name == ".dockercfg")

@@ -22,6 +22,7 @@ from schemas.events import Source
 from schemas.oci import Descriptor, Digest
 from services.fetcher.auth.authorizer import Authorizer
 from services.fetcher.auth.credentials import Credentials
+from services.fetcher.auth.tokens import Tokens
 from services.fetcher.documents.manifest import ACCEPT, MANIFEST_LIMIT
 from services.fetcher.remote.answers import read_limited, registry_errors
 from services.fetcher.remote.failures import Asked, failure, retry_after, told_of
@@ -252,7 +253,8 @@ async def connect(settings: RegistrySettings, credentials: Credentials, version:
     )
     mirrors = Mirrors(settings.hosts, settings.plain)
     async with session:
-        yield Registry(Transport(session, Authorizer(session, credentials, settings, mirrors), settings, mirrors), mirrors)
+        authorizer = Authorizer(Tokens(session, settings, mirrors), credentials)
+        yield Registry(Transport(session, authorizer, settings, mirrors), mirrors)
 
 
 async def _body(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:

@@ -24,7 +24,8 @@ ERROR_LIMIT = 64 << 10
 """Bytes of an answer that is no success which are read."""
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 10
-_MOST_CHALLENGES = 2
+_MOST_ASKED = 6
+"""Attempts at one request: without a secret, with it, with a wider scope, and once more where what was remembered fails."""
 _MIRROR_CONNECT = 5.0
 """Seconds that a mirror has to take a connection, where nothing else is said: there are others to ask."""
 
@@ -54,22 +55,36 @@ class Transport:
         Raises:
             Permanent, Retryable: there is no answer, or none to trust.
         """
-        authorization = await self._authorizer.header(source, host)
-        for challenges in range(_MOST_CHALLENGES + 1):
-            sent = {**headers, "Authorization": authorization} if authorization else dict(headers)
+        asking = self._authorizer.asking(source, host)
+        await asking.begin()
+
+        async def door() -> list[str] | None:
+            return await self._front(host)
+
+        for attempt in range(_MOST_ASKED):
+            sent = {**headers, "Authorization": asking.authorization} if asking.authorization else dict(headers)
             async with self._followed(method, url, host, sent) as response:
-                if _same_place(response.url, url):
+                at_home = _same_place(response.url, url)
+                if at_home:
                     self._hear(host, source, response)
-                if response.status != 401 or challenges == _MOST_CHALLENGES or not _same_place(response.url, url):
+                refused = at_home and response.status in (401, 403, 404)
+                if not refused or attempt == _MOST_ASKED - 1:
                     yield response
                     return
-                asked = response.headers.getall("WWW-Authenticate", [])
-                refused = authorization
+                challenges = response.headers.getall("WWW-Authenticate", [])
+                if not await asking.again(response.status, challenges, door):
+                    yield response
+                    return
                 await _drain(response)
-                authorization = await self._authorizer.answer(source, host, asked, refused, again=challenges > 0)
-                if authorization is None:
-                    yield response
-                    return
+
+    async def _front(self, host: Host) -> list[str] | None:
+        """What the front page of a server asks for; None where it asks for nothing."""
+        url = yarl.URL(f"{host.origin}{host.path}/")
+        async with self._followed("GET", url, host, {}) as response:
+            challenges = response.headers.getall("WWW-Authenticate", [])
+            asks = response.status == 401 and _same_place(response.url, url)
+            await _drain(response)
+        return challenges if asks else None
 
     def _hear(self, host: Host, source: Source, response: aiohttp.ClientResponse) -> None:
         headers = response.headers

@@ -6,21 +6,21 @@ import asyncio
 import base64
 import json
 import logging
-import os
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 
-from pullonce.errors import Permanent, Retryable
+from pullonce.errors import Permanent
 from tests.integration.fetcher.conftest import Opened
-from tests.support.faulty import FaultyRegistry
+from tests.support.faulty import FaultyRegistry, answers
 from tests.support.images import image, layer, tar_of
 from tests.support.registry import RegistryServer
 
 IMAGE = image([layer(tar_of({"file": b"content"}))])
 SCOPE = "repository:app:pull"
 PASSWORD = "open-sesame"
+BASIC = "Basic " + base64.b64encode(f"ali:{PASSWORD}".encode()).decode()
 # bcrypt of the password above, which htpasswd files need.
 HTPASSWD = "ali:$2y$05$abcdefghijklmnopqrstuutXu9KzOt.1yBoZUeFWoT/914/JfszCO"
 
@@ -38,6 +38,11 @@ class TokenDesk:
         self.given: list[dict[str, str]] = []
         self._password = password
         self.needs = needs
+
+    def change(self, password: str) -> None:
+        """Another password from now on; tokens that were given are worth nothing."""
+        self._password = password
+        self.valid.clear()
 
     async def __call__(self, request: web.Request) -> web.Response | None:
         if request.path == "/token":
@@ -192,46 +197,146 @@ async def test_basic_authentication_of_a_real_registry(fetcher: Opened, tmp_path
         server.stop()
 
 
-@pytest.fixture
-def helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A credential helper on PATH that knows the password of everything; it notes what it was asked."""
-    program = tmp_path / "bin" / "docker-credential-test"
-    program.parent.mkdir()
-    said = json.dumps({"ServerURL": "x", "Username": "ali", "Secret": PASSWORD})
-    program.write_text(f"#!/bin/sh\nread -r server\necho \"$1 $server\" >> {tmp_path}/asked\nprintf '%s' '{said}'\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
-    return program
+class Realms:
+    """One host, a realm for each repository: what `challenges` says of it, and whether that token server gives tokens."""
+
+    def __init__(self, **challenges: str) -> None:
+        self.challenges = challenges
+        self.tokens: list[str] = []
+        self.broken: set[str] = set()
+
+    async def __call__(self, request: web.Request) -> web.Response | None:
+        repository = request.path.split("/")[2]
+        if repository == "tokens":
+            realm = request.path.split("/")[3]
+            self.tokens.append(realm)
+            if realm in self.broken:
+                return web.Response(status=403)
+            return web.json_response({"token": f"for-{realm}"})
+        challenge = self.challenges.get(repository, "")
+        if not challenge:
+            return web.Response(status=401) if "Authorization" in request.headers else None
+        scheme, _, realm = challenge.partition(" ")
+        right = BASIC if scheme == "Basic" else f"Bearer for-{realm}"
+        if request.headers.get("Authorization") == right:
+            return None
+        told = f'Basic realm="{realm}"' if scheme == "Basic" else f'Bearer realm="http://{request.host}/v2/tokens/{realm}"'
+        return web.Response(status=401, headers={"WWW-Authenticate": told})
 
 
-@pytest.mark.parametrize("how", ["credsStore", "credHelpers"])
-async def test_a_credential_helper_is_asked(fetcher: Opened, tmp_path: Path, helper: Path, how: str) -> None:
-    desk = TokenDesk(password=PASSWORD)
-    async with FaultyRegistry(IMAGE, guard=desk) as registry:
-        config = tmp_path / "config.json"
-        config.write_text(json.dumps({how: "test" if how == "credsStore" else {registry.host: "test"}}))
-        async with fetcher(configs=(config,)) as f:
-            await f.resolve(registry.reference)
-        assert (tmp_path / "asked").read_text().splitlines()[0] == f"get {registry.host}"
+async def test_what_one_repository_asks_for_is_not_believed_of_another(fetcher: Opened, tmp_path: Path) -> None:
+    realms = Realms(a="Bearer one", b="", c="Bearer two", d="Basic here", e="")
+    realms.broken.add("one")
+    async with (
+        FaultyRegistry(IMAGE, guard=realms) as registry,
+        fetcher(configs=(login(tmp_path / "config.json", registry.host),)) as f,
+    ):
+        with pytest.raises(Permanent, match="403"):
+            await f.resolve(f"{registry.host}/a:1")
+        for repository in "bcdedcb":
+            await f.resolve(f"{registry.host}/{repository}:1")
+        for repository in "be":
+            asked = registry.asked(f"/v2/{repository}/")
+            assert asked and not any("Authorization" in request.headers for request in asked)
 
 
-@pytest.mark.parametrize("script", ["exit 3", "echo nonsense"])
-async def test_a_helper_that_fails_is_asked_again_later(fetcher: Opened, tmp_path: Path, helper: Path, script: str) -> None:
-    helper.write_text(f"#!/bin/sh\n{script}\n")
-    async with FaultyRegistry(IMAGE, guard=TokenDesk()) as registry:
-        config = tmp_path / "config.json"
-        config.write_text(json.dumps({"credsStore": "test"}))
-        async with fetcher(configs=(config,)) as f:
-            with pytest.raises(Retryable, match="docker-credential-test failed") as failed:
-                await f.resolve(registry.reference)
-            assert (failed.value.code, failed.value.concerns) == ("credential.helper", "credential")
+async def test_a_realm_that_fails_or_moves_is_asked_for_again(fetcher: Opened) -> None:
+    realms = Realms(app="Bearer one")
+    async with FaultyRegistry(IMAGE, guard=realms) as registry, fetcher() as f:
+        await f.resolve(registry.reference)
+        realms.challenges["app"], realms.broken = "Bearer two", {"one"}
+        await f.resolve(registry.reference)
+        assert realms.tokens == ["one", "two"]
+        realms.challenges["app"] = ""
+        await f.resolve(registry.reference)
+        assert realms.tokens == ["one", "two"], "it became public, and refuses whoever shows anything"
 
 
-async def test_a_helper_that_knows_nothing_leaves_it_to_the_file(fetcher: Opened, tmp_path: Path, helper: Path) -> None:
-    helper.write_text("#!/bin/sh\necho 'credentials not found in native keychain'; exit 1\n")
-    desk = TokenDesk(password=PASSWORD)
-    async with FaultyRegistry(IMAGE, guard=desk) as registry:
+@pytest.mark.parametrize("expired", [401, 403])
+async def test_a_remembered_token_that_is_refused_leads_back_to_asking(fetcher: Opened, expired: int) -> None:
+    realms = Realms(app="Bearer one")
+    async with FaultyRegistry(IMAGE, guard=realms) as registry, fetcher() as f:
+        await f.resolve(registry.reference)
+        registry.plan("HEAD /v2/app", answers(expired))
+        await f.resolve(registry.reference)
+        assert realms.tokens == ["one", "one"]
+
+
+@pytest.mark.parametrize("hides", [401, 403, 404])
+async def test_a_login_is_used_where_only_the_front_page_asks_for_it(fetcher: Opened, tmp_path: Path, hides: int) -> None:
+    async def guard(request: web.Request) -> web.Response | None:
+        if request.headers.get("Authorization") == BASIC:
+            return None
+        challenge = {"WWW-Authenticate": 'Basic realm="x"'} if request.path == "/v2/" else {}
+        return web.Response(status=401 if request.path == "/v2/" else hides, headers=challenge)
+
+    async with FaultyRegistry(IMAGE, guard=guard) as registry:
         config = login(tmp_path / "config.json", registry.host)
-        config.write_text(json.dumps({**json.loads(config.read_text()), "credsStore": "test"}))
         async with fetcher(configs=(config,)) as f:
-            await f.resolve(registry.reference)
+            await f.pull(registry.reference)
+            assert len(registry.asked("GET /v2/")) > len(registry.asked("GET /v2/app")) == len(registry.asked("GET /v2/")) - 1
+        async with fetcher(root="anonymous") as f:
+            registry.seen.clear()
+            with pytest.raises(Permanent):
+                await f.resolve(registry.reference)
+            assert not [request for request in registry.seen if request.path == "/v2/"], "there is no secret to show"
+
+
+async def test_a_front_page_that_asks_for_nothing_is_asked_once(fetcher: Opened, tmp_path: Path) -> None:
+    async with FaultyRegistry(IMAGE) as registry:
+        async with fetcher(configs=(login(tmp_path / "config.json", registry.host),)) as f:
+            for _ in range(3):
+                with pytest.raises(Permanent) as failed:
+                    await f.resolve(f"{registry.host}/app:missing")
+                assert failed.value.code == "MANIFEST_UNKNOWN"
+        assert len([request for request in registry.seen if request.path == "/v2/"]) == 1
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+async def test_a_token_server_may_redirect_on_its_own_host(fetcher: Opened, tmp_path: Path, status: int) -> None:
+    desk = TokenDesk(password=PASSWORD)
+
+    async def guard(request: web.Request) -> web.Response | None:
+        if request.path == "/token" and "moved" not in request.query:
+            location = str(request.rel_url.update_query(moved="1"))
+            return web.Response(status=status, headers={"Location": location})
+        return await desk(request)
+
+    async with (
+        FaultyRegistry(IMAGE, guard=guard) as registry,
+        fetcher(configs=(login(tmp_path / "config.json", registry.host),)) as f,
+    ):
+        await f.resolve(registry.reference)
+    assert desk.given[0]["authorization"].startswith("Basic ")
+
+
+async def test_a_redirected_token_request_shows_its_secret_to_nobody_else(fetcher: Opened, tmp_path: Path) -> None:
+    async with FaultyRegistry(IMAGE) as other:
+
+        async def guard(request: web.Request) -> web.Response:
+            if request.path == "/token":
+                return web.Response(status=307, headers={"Location": f"http://{other.host}/token?{request.query_string}"})
+            realm = f'Bearer realm="http://{request.host}/token"'
+            return web.Response(status=401, headers={"WWW-Authenticate": realm})
+
+        async with FaultyRegistry(IMAGE, guard=guard) as registry:
+            for number, entry in enumerate(({}, {"identitytoken": "refresh-me"})):
+                config = login(tmp_path / f"{number}.json", registry.host, **entry)
+                async with fetcher(configs=(config,)) as f:
+                    with pytest.raises(Permanent):
+                        await f.resolve(registry.reference)
+        assert len(other.seen) == 1, "what a form holds is not sent on at all"
+        assert "Authorization" not in other.seen[0].headers
+
+
+async def test_a_token_may_be_created(fetcher: Opened) -> None:
+    desk = TokenDesk()
+
+    async def guard(request: web.Request) -> web.Response | None:
+        answer = await desk(request)
+        if answer is not None and request.path == "/token":
+            answer.set_status(201)
+        return answer
+
+    async with FaultyRegistry(IMAGE, guard=guard) as registry, fetcher() as f:
+        await f.resolve(registry.reference)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 
 from pullonce.config import SettingInvalid
 from pullonce.errors import Permanent
-from services.fetcher.auth.credentials import Credentials, Secret
+from services.fetcher.auth.credentials import Credentials
+from services.fetcher.auth.secret import Secret
 from services.fetcher.settings import FetcherSettings, RegistrySettings, is_loopback
 
 
@@ -67,13 +69,25 @@ def test_proxies() -> None:
 
 
 def test_login_files_and_defaults() -> None:
-    settings = FetcherSettings.from_env({"PULLONCE_HOME": "/h", "HOME": "/u"})
-    assert settings.configs == (Path("/u/.docker/config.json"),)
+    settings = FetcherSettings.from_env({"PULLONCE_HOME": "/h"})
+    assert settings.configs == (Path(f"/run/containers/{os.getuid()}/auth.json"),)
     assert (settings.credentials, settings.sync) == (Path("/h/credentials"), True)
-    more = {"HOME": "/u", "DOCKER_CONFIG": "/d", "REGISTRY_AUTH_FILE": "/r/auth.json", "XDG_RUNTIME_DIR": "/x"}
-    assert FetcherSettings.from_env(more).configs == tuple(
-        map(Path, ("/r/auth.json", "/d/config.json", "/x/containers/auth.json"))
-    )
+
+
+def test_the_files_of_docker_and_podman_are_searched_where_they_leave_them() -> None:
+    def found(**environ: str) -> list[str]:
+        return [str(path) for path in FetcherSettings.from_env(environ).configs]
+
+    runtime = f"/run/containers/{os.getuid()}/auth.json"
+    user = ["/u/.config/containers/auth.json", "/u/.dockercfg"]
+    assert found(HOME="/u") == ["/u/.docker/config.json", runtime, *user]
+    assert found(HOME="/u", XDG_RUNTIME_DIR="/x") == ["/u/.docker/config.json", "/x/containers/auth.json", *user]
+    assert found(DOCKER_CONFIG="/d", REGISTRY_AUTH_FILE="/r/auth.json", XDG_RUNTIME_DIR="/x", XDG_CONFIG_HOME="/c") == [
+        "/r/auth.json",
+        "/d/config.json",
+        "/x/containers/auth.json",
+        "/c/containers/auth.json",
+    ]
 
 
 @pytest.mark.parametrize("key, value", [("PULLONCE_FETCHES", "0"), ("PULLONCE_PATIENCE", "soon"), ("PULLONCE_SYNC", "7")])

@@ -121,6 +121,8 @@ PURE = (
     "services.fetcher.documents.manifest",
     "services.fetcher.remote.notices",
     "services.fetcher.remote.ranges",
+    "services.fetcher.auth.login_files",
+    "services.fetcher.auth.secret",
     "services.ledger.answers.explain",
     "services.ledger.fold.staging",
     "services.ledger.fold.statements",
