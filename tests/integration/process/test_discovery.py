@@ -14,7 +14,7 @@ from pullonce.process import discovery
 SLEEPER = "import sys; print('up', flush=True); sys.stdin.read()"
 ANNOUNCER = """
 import sys
-from pullonce import discovery
+from pullonce.process import discovery
 discovery.make_run_directory(sys.argv[1])
 discovery.announce(sys.argv[1], "nats://127.0.0.1:1", temporary=sys.argv[2] == "temporary")
 print("up", flush=True)
