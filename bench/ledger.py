@@ -34,7 +34,7 @@ from schemas.ledger import AskHistory, AskSql, AskStats
 from schemas.subjects import event_subject
 from services.ledger.answers import active, explaining, queries, sandbox
 from services.ledger.answers.live import Live
-from services.ledger.fold.file import Shelf
+from services.ledger.fold.file import LedgerFile
 from services.ledger.fold.keeper import Keeper
 from services.ledger.fold.projection import Ledger
 from services.ledger.fold.rebuild import CHUNK
@@ -111,7 +111,7 @@ def of_the_page(name: str, file: str) -> str:
 
 def look_at_the_air(reader: duckdb.DuckDBPyConnection) -> bytes:
     """What `/api/air` does when something has changed."""
-    seen = active.seen(active.read(reader), Live())
+    seen = active.activity_of(active.read(reader), Live())
     return msgspec.json.encode((tuple(seen.flights.values()), tuple(seen.works.values())))
 
 
@@ -162,7 +162,7 @@ async def follow(home: Path) -> None:
     server = await asyncio.to_thread(NatsServer(home / "nats").start)
     try:
         async with connect(BusSettings(url=server.url, name="bench"), patience=10) as bus:
-            shelf = Shelf(home / "live" / "ledger.duckdb", memory="512MB")
+            shelf = LedgerFile(home / "live" / "ledger.duckdb", memory="512MB")
             keeper = Keeper(bus.log, shelf)
             running = asyncio.create_task(keeper.run())
             publisher = await asyncio.create_subprocess_exec(
@@ -207,7 +207,7 @@ def most_memory(pid: int) -> int:
     return int(found[1]) << 10 if found else 0
 
 
-async def lag(keeper: Keeper, publisher: asyncio.subprocess.Process, shelf: Shelf) -> None:
+async def lag(keeper: Keeper, publisher: asyncio.subprocess.Process, shelf: LedgerFile) -> None:
     """Sample how old the newest folded event is while others arrive, and how long a question takes meanwhile."""
     late: list[float] = []
     asked: list[float] = []

@@ -35,7 +35,7 @@ from services.unpacker.tar.archive import Archive
 from services.unpacker.tar.compression import chunks
 from services.unpacker.tree.layer import Layer
 from services.unpacker.tree.rights import Rights
-from services.unpacker.work.messages import Limits
+from services.unpacker.work.messages import WorkLimits
 
 
 def run_ours(tar: str, target: str) -> None:
@@ -100,7 +100,7 @@ async def unpack_image(layout: Path, root: Path, workers: int) -> tuple[float, f
         if not blob.is_symlink():
             blob.symlink_to(layout.absolute() / "blobs" / order.blob.digest.replace(":", "/"))
             blob.read_bytes()
-    async with unpacking("default", root, MemoryBus().signals, workers=workers, limits=Limits()) as unpacker:
+    async with unpacking("default", root, MemoryBus().signals, workers=workers, limits=WorkLimits()) as unpacker:
         pids = [os.getpid(), *unpacker.pool.processes()]
         before = sum(map(cpu_seconds, pids))
         start = time.perf_counter()

@@ -147,9 +147,9 @@ class Client:
             raise ServicesMissing("no coordinator answers") from None
         return with_workers(said, await self._under_way({flight.store for flight in said.flights if flight.waiting}))
 
-    async def _under_way(self, stores: set[str]) -> list[progress.Word]:
+    async def _under_way(self, stores: set[str]) -> list[progress.ProgressMessage]:
         """All that the workers of some stores have in hand."""
-        words: list[progress.Word] = []
+        words: list[progress.ProgressMessage] = []
 
         def take(body: bytes) -> None:
             with contextlib.suppress(Malformed):

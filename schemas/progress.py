@@ -63,11 +63,11 @@ class PullProgress(Progress, frozen=True, kw_only=True, tag="pull.progress"):
     state: Literal["working", "retrying"] = "working"
 
 
-Word = BlobProgress | LayerProgress | PullProgress
+ProgressMessage = BlobProgress | LayerProgress | PullProgress
 """Any progress message."""
 
 
-def name_of(word: Word) -> str:
+def name_of(word: ProgressMessage) -> str:
     """What a word is about: a digest, a ChainID, or the name of a flight."""
     match word:
         case BlobProgress():
@@ -99,9 +99,9 @@ def names_of(body: bytes) -> tuple[str, ...]:
     return read(_names, body, "question about progress") if body else ()
 
 
-_decoder: msgspec.json.Decoder[Word] = msgspec.json.Decoder(Word)
+_decoder: msgspec.json.Decoder[ProgressMessage] = msgspec.json.Decoder(ProgressMessage)
 
 
-def decode(body: bytes) -> Word:
+def decode(body: bytes) -> ProgressMessage:
     """Read a progress message; raises Malformed where it is none."""
     return read(_decoder, body, "progress message")

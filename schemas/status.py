@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from schemas.malformed import read
-from schemas.progress import Word
+from schemas.progress import ProgressMessage
 from schemas.subjects import progress_key
 
 
@@ -86,9 +86,9 @@ class Status(Struct, frozen=True, kw_only=True, omit_defaults=True):
     flights: tuple[FlightStatus, ...] = ()
 
 
-def with_workers(status: Status, words: Iterable[Word]) -> Status:
+def with_workers(status: Status, words: Iterable[ProgressMessage]) -> Status:
     """A status with what workers say of what is waited for; of several words on one piece of work the latest attempt counts."""
-    by_key: dict[str, Word] = {}
+    by_key: dict[str, ProgressMessage] = {}
     for word in sorted(words, key=lambda word: word.since):
         by_key[progress_key(word)] = word
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from schemas.events import Event, PullRequested
     from schemas.orders import Order
-    from schemas.progress import Progress, Word
+    from schemas.progress import Progress, ProgressMessage
 
 
 def _light_sha256() -> Callable[[bytes], Any]:
@@ -232,7 +232,7 @@ def progress_subject(progress: Progress) -> str:
     return f"progress.{progress.store}.{digest_token(next(filter(None, names)))}"
 
 
-def progress_key(word: Word) -> str:
+def progress_key(word: ProgressMessage) -> str:
     """Key of the claim behind the work that a progress message tells of."""
     kind = str(word.__struct_config__.tag)
     match kind:

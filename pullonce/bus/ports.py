@@ -43,7 +43,7 @@ class Recorded(Struct, frozen=True, gc=False):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ClaimEntry:
     """The value of a key and its revision: what a compare-and-set must expect to replace it."""
 
     value: bytes
@@ -200,7 +200,7 @@ class Claims(Protocol):
         """
         ...
 
-    async def get(self, key: str) -> Entry | None:
+    async def get(self, key: str) -> ClaimEntry | None:
         """The present value; None where there is none (never written, deleted or expired)."""
         ...
 

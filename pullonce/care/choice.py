@@ -23,7 +23,7 @@ class Listed(Generic[I, T]):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class Retention:
     """What is asked for. None: no limit."""
 
     unused_since: float | None = None
@@ -32,7 +32,7 @@ class Limits:
     """The longest unused images go until what is needed by the rest has at most so many bytes."""
 
 
-def to_go(images: Iterable[Listed[I, T]], always: Iterable[T], sizes: Mapping[T, int], limits: Limits) -> list[Listed[I, T]]:
+def to_go(images: Iterable[Listed[I, T]], always: Iterable[T], sizes: Mapping[T, int], limits: Retention) -> list[Listed[I, T]]:
     """The images to take off the list, longest unused first.
 
     Args:

@@ -1,4 +1,4 @@
-"""`gc`: take images off the list that nobody used for long, and remove what no image and no pull in the air needs."""
+"""`gc`: take images off the list that nobody used for long, and remove what no image and no pull in flight needs."""
 
 import asyncio
 import fcntl
@@ -10,10 +10,10 @@ from pathlib import Path
 from msgspec import Struct
 
 from pullonce.bus.ports import Bus
-from pullonce.care import flights as in_the_air
-from pullonce.care.choice import Limits, Listed, to_go
-from pullonce.care.flights import Air
-from pullonce.care.listing import Shelf, uses_of
+from pullonce.care import flights as in_flight
+from pullonce.care.choice import Listed, Retention, to_go
+from pullonce.care.flights import ActiveFlights
+from pullonce.care.listing import ImageList, uses_of
 from pullonce.care.mounted import mounted
 from pullonce.care.needs import Needs
 from pullonce.care.removal import Hold, Remover, Trash
@@ -67,10 +67,10 @@ class Collector:
         self._older = older
         self._things = Things(content)
         self._needs = Needs(content)
-        self._shelf = Shelf(content)
+        self._list = ImageList(content)
         self._remover = Remover(bus, store)
 
-    async def run(self, limits: Limits, *, dry: bool) -> Collected:
+    async def run(self, limits: Retention, *, dry: bool) -> Collected:
         """Collect, or with `dry` only say what would be collected.
 
         Raises:
@@ -78,61 +78,63 @@ class Collector:
             NeedsUnknown: a manifest is damaged.
             Permanent: the disk refuses.
         """
-        air = await in_the_air.ask(self._bus.signals, self._store)
+        active = await in_flight.ask(self._bus.signals, self._store)
         report = Collected()
         began = time.time()
-        gone = await asyncio.to_thread(self._choose, limits, air)
+        gone = await asyncio.to_thread(self._choose, limits, active)
         if not dry:
-            gone = await asyncio.to_thread(self._shelf.drop, gone, air, began)
-            await asyncio.to_thread(self._shelf.forget_uses, air)
+            gone = await asyncio.to_thread(self._list.drop, gone, active, began)
+            await asyncio.to_thread(self._list.forget_uses, active)
         report.images = [f"{each.reference} ({each.platform})" for each in gone]
-        doomed = await asyncio.to_thread(self._survey, air, gone, report)
+        doomed = await asyncio.to_thread(self._survey, active, gone, report)
         if dry:
             self._count(doomed, report)
-            await asyncio.to_thread(self._age_out, air, None, report)
+            await asyncio.to_thread(self._age_out, active, None, report)
             return report
         for start in range(0, len(doomed), _BATCH):
-            await self._remove(doomed[start : start + _BATCH], air, report)
+            await self._remove(doomed[start : start + _BATCH], active, report)
         with Trash(self._content.root) as trash:
-            await asyncio.to_thread(self._age_out, air, trash, report)
+            await asyncio.to_thread(self._age_out, active, trash, report)
         return report
 
     # -- looking -------------------------------------------------------------------------------------------------------
 
-    def _choose(self, limits: Limits, air: Air) -> list[ImageRecord]:
+    def _choose(self, limits: Retention, active: ActiveFlights) -> list[ImageRecord]:
         """The images that are to go."""
-        if limits == Limits():
+        if limits == Retention():
             return []
-        uses, pinned = list(self._shelf.uses.all()), set(self._shelf.pins.all())
-        images = [self._listed(image, uses_of(image, uses), air, pinned) for image in self._shelf.images.all()]
-        always = self._needs.of_all([], [use.image for use in uses if air.has(use)], self._shelf.images.foreign())
+        uses, pinned = list(self._list.uses.all()), set(self._list.pins.all())
+        images = [self._listed(image, uses_of(image, uses), active, pinned) for image in self._list.images.all()]
+        always = self._needs.of_all([], [use.image for use in uses if active.has(use)], self._list.images.foreign())
         everything = always.union(*(each.needs for each in images))
         sizes = {thing: self._things.size(thing) for thing in everything}
         return [each.image for each in to_go(images, always, sizes, limits)]
 
-    def _listed(self, image: ImageRecord, uses: list[Use], air: Air, pinned: set[str]) -> Listed[ImageRecord, Thing]:
+    def _listed(
+        self, image: ImageRecord, uses: list[Use], active: ActiveFlights, pinned: set[str]
+    ) -> Listed[ImageRecord, Thing]:
         last = max((use.at for use in uses), default=0.0)
         if not last:  # nobody noted one: it was brought by an earlier pullonce
             last = self._things.path(blob(image.manifest.digest)).stat().st_mtime
-        kept = image.reference in pinned or any(map(air.has, uses))
+        kept = image.reference in pinned or any(map(active.has, uses))
         return Listed(image, last, kept, frozenset(self._needs.of(image)))
 
-    def _survey(self, air: Air, gone: list[ImageRecord], report: Collected) -> list[Thing]:
+    def _survey(self, active: ActiveFlights, gone: list[ImageRecord], report: Collected) -> list[Thing]:
         """What is there and not needed."""
         there = set(self._things.all())
-        needed = self._needed(air, gone)
+        needed = self._needed(active, gone)
         report.held_bytes = sum(self._things.size(thing) for thing in needed)
         doomed = there - needed
         layers = [ChainID(thing.name) for thing in doomed if thing.kind == "layer"]
         report.mounted = sorted(mounted(layers))
         return sorted(thing for thing in doomed if thing.name not in report.mounted)
 
-    def _needed(self, air: Air, gone: Iterable[ImageRecord] = ()) -> set[Thing]:
+    def _needed(self, active: ActiveFlights, gone: Iterable[ImageRecord] = ()) -> set[Thing]:
         """What images and pulls need at this moment."""
         taken = list(gone)
-        listed = [image for image in self._shelf.images.all() if image not in taken]
-        used = [use.image for use in self._shelf.uses.all() if air.has(use)]
-        return self._needs.of_all(listed, used, self._shelf.images.foreign())
+        listed = [image for image in self._list.images.all() if image not in taken]
+        used = [use.image for use in self._list.uses.all() if active.has(use)]
+        return self._needs.of_all(listed, used, self._list.images.foreign())
 
     def _count(self, things: Iterable[Thing], report: Collected) -> None:
         for thing in things:
@@ -144,18 +146,18 @@ class Collector:
 
     # -- removing ------------------------------------------------------------------------------------------------------
 
-    async def _remove(self, doomed: list[Thing], air: Air, report: Collected) -> None:
+    async def _remove(self, doomed: list[Thing], active: ActiveFlights, report: Collected) -> None:
         with Trash(self._content.root) as trash:
             async with self._remover.claimed(doomed) as hold:
                 await self._remover.say_lost(hold.things, "collected: nothing listed or being pulled needs it")
-                removed = await asyncio.to_thread(self._move, hold, air, trash, report)
+                removed = await asyncio.to_thread(self._move, hold, active, trash, report)
             report.busy += len(doomed) - removed
             await asyncio.to_thread(trash.empty)
 
-    def _move(self, hold: Hold, air: Air, trash: Trash, report: Collected) -> int:
+    def _move(self, hold: Hold, active: ActiveFlights, trash: Trash, report: Collected) -> int:
         """Look once more who needs what, and take the rest out of sight; returns how many went."""
         with self._content.images.hold(), disk_errors(self._content.root):
-            needed = self._needed(air)
+            needed = self._needed(active)
             layers = [ChainID(thing.name) for thing in hold.things if thing.kind == "layer"]
             in_use = mounted(layers)
             free = [thing for thing in hold.things if thing not in needed and thing.name not in in_use]
@@ -168,10 +170,10 @@ class Collector:
 
     # -- what died on its way --------------------------------------------------------------------------------------------
 
-    def _age_out(self, air: Air, trash: Trash | None, report: Collected) -> None:
+    def _age_out(self, active: ActiveFlights, trash: Trash | None, report: Collected) -> None:
         """Remove growing files and directories of the dead that are old enough; only count them where there is no trash."""
         before = time.time() - self._older
-        needed = self._needed(air)
+        needed = self._needed(active)
         for path in _older_than(self._content.root / "ingest", before):
             if blob(digest_of(path.name)) not in needed and (size := _drop_growing(path, drop=trash is not None)) is not None:
                 report.partial, report.partial_bytes = report.partial + 1, report.partial_bytes + size

@@ -14,7 +14,7 @@ _LAG = 3600.0
 speaks of must be another's."""
 
 
-class Air:
+class ActiveFlights:
     """The flights of one store at a log position. What came later is taken to be in the air."""
 
     def __init__(self, status: Status, store: str) -> None:
@@ -29,7 +29,7 @@ class Air:
         return (use.flight, use.opened) in self._flights
 
 
-async def ask(signals: Signals, store: str) -> Air:
+async def ask(signals: Signals, store: str) -> ActiveFlights:
     """Ask any coordinator.
 
     Raises:
@@ -39,4 +39,4 @@ async def ask(signals: Signals, store: str) -> Air:
         answer = await signals.request(STATUS_SUBJECT, b"", timeout=_PATIENCE)
     except TimeoutError:
         raise ServicesMissing("no coordinator answers, so nobody knows what is being pulled") from None
-    return Air(decode_status(answer), store)
+    return ActiveFlights(decode_status(answer), store)

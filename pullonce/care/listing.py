@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from pullonce.care.flights import Air
+from pullonce.care.flights import ActiveFlights
 from pullonce.care.owed import Owed
 from pullonce.errors import PullonceError
 from pullonce.store.content import ContentStore
@@ -19,7 +19,7 @@ class Kept(PullonceError):
     """The image may not be taken off the list: it is pinned, or being pulled."""
 
 
-class Shelf:
+class ImageList:
     """The images of one store, with their pins and uses."""
 
     def __init__(self, content: ContentStore) -> None:
@@ -28,7 +28,7 @@ class Shelf:
         self.uses = Uses(content.root)
         self.owed = Owed(content.root)
 
-    def remove(self, reference: str, platform: str, air: Air) -> list[ImageRecord]:
+    def remove(self, reference: str, platform: str, active: ActiveFlights) -> list[ImageRecord]:
         """Take a reference off the list; one platform of it, or all where `platform` is empty. Returns what was listed.
 
         What a verification took off the list is not to be repaired any more; it counts as listed here.
@@ -46,13 +46,13 @@ class Shelf:
                 raise NotListed(f"{reference}{f' for {platform}' if platform else ''} is not in the store")
             if reference in self.pins.all():
                 raise Kept(f"{reference} is pinned; `pullonce unpin` it first")
-            if any(air.has(use) for use in self.uses.all() if _same(use.image, found)):
+            if any(active.has(use) for use in self.uses.all() if _same(use.image, found)):
                 raise Kept(f"{reference} is being pulled at this moment; try again when that has ended")
             self.images.remove(found)
             self.owed.forget([*found, *owed])
             return [*found, *owed]
 
-    def drop(self, chosen: Iterable[ImageRecord], air: Air, since: float) -> list[ImageRecord]:
+    def drop(self, chosen: Iterable[ImageRecord], active: ActiveFlights, since: float) -> list[ImageRecord]:
         """Take chosen images off the list, those aside that were pinned or used since. Returns what was taken off."""
         with self.images.hold():
             pinned, uses = set(self.pins.all()), list(self.uses.all())
@@ -62,7 +62,7 @@ class Shelf:
                 for each in chosen
                 if each in listed
                 and each.reference not in pinned
-                and not any(use.at >= since or air.has(use) for use in uses if _same(use.image, [each]))
+                and not any(use.at >= since or active.has(use) for use in uses if _same(use.image, [each]))
             ]
             self.images.remove(gone)
             self.owed.forget(gone)
@@ -82,12 +82,12 @@ class Shelf:
                 raise NotListed(f"{reference} is not pinned")
             self.pins.set(reference, pinned=pinned)
 
-    def forget_uses(self, air: Air) -> None:
+    def forget_uses(self, active: ActiveFlights) -> None:
         """Remove the notes of flights that have ended and whose images are not listed any more."""
         with self.images.hold():
             listed = self.images.all()
             for use in list(self.uses.all()):
-                if not air.has(use) and not _same(use.image, listed):
+                if not active.has(use) and not _same(use.image, listed):
                     self.uses.forget(use)
 
 

@@ -58,7 +58,7 @@ class Verified(Struct, kw_only=True):
     repaired: list[str] = []
 
 
-class Verifier:
+class StoreVerifier:
     """Verifies one store.
 
     Args:

@@ -14,11 +14,11 @@ import msgspec
 
 from pullonce.bus.nats.bus import connect as connect_bus
 from pullonce.bus.ports import Bus
-from pullonce.care.choice import Limits
+from pullonce.care.choice import Retention
 from pullonce.care.collect import Collected, Collector
 from pullonce.care.flights import ask
-from pullonce.care.listing import NotListed, Shelf
-from pullonce.care.verify import Verified, Verifier, title
+from pullonce.care.listing import ImageList, NotListed
+from pullonce.care.verify import StoreVerifier, Verified, title
 from pullonce.cli.pull import find_bus, let_go, megabytes
 from pullonce.client import connect
 from pullonce.config import BusSettings, store_root
@@ -48,7 +48,7 @@ def rm(args: argparse.Namespace) -> int:
 
     async def remove() -> list[ImageRecord]:
         async with _bus(url) as bus:
-            return Shelf(content).remove(name, platform, await ask(bus.signals, args.store))
+            return ImageList(content).remove(name, platform, await ask(bus.signals, args.store))
 
     with _served(args) as url:
         gone = asyncio.run(remove())
@@ -79,13 +79,13 @@ def unpin(args: argparse.Namespace) -> int:
 
 
 def _pin(args: argparse.Namespace, *, pinned: bool) -> int:
-    shelf = Shelf(_content(args))
+    image_list = ImageList(_content(args))
     if args.reference:
-        shelf.pin(str(reference.parse(args.reference)), pinned=pinned)
+        image_list.pin(str(reference.parse(args.reference)), pinned=pinned)
     if args.json:
-        print(json.dumps(shelf.pins.all()))
+        print(json.dumps(image_list.pins.all()))
     elif not args.reference:
-        print("".join(f"{each}\n" for each in shelf.pins.all()), end="")
+        print("".join(f"{each}\n" for each in image_list.pins.all()), end="")
     return 0
 
 
@@ -106,7 +106,7 @@ def fill_gc(sub: argparse.ArgumentParser) -> None:
 
 def gc(args: argparse.Namespace) -> int:
     """Carry out `pullonce gc`."""
-    limits = Limits(
+    limits = Retention(
         unused_since=None if args.keep_days is None else time.time() - args.keep_days * _DAY, most_bytes=args.max_bytes
     )
     content = _content(args)
@@ -157,7 +157,7 @@ def verify(args: argparse.Namespace) -> int:
     async def check() -> Verified:
         async with _bus(url) as bus:
             threads = len(os.sched_getaffinity(0))
-            verifier = Verifier(bus, content, args.store, rate=args.rate, threads=threads, compare=not args.blobs_only)
+            verifier = StoreVerifier(bus, content, args.store, rate=args.rate, threads=threads, compare=not args.blobs_only)
             report, concerned = await verifier.run()
         if args.repair:
             await _repair(url, args.store, concerned, report)

@@ -4,7 +4,7 @@ import os
 import sys
 
 from pullonce import environment
-from pullonce.cli import plain
+from pullonce.cli import fast_path
 from pullonce.errors import BusError, LedgerRefused, PlatformInvalid, PullFailed, PullonceError, PullTimeout, ReferenceInvalid
 
 TYPE_CHECKING = False
@@ -19,7 +19,7 @@ INTERRUPTED = 130
 def main(argv: "Sequence[str] | None" = None) -> int:
     """Run one command and return its exit code; whatever goes wrong becomes one clear line on stderr."""
     words = list(sys.argv[1:] if argv is None else argv)
-    found = plain.read(words) or _read(words)
+    found = fast_path.read(words) or _read(words)
     if found is None:
         from pullonce.cli.commands import without_command
 

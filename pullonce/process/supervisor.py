@@ -29,7 +29,7 @@ class PartBroken(PullonceError):
     """A part cannot be started."""
 
 
-class Part:
+class Child:
     """One child process and its life.
 
     Args:
@@ -130,7 +130,7 @@ class Part:
 
 
 @contextlib.asynccontextmanager
-async def running(parts: Sequence[Part]) -> AsyncIterator[None]:
+async def running(parts: Sequence[Child]) -> AsyncIterator[None]:
     """Run parts for as long as the block lasts; all are stopped, side by side, before it is left.
 
     Raises:

@@ -19,7 +19,7 @@ from pullonce.config import BusSettings, metrics_address, store_root
 from pullonce.errors import PullonceError
 from pullonce.process import discovery
 from pullonce.process.nats_server import choose_port, configuration, find_nats_server, log_taker
-from pullonce.process.supervisor import Part, running
+from pullonce.process.supervisor import Child, running
 from schemas.malformed import Malformed
 from schemas.status import Pong, decode_pong
 from schemas.subjects import HERE_SUBJECT, PING_SUBJECT
@@ -108,7 +108,7 @@ async def _bus(settings: UpSettings, lock: discovery.Lock) -> AsyncIterator[str]
         yield settings.url
         return
     server = _OwnServer(settings.home)
-    part = Part(
+    part = Child(
         "nats-server", server.command, environ=os.environ, keep=[lock.fileno()], line=log_taker(log_of_server, server.heard)
     )
     async with running([part]):
@@ -121,7 +121,7 @@ async def _bus(settings: UpSettings, lock: discovery.Lock) -> AsyncIterator[str]
             renewing.cancel()
 
 
-async def _renew(server: Part, broken: asyncio.Event) -> None:
+async def _renew(server: Child, broken: asyncio.Event) -> None:
     """Restart a server that could not write to its disk, until it can. For ever."""
     while True:
         await broken.wait()
@@ -161,7 +161,7 @@ class _OwnServer:
         self._path.write_text(configuration(self._port, self._home / "nats"))
 
 
-def services(settings: UpSettings, url: str, *, keep: int) -> list[Part]:
+def services(settings: UpSettings, url: str, *, keep: int) -> list[Child]:
     """One part a service process, configured by environment like anywhere else."""
     environ = {
         **os.environ,
@@ -172,12 +172,12 @@ def services(settings: UpSettings, url: str, *, keep: int) -> list[Part]:
     }
     counts = {"coordinator": settings.coordinators, "fetcher": settings.fetchers, "unpacker": settings.unpackers}
     parts = [
-        Part(name, [sys.executable, "-m", f"services.{name}"], environ=environ, keep=[keep])
+        Child(name, [sys.executable, "-m", f"services.{name}"], environ=environ, keep=[keep])
         for name, count in counts.items()
         for _ in range(count)
     ]
     if settings.ledger:
-        ledger = Part(LEDGER, [sys.executable, "-m", f"services.{LEDGER}"], environ=environ, keep=[keep])
+        ledger = Child(LEDGER, [sys.executable, "-m", f"services.{LEDGER}"], environ=environ, keep=[keep])
         ledger.ready = True  # however often it dies, that is no reason for the others to end
         parts.append(ledger)
     return parts
@@ -190,7 +190,7 @@ def _metrics(settings: UpSettings) -> dict[str, str]:
     return {"PULLONCE_METRICS_ADDRESS": "" if settings.temporary else f"{f'[{host}]' if ':' in host else host}:0"}
 
 
-async def _tell_of_ledger(url: str, parts: list[Part], tell: Callable[[str], None]) -> None:
+async def _tell_of_ledger(url: str, parts: list[Child], tell: Callable[[str], None]) -> None:
     """Say where the ledger answers, once it does. Nothing waits for that, and nothing fails with it."""
     if not parts:
         return
@@ -202,7 +202,7 @@ async def _tell_of_ledger(url: str, parts: list[Part], tell: Callable[[str], Non
         log.warning("the ledger does not answer: %s", exc)
 
 
-async def until_ready(url: str, parts: list[Part], within: float = READY_WITHIN) -> dict[int, Pong]:
+async def until_ready(url: str, parts: list[Child], within: float = READY_WITHIN) -> dict[int, Pong]:
     """Wait until the present process of every part has said that it does its work; what all said, by their process ids.
 
     Raises:

@@ -28,7 +28,7 @@ LEAVE = 2.0
 """Seconds that withdrawing a request may hold up the end of a client."""
 
 Ending = events.PullCompleted | events.PullFailed
-Tidings = events.PullResolved | events.BlobFetched | events.LayerUnpacked | progress.Word
+Tidings = events.PullResolved | events.BlobFetched | events.LayerUnpacked | progress.ProgressMessage
 """What a requester may be told while it waits."""
 
 

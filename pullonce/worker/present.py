@@ -22,7 +22,7 @@ from pullonce.errors import PullonceError
 from schemas import subjects
 from schemas.malformed import Malformed
 from schemas.orders import FetchBlob, Order, RecordImage, ResolveReference, UnpackLayer
-from schemas.progress import BlobProgress, LayerProgress, ProgressNow, PullProgress, Word, decode, name_of, names_of
+from schemas.progress import BlobProgress, LayerProgress, ProgressMessage, ProgressNow, PullProgress, decode, name_of, names_of
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ _FORGET = 60.0
 
 
 @dataclass(slots=True)
-class _Hand:
+class _Attempt:
     """One order that was carried out here last, or is."""
 
     revision: int
@@ -55,13 +55,13 @@ class Present:
         look: what the disk says of a digest or ChainID; None where it holds nothing of it. Runs in a thread.
     """
 
-    def __init__(self, signals: Signals, service: str, store: str, look: Callable[[str], Word | None]) -> None:
+    def __init__(self, signals: Signals, service: str, store: str, look: Callable[[str], ProgressMessage | None]) -> None:
         self._signals = signals
         self._me = f"{service} {os.getpid()} on {socket.gethostname()}"
         self._store = store
         self._look = look
-        self._words: dict[str, Word] = {}
-        self._hands: dict[str, _Hand] = {}
+        self._words: dict[str, ProgressMessage] = {}
+        self._hands: dict[str, _Attempt] = {}
         self._saying: set[asyncio.Task[None]] = set()
 
     @property
@@ -91,7 +91,7 @@ class Present:
         word = word_of(order)
         before = self._hands.get(name_of(word))
         error = before.error if before and before.revision == order.revision else ""
-        self._hands[name_of(word)] = _Hand(order.revision, attempt, time.time(), error)
+        self._hands[name_of(word)] = _Attempt(order.revision, attempt, time.time(), error)
         word = self._signed(word)
         self._remember(word)
         if attempt > 1 and isinstance(word, PullProgress):  # others speak for themselves, as soon as there is news
@@ -111,19 +111,19 @@ class Present:
 
     # -- below: one step each --
 
-    def _say(self, word: Word) -> None:
+    def _say(self, word: ProgressMessage) -> None:
         task = asyncio.ensure_future(self.publish(subjects.progress_subject(word), msgspec.json.encode(word)))
         self._saying.add(task)
         task.add_done_callback(self._saying.discard)
 
-    def _signed(self, word: Word) -> Word:
+    def _signed(self, word: ProgressMessage) -> ProgressMessage:
         """A word with the worker's name, its attempt, since when, and why that is not the first."""
         if hand := self._hands.get(name_of(word)):
             error = word.error or hand.error
             return msgspec.structs.replace(word, worker=self._me, attempt=hand.attempt, since=hand.since, error=error)
         return msgspec.structs.replace(word, worker=self._me)
 
-    def _remember(self, word: Word) -> None:
+    def _remember(self, word: ProgressMessage) -> None:
         name = name_of(word)
         if word.state in _OVER:
             self._words.pop(name, None)
@@ -148,17 +148,17 @@ class Present:
         words = list(self._words.values()) if not names else await asyncio.to_thread(self._seen, names[:_MOST])
         return msgspec.json.encode(ProgressNow(store=self._store, works=tuple(words[:_MOST])))
 
-    def _seen(self, names: tuple[str, ...]) -> list[Word]:
+    def _seen(self, names: tuple[str, ...]) -> list[ProgressMessage]:
         return [word for name in names if (word := self._words.get(name) or self._on_disk(name)) is not None]
 
-    def _on_disk(self, name: str) -> Word | None:
+    def _on_disk(self, name: str) -> ProgressMessage | None:
         try:
             return self._look(name)
         except (PullonceError, OSError):
             return None  # no name of ours, or nothing of that name
 
 
-def word_of(order: Order) -> Word:
+def word_of(order: Order) -> ProgressMessage:
     """What there is to say of an order before anything else has happened."""
     match order:
         case FetchBlob(blob=blob):

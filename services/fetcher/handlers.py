@@ -38,7 +38,7 @@ from schemas.orders import FetchBlob, Order, RecordImage, ResolveReference
 from services.fetcher.documents.manifest import DOCKER_MANIFEST, MANIFEST_LIMIT, OCI_MANIFEST, in_oci_types
 from services.fetcher.documents.resolve import Image, Resolver
 from services.fetcher.inventory import Incomplete, Inventory
-from services.fetcher.progress import Announcer
+from services.fetcher.progress import FetchProgress
 from services.fetcher.remote.registry import Registry
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class Handlers:
         """Bring a blob into the content store."""
         opened = self._reopened()
         source, blob = _checked(order.source), order.blob
-        announcer = Announcer(self._signals, self._store, blob)
+        announcer = FetchProgress(self._signals, self._store, blob)
         reused = self._content.has(blob.digest)
         if not reused:
             async with self._content.ingest(blob) as ingest:
@@ -194,7 +194,7 @@ class Handlers:
             self._incarnation = opened[-1].incarnation
         return [*opened, *facts]
 
-    async def _transfer(self, source: Source, blob: Descriptor, ingest: Ingest, announcer: Announcer) -> None:
+    async def _transfer(self, source: Source, blob: Descriptor, ingest: Ingest, announcer: FetchProgress) -> None:
         """From the registry into the growing file, and into view once it is verified."""
         try:
             turn("slot")

@@ -17,7 +17,7 @@ _MUCH = 4 << 20
 """Bytes whose arrival is told after the short interval: whoever unpacks them would soon have nothing to do."""
 
 
-class Announcer:
+class FetchProgress:
     """Progress of one fetch: its beginning, first and last bytes at once; between them ten words a second, or fifty for much.
 
     Args:

@@ -25,13 +25,13 @@ from services.ledger.answers.queries import NoAnswer
 from services.ledger.answers.questions import Questions
 from services.ledger.answers.roll_call import Roll
 from services.ledger.fold import rebuild
-from services.ledger.fold.file import Shelf
+from services.ledger.fold.file import LedgerFile
 from services.ledger.fold.keeper import Keeper
 from services.ledger.fold.projection import LedgerTaken
 from services.ledger.measures import Measures
 from services.ledger.settings import LedgerSettings
 from services.ledger.web.routes import Pages, Sources, serving
-from services.ledger.web.watching import Watching
+from services.ledger.web.watching import Viewers
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ async def main() -> None:
     try:
         meter = Meter("ledger", "", version())
         async with telling(meter) as health, connect(settings.bus) as bus:
-            shelf = await asyncio.to_thread(Shelf, settings.path, memory=settings.memory)
+            shelf = await asyncio.to_thread(LedgerFile, settings.path, memory=settings.memory)
             try:
                 await _keep(settings, bus, shelf, meter, health)
             finally:
@@ -62,14 +62,14 @@ async def main() -> None:
         os.close(lock)
 
 
-async def _keep(settings: LedgerSettings, bus: NatsBus, shelf: Shelf, meter: Meter, health: Health) -> None:
+async def _keep(settings: LedgerSettings, bus: NatsBus, shelf: LedgerFile, meter: Meter, health: Health) -> None:
     """Keep an open ledger, and answer for it."""
     keeper, live = Keeper(bus.log, shelf), Live()
 
     async def ask(store: str) -> None:
         await bus.signals.gather(progress_now_subject(store), b"", timeout=_ANSWER, take=live.hear_all)
 
-    watching, measures = Watching(shelf, keeper, live, ask), Measures(shelf, keeper, meter)
+    watching, measures = Viewers(shelf, keeper, live, ask), Measures(shelf, keeper, meter)
     questions = Questions(shelf, live, _Rebuilding(settings, keeper).run, ask)
 
     def state() -> str:

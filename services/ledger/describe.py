@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from services.ledger.fold.table import Table
+from services.ledger.fold.table import TableDefinition
 from services.ledger.fold.tables import TABLES
 from services.ledger.fold.views import VIEWS
 
@@ -21,7 +21,7 @@ def written_into(document: str) -> str:
     return pattern.sub(lambda _: f"{BEGIN}\n\n{described()}\n{END}", document)
 
 
-def _table(table: Table) -> str:
+def _table(table: TableDefinition) -> str:
     rows = (f"| `{column.name}` | {column.type} | {column.meaning} |" for column in table.columns)
     return "\n".join((f"### {table.name}", "", table.meaning, "", "| column | type | |", "|---|---|---|", *rows, ""))
 

@@ -9,7 +9,7 @@ import duckdb
 
 from pullonce.telemetry.metrics import FewLabels, Meter
 from services.ledger.answers.queries import Row, rows
-from services.ledger.fold.file import Shelf
+from services.ledger.fold.file import LedgerFile
 from services.ledger.fold.keeper import Keeper
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ _OUTCOMES = ("completed", "failed")
 class Measures:
     """Counts what has ended since the process began."""
 
-    def __init__(self, shelf: Shelf, keeper: Keeper, meter: Meter) -> None:
+    def __init__(self, shelf: LedgerFile, keeper: Keeper, meter: Meter) -> None:
         self._shelf = shelf
         self._keeper = keeper
         self._counted = keeper.position

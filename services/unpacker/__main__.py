@@ -26,7 +26,7 @@ from pullonce.worker.worker import Handler, Worker
 from schemas.orders import Order, UnpackLayer
 from services.unpacker.progress import on_disk
 from services.unpacker.service import unpacking
-from services.unpacker.work.messages import Limits
+from services.unpacker.work.messages import WorkLimits
 
 _ORDERS = 1024
 """Layers that may wait here at a time: each costs a task, and none may keep the one from coming that it waits for."""
@@ -39,18 +39,18 @@ class UnpackerSettings:
     bus: BusSettings
     store: StoreSettings
     workers: int
-    limits: Limits
+    limits: WorkLimits
 
     @staticmethod
     def from_env(environ: Mapping[str, str] = os.environ) -> "UnpackerSettings":
         """Read the environment; raises SettingInvalid."""
         cores = len(os.sched_getaffinity(0))
-        default = Limits()
+        default = WorkLimits()
         return UnpackerSettings(
             bus=BusSettings.from_env("unpacker", environ),
             store=StoreSettings.from_env(environ),
             workers=int(number(environ, "PULLONCE_UNPACK_WORKERS", cores, low=1, high=256)),
-            limits=Limits(
+            limits=WorkLimits(
                 size=int(number(environ, "PULLONCE_LAYER_MAX_BYTES", default.size, low=1, high=1 << 50)),
                 ratio=int(number(environ, "PULLONCE_LAYER_MAX_RATIO", default.ratio, low=1, high=1 << 40)),
                 entries=int(number(environ, "PULLONCE_LAYER_MAX_ENTRIES", default.entries, low=1, high=1 << 30)),

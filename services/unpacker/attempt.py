@@ -14,15 +14,15 @@ from schemas.orders import UnpackLayer
 from services.unpacker.durability import Durability
 from services.unpacker.failures import disk, failure, is_of_the_disk, nobody
 from services.unpacker.news import News, Watch
-from services.unpacker.progress import Announcer
+from services.unpacker.progress import UnpackProgress
 from services.unpacker.staging import Draft, Staging
 from services.unpacker.tar.invalid import LayerError
 from services.unpacker.threads import to_its_end
 from services.unpacker.tree.finish import complete, links_passed_through, needs_layers_below, needs_only_root
 from services.unpacker.tree.outcome import Outcome
 from services.unpacker.tree.rights import Rights
-from services.unpacker.waiting import Waiting
-from services.unpacker.work.messages import Failed, Job, Limits, Unpacked
+from services.unpacker.waiting import DiskWaits
+from services.unpacker.work.messages import Failed, Job, Unpacked, WorkLimits
 from services.unpacker.work.workers import Pool, Preempted, WorkerProcess
 
 _MAX_PASSES = 40
@@ -30,7 +30,7 @@ _MAX_PASSES = 40
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class Tools:
     """What an unpacker works with."""
 
     content: ContentStore
@@ -38,9 +38,9 @@ class Parts:
     staging: Staging
     pool: Pool
     news: News
-    announcer: Announcer
+    announcer: UnpackProgress
     durability: Durability
-    limits: Limits
+    limits: WorkLimits
 
 
 class Attempt:
@@ -50,11 +50,11 @@ class Attempt:
         watch: tells of the order's blob.
     """
 
-    def __init__(self, order: UnpackLayer, parts: Parts, watch: Watch) -> None:
+    def __init__(self, order: UnpackLayer, parts: Tools, watch: Watch) -> None:
         self._order = order
         self._parts = parts
         self._watch = watch
-        self._waiting = Waiting(parts.content, parts.snapshots, parts.news)
+        self._waiting = DiskWaits(parts.content, parts.snapshots, parts.news)
         self._draft: Draft | None = None
         self._links_below: dict[bytes, bytes] = {}
 

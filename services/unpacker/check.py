@@ -22,9 +22,9 @@ from services.unpacker.attempt import Attempt
 from services.unpacker.compare import differences
 from services.unpacker.handlers import Unpacker
 from services.unpacker.service import unpacking
-from services.unpacker.work.messages import Limits
+from services.unpacker.work.messages import WorkLimits
 
-_ANY = Limits(size=1 << 50, entries=1 << 30, ratio=1 << 40)
+_ANY = WorkLimits(size=1 << 50, entries=1 << 30, ratio=1 << 40)
 """What was unpacked once may be so again, however the limits were set then."""
 _MOST = 5
 """Differences that are told of one snapshot."""

@@ -11,7 +11,7 @@ from pullonce.store.snapshots import Snapshot
 from pullonce.worker.stopwatch import timed
 from schemas.events import Event, LayerFailed, LayerUnpacked
 from schemas.orders import UnpackLayer
-from services.unpacker.attempt import Attempt, Parts
+from services.unpacker.attempt import Attempt, Tools
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 class Unpacker:
     """The handler of one store's `unpack.layer` orders."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Tools) -> None:
         self._parts = parts
         self.parts = parts
         self.content = parts.content

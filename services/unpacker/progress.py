@@ -16,7 +16,7 @@ from schemas.subjects import progress_subject
 State = Literal["waiting", "unpacking", "committed", "retrying", "aborted"]
 
 
-class Announcer:
+class UnpackProgress:
     """Sends progress messages behind the back of the work: nothing waits for one to be sent."""
 
     def __init__(self, signals: Signals) -> None:

@@ -8,18 +8,18 @@ from pathlib import Path
 from pullonce.bus.ports import Signals
 from pullonce.store.content import open_store
 from pullonce.store.snapshots import Snapshots
-from services.unpacker.attempt import Parts
+from services.unpacker.attempt import Tools
 from services.unpacker.durability import Durability
 from services.unpacker.handlers import Unpacker
 from services.unpacker.news import News
-from services.unpacker.progress import Announcer
+from services.unpacker.progress import UnpackProgress
 from services.unpacker.staging import Staging
-from services.unpacker.work.messages import Limits
+from services.unpacker.work.messages import WorkLimits
 from services.unpacker.work.workers import Pool
 
 
 @asynccontextmanager
-async def unpacking(store: str, root: Path, signals: Signals, *, workers: int, limits: Limits) -> AsyncIterator[Unpacker]:
+async def unpacking(store: str, root: Path, signals: Signals, *, workers: int, limits: WorkLimits) -> AsyncIterator[Unpacker]:
     """An unpacker of one store, with its processes and background tasks, for as long as the context lasts.
 
     Raises:
@@ -31,7 +31,7 @@ async def unpacking(store: str, root: Path, signals: Signals, *, workers: int, l
     staging.open()
     pool = Pool(workers)
     news = News(store)
-    announcer = Announcer(signals)
+    announcer = UnpackProgress(signals)
     durability = Durability(snapshots, pool.idle)
     try:
         await news.open(signals)
@@ -39,7 +39,7 @@ async def unpacking(store: str, root: Path, signals: Signals, *, workers: int, l
         async with asyncio.TaskGroup() as tasks:
             background = [tasks.create_task(part()) for part in (staging.clean, announcer.run, durability.run)]
             yield Unpacker(
-                Parts(
+                Tools(
                     content=content,
                     snapshots=snapshots,
                     staging=staging,

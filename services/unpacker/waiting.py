@@ -13,7 +13,7 @@ _PATIENCE = 3600.0
 """Seconds without any sign of life after which an order is given up, so that its key is free again."""
 
 
-class Waiting:
+class DiskWaits:
     """The waits of an unpack. All of them look first, then wait for news, then look again.
 
     Raises:

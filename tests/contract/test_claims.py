@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from pullonce.bus.ports import Bus, Entry
+from pullonce.bus.ports import Bus, ClaimEntry
 from pullonce.errors import WrongRevision
 from tests.support.buses import Place, eventually
 
@@ -22,12 +22,12 @@ async def test_a_key_is_made_once_and_replaced_by_its_revision(place: Place) -> 
         assert first > 0
         with pytest.raises(WrongRevision):
             await bus.claims.put(KEY, b"two", expected=0)
-        assert await bus.claims.get(KEY) == Entry(b"one", first)
+        assert await bus.claims.get(KEY) == ClaimEntry(b"one", first)
         second = await bus.claims.put(KEY, b"two", expected=first)
         assert second > first
         with pytest.raises(WrongRevision):
             await bus.claims.put(KEY, b"three", expected=first)
-        assert await bus.claims.get(KEY) == Entry(b"two", second)
+        assert await bus.claims.get(KEY) == ClaimEntry(b"two", second)
 
 
 async def test_an_absent_key_has_no_revision_to_expect(place: Place) -> None:
@@ -46,7 +46,7 @@ async def test_of_many_claimants_one_wins(place: Place) -> None:
         won = [n for n, outcome in enumerate(outcomes) if isinstance(outcome, int)]
         assert len(won) == 1
         assert all(isinstance(outcome, WrongRevision) for n, outcome in enumerate(outcomes) if n != won[0])
-        assert await other.claims.get(KEY) == Entry(b"%d" % won[0], outcomes[won[0]])
+        assert await other.claims.get(KEY) == ClaimEntry(b"%d" % won[0], outcomes[won[0]])
 
 
 async def test_a_claim_with_a_ttl_vanishes_and_can_be_made_again(place: Place) -> None:
@@ -55,7 +55,7 @@ async def test_a_claim_with_a_ttl_vanishes_and_can_be_made_again(place: Place) -
         await eventually(lambda: absent(bus, KEY))
         second = await bus.claims.put(KEY, b"mine", expected=0)
         assert second > first
-        assert await bus.claims.get(KEY) == Entry(b"mine", second)
+        assert await bus.claims.get(KEY) == ClaimEntry(b"mine", second)
 
 
 async def test_a_rewrite_without_ttl_stays(place: Place) -> None:
@@ -64,7 +64,7 @@ async def test_a_rewrite_without_ttl_stays(place: Place) -> None:
         ordered = await bus.claims.put(KEY, b"ordered", expected=held)
         await bus.claims.put("later", b"outlives what the first one's TTL was", expected=0, ttl=1.5)
         await eventually(lambda: absent(bus, "later"))
-        assert await bus.claims.get(KEY) == Entry(b"ordered", ordered)
+        assert await bus.claims.get(KEY) == ClaimEntry(b"ordered", ordered)
 
 
 async def test_a_ttl_below_a_second_is_refused(place: Place) -> None:

@@ -14,7 +14,7 @@ import pytest
 import zstandard
 
 from services.unpacker.__main__ import UnpackerSettings
-from services.unpacker.work.messages import Limits
+from services.unpacker.work.messages import WorkLimits
 from tests.support.chaos_disk import small_disk
 from tests.support.layers import Image, entry, fails, tar, unpack_all, unpacker
 
@@ -24,7 +24,7 @@ SOME = 100 << 20
 """Bytes of memory that a worker may have whatever the number of files."""
 
 
-def settings(tmp_path: Path, **environ: str) -> Limits:
+def settings(tmp_path: Path, **environ: str) -> WorkLimits:
     given = {"PULLONCE_NATS_URL": "nats://127.0.0.1:1", "PULLONCE_HOME": str(tmp_path)}
     return UnpackerSettings.from_env(given | environ).limits
 
@@ -75,7 +75,7 @@ async def test_files_cost_no_memory(tmp_path: Path) -> None:
 async def test_directories_are_worth_ten_entries(name: str, tmp_path: Path) -> None:
     kind = "dir" if name.endswith("/") else "file"
     few, many = (Image([tar(*(entry(name.format(n), kind) for n in range(count)))]) for count in (1500, 1501))
-    async with unpacker(tmp_path, limits=Limits(entries=15_000)) as running:
+    async with unpacker(tmp_path, limits=WorkLimits(entries=15_000)) as running:
         few.store(running.content)
         many.store(running.content)
         await unpack_all(running, few.orders())

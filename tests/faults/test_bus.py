@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pullonce.bus.ports import Bus, Delivery, Entry
+from pullonce.bus.ports import Bus, ClaimEntry, Delivery
 from pullonce.errors import Duplicate, LogShortened, WrongRevision
 from pullonce.worker.worker import Worker
 from schemas.events import BlobFetched, Event
@@ -118,7 +118,7 @@ async def test_every_claim_has_one_winner_who_knows_it(nats_server: NatsServer) 
             key = f"blob.default.{count}"
             outcomes = await asyncio.gather(claim(one, key, b"one"), claim(two, key, b"two"))
             entry = await one.claims.get(key)
-            assert entry in [Entry(v, o) for v, o in zip((b"one", b"two"), outcomes, strict=True) if o is not None]
+            assert entry in [ClaimEntry(v, o) for v, o in zip((b"one", b"two"), outcomes, strict=True) if o is not None]
             assert outcomes.count(None) == 1
 
         await until_disturbed(nats_server, step)

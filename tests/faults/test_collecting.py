@@ -23,10 +23,10 @@ import pytest
 
 from pullonce.bus.nats.bus import connect as connect_bus
 from pullonce.bus.ports import Bus
-from pullonce.care.choice import Limits
+from pullonce.care.choice import Retention
 from pullonce.care.collect import Collector
 from pullonce.care.flights import ask
-from pullonce.care.listing import Kept, NotListed, Shelf
+from pullonce.care.listing import ImageList, Kept, NotListed
 from pullonce.care.needs import Needs
 from pullonce.care.things import Things
 from pullonce.client import Client, connect
@@ -98,14 +98,14 @@ class Race:
             return missing + ["its snapshots"] * bool(completed.chain_id and completed.chain_id not in listed[0].chain_ids)
 
     async def remove(self, bus: Bus) -> None:
-        shelf = Shelf(self.content)
+        image_list = ImageList(self.content)
         while not self.over:
             reference = self.dice.choice(self.references)
             air = await ask(bus.signals, "default")
             await asyncio.sleep(self.dice.choice((0.0, 0.0, 0.1)))  # what it was told grows old
             async with self.lock:
                 try:
-                    await asyncio.to_thread(shelf.remove, reference, "", air)
+                    await asyncio.to_thread(image_list.remove, reference, "", air)
                     self.removals.setdefault(reference, []).append(air.position)
                     self.counts["removals"] += 1
                 except Kept:
@@ -116,7 +116,7 @@ class Race:
 
     async def collect(self, bus: Bus) -> None:
         while not self.over:
-            report = await Collector(bus, self.content, "default", older=3600).run(Limits(), dry=False)
+            report = await Collector(bus, self.content, "default", older=3600).run(Retention(), dry=False)
             self.counts["collections"] += 1
             self.counts["collected"] += report.blobs + report.layers
             self.counts["left since in use"] += report.busy

@@ -17,7 +17,7 @@ from pullonce.errors import Permanent
 from schemas.ledger import AskExport, AskRebuild, Done, Error
 from schemas.status import Pong, decode_pong
 from schemas.subjects import PING_SUBJECT
-from services.ledger.fold.file import Shelf
+from services.ledger.fold.file import LedgerFile
 from services.ledger.fold.staging import stage
 from services.ledger.fold.trouble import trouble
 from tests.faults.test_disk_log import no_room
@@ -74,7 +74,7 @@ async def test_no_room_for_a_checkpoint(tmp_path: Path) -> None:
     """DuckDB then takes the open database away from everybody, though all that was committed is in the file."""
     log = [stage(*each) for each in long_log(40_000)]
     with small_disk(tmp_path / "disk", 64) as disk:
-        shelf = Shelf(disk / "ledger.duckdb", memory="256MB")
+        shelf = LedgerFile(disk / "ledger.duckdb", memory="256MB")
         position = 0
 
         async def fold() -> None:
@@ -148,9 +148,9 @@ async def test_one_that_cannot_even_begin_says_why(bus_server: NatsServer, tmp_p
 async def test_a_new_ledger_on_a_full_disk_is_not_taken_for_a_damaged_one(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 4) as disk:
         with no_room(disk), pytest.raises(Permanent, match="no space left"):
-            Shelf(disk / "ledger.duckdb", memory="256MB")
+            LedgerFile(disk / "ledger.duckdb", memory="256MB")
         assert not list(disk.glob("*aside*"))
-        Shelf(disk / "ledger.duckdb", memory="256MB").close()
+        LedgerFile(disk / "ledger.duckdb", memory="256MB").close()
 
 
 @pytest.mark.parametrize(

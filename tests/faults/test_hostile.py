@@ -24,7 +24,7 @@ from pullonce.client import connect
 from pullonce.errors import Permanent, PullFailed
 from services.fetcher.remote.transport import Transport
 from services.fetcher.settings import RegistrySettings
-from services.unpacker.work.messages import Limits
+from services.unpacker.work.messages import WorkLimits
 from tests.support.buses import eventually
 from tests.support.chaos import Crew
 from tests.support.chaos_check import damage, picture, stack, trees
@@ -256,7 +256,7 @@ async def test_devices_are_made_and_not_opened(crew: Crew, kind: str, target: st
 
 
 def test_how_far_a_layer_may_expand() -> None:
-    limits = Limits()
+    limits = WorkLimits()
     assert limits.expanded(1000) == 1 << 30, "small ones to a GiB"
     assert limits.expanded(10 << 20) == 2000 * (10 << 20)
     assert limits.expanded(1 << 40) == limits.size

@@ -27,7 +27,7 @@ from schemas.oci import ChainID, Descriptor, DiffID, Digest
 from schemas.orders import UnpackLayer
 from services.unpacker.handlers import Unpacker
 from services.unpacker.service import unpacking
-from services.unpacker.work.messages import Limits
+from services.unpacker.work.messages import WorkLimits
 
 GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
 ROOTLESS = os.geteuid() != 0
@@ -153,11 +153,11 @@ def mounted(root: Path, image: Image, target: Path) -> Iterator[Path]:
 
 @asynccontextmanager
 async def unpacker(
-    root: Path, bus: MemoryBus | None = None, *, workers: int = 2, limits: Limits | None = None
+    root: Path, bus: MemoryBus | None = None, *, workers: int = 2, limits: WorkLimits | None = None
 ) -> AsyncIterator[Unpacker]:
     """A running unpacker of the store `default` in a directory."""
     signals = (bus or MemoryBus()).signals
-    async with unpacking("default", root, signals, workers=workers, limits=limits or Limits()) as running:
+    async with unpacking("default", root, signals, workers=workers, limits=limits or WorkLimits()) as running:
         yield running
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from services.ledger.fold import archive, rebuild
-from services.ledger.fold.file import Shelf
+from services.ledger.fold.file import LedgerFile
 from services.ledger.fold.staging import Staged, stage
 from tests.support.ledgers import loaded
 from tests.support.long_log import long_log
@@ -26,7 +26,7 @@ def log() -> list[Staged]:
 async def live(path: Path) -> None:
     """From wherever an earlier life ended."""
     staged = log()
-    shelf = Shelf(path, memory="256MB")
+    shelf = LedgerFile(path, memory="256MB")
     try:
         await shelf.write(lambda ledger: ledger.fold(staged[:200]))
         await shelf.write(lambda ledger: ledger.fold(staged[:400]))

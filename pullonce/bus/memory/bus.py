@@ -16,7 +16,7 @@ from pullonce.bus.limits import check_size
 from pullonce.bus.memory.clock import Clock, LoopClock, Timer
 from pullonce.bus.memory.orders import MemoryOrders
 from pullonce.bus.memory.signals import MemorySignals, subjects_match
-from pullonce.bus.ports import Entry, Recorded
+from pullonce.bus.ports import ClaimEntry, Recorded
 from pullonce.bus.reading import recorded
 from pullonce.errors import LogShortened, WrongRevision
 from schemas import subjects
@@ -113,7 +113,7 @@ class MemoryClaims:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._revision = 0
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, ClaimEntry] = {}
         self._timers: dict[str, Timer] = {}
 
     async def put(self, key: str, value: bytes, *, expected: int, ttl: float | None = None) -> int:
@@ -123,14 +123,14 @@ class MemoryClaims:
         if (present.revision if present else 0) != expected:
             raise WrongRevision(f"{key} has not revision {expected}")
         self._revision += 1
-        self._entries[key] = Entry(value, self._revision)
+        self._entries[key] = ClaimEntry(value, self._revision)
         if timer := self._timers.pop(key, None):
             timer.cancel()
         if ttl is not None:
             self._timers[key] = self._clock.call_later(ttl, lambda: self._expire(key))
         return self._revision
 
-    async def get(self, key: str) -> Entry | None:
+    async def get(self, key: str) -> ClaimEntry | None:
         return self._entries.get(key)
 
     def _expire(self, key: str) -> None:

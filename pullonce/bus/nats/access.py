@@ -9,7 +9,7 @@ from typing import Any
 
 from nats.aio.client import Client
 
-from pullonce.bus.nats.nkeys import Identity, KeyInvalid, read_identity
+from pullonce.bus.nats.nkeys import BusIdentity, KeyInvalid, read_identity
 from pullonce.config import BusSettings
 from pullonce.errors import BusUnsuitable
 
@@ -35,7 +35,7 @@ def access(client: Client, settings: BusSettings) -> dict[str, Any]:
     return options
 
 
-def _identity(path: str) -> Identity:
+def _identity(path: str) -> BusIdentity:
     """Read anew for each connection: credentials may be exchanged while a service runs."""
     try:
         return read_identity(Path(path))

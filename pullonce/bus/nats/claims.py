@@ -9,7 +9,7 @@ from __future__ import annotations
 from pullonce.bus.nats.jetstream import WRONG_SEQUENCE, Refused, Stored, last_message, store
 from pullonce.bus.nats.link import Headers, Link
 from pullonce.bus.nats.setup import CLAIMS_PREFIX, CLAIMS_STREAM
-from pullonce.bus.ports import Entry
+from pullonce.bus.ports import ClaimEntry
 from pullonce.errors import WrongRevision
 
 _MARKERS = ("KV-Operation", "Nats-Marker-Reason")
@@ -40,11 +40,11 @@ class NatsClaims:
                 raise
             raise WrongRevision(f"{key} has not revision {expected}") from exc
 
-    async def get(self, key: str) -> Entry | None:
+    async def get(self, key: str) -> ClaimEntry | None:
         found = await self._last(key)
         if found is None or _is_marker(found):
             return None
-        return Entry(found.body, found.sequence)
+        return ClaimEntry(found.body, found.sequence)
 
     async def _put(self, key: str, value: bytes, expected: int, ttl: float | None) -> int:
         headers: Headers = {"Nats-Expected-Last-Subject-Sequence": str(expected)}

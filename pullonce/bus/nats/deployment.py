@@ -15,7 +15,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pullonce.bus.nats.nkeys import Identity, make_identity, read_identity
+from pullonce.bus.nats.nkeys import BusIdentity, make_identity, read_identity
 from pullonce.bus.nats.permissions import ADMIN, permissions
 from pullonce.errors import PullonceError
 from schemas.roles import ROLES
@@ -87,7 +87,7 @@ def write(plan: Plan) -> None:
     _put(plan.directory / "server" / "nats.conf", configuration(plan, identities))
 
 
-def _identity(directory: Path) -> Identity:
+def _identity(directory: Path) -> BusIdentity:
     path = directory / "nkey"
     if not path.exists():
         _put(path, make_identity().seed + "\n", 0o400)
@@ -123,7 +123,7 @@ def _environment(plan: Plan, user: str, role: str, store: str) -> str:
 # -- the server's file -------------------------------------------------------------------------------------------------
 
 
-def configuration(plan: Plan, identities: dict[str, Identity]) -> str:
+def configuration(plan: Plan, identities: dict[str, BusIdentity]) -> str:
     """nats.conf: TLS, JetStream, one account, one user a role with its permissions."""
     host, port = plan.hosts[0], urlsplit(plan.urls[0]).port or 4222
     listen = f"127.0.0.1:{port}" if len(plan.urls) == 1 and host in _LOOPBACK else f"0.0.0.0:{port}"

@@ -24,7 +24,7 @@ class KeyInvalid(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class BusIdentity:
     """Who a connection is: a key pair, and the JWT that vouches for it where the server knows operators, not users."""
 
     seed: str
@@ -43,14 +43,14 @@ class Identity:
         return SigningKey(_decode_seed(self.seed))
 
 
-def make_identity() -> Identity:
+def make_identity() -> BusIdentity:
     """A fresh key pair."""
     # The type of the key is spread over the two bytes before it: five bits "seed", then eight bits of what for.
     head = bytes([_SEED | _USER >> 5, (_USER & 31) << 3])
-    return Identity(_encode(head, os.urandom(_KEY_BYTES)))
+    return BusIdentity(_encode(head, os.urandom(_KEY_BYTES)))
 
 
-def read_identity(path: Path) -> Identity:
+def read_identity(path: Path) -> BusIdentity:
     """The identity in a file: a seed alone, or a creds file.
 
     Raises:
@@ -64,7 +64,7 @@ def read_identity(path: Path) -> Identity:
         _decode_seed(seed)
     except KeyInvalid as exc:
         raise KeyInvalid(f"{path} holds {exc}") from None
-    return Identity(seed, jwt)
+    return BusIdentity(seed, jwt)
 
 
 def _encode(head: bytes, key: bytes) -> str:

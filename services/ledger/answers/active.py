@@ -1,4 +1,4 @@
-"""What is in the air, as the page shows it: flights, the pieces of work they share, and what has just landed.
+"""What is in flight, as the page shows it: flights, the pieces of work they share, and what has just ended.
 
 The tables say which work each flight needs and what of it is done; progress passes by beside the log and is laid over that.
 A piece of work stands here once, however many flights wait for it.
@@ -14,10 +14,10 @@ import duckdb
 from msgspec import Struct
 
 from schemas.ledger import Pull
-from services.ledger.answers.live import Heard, Live, Sort, flight_name
+from services.ledger.answers.live import Live, LiveProgress, Sort, flight_name
 from services.ledger.answers.queries import Row, pull, rows, seconds_of
 
-LANDED = 12
+ENDED_SHOWN = 12
 """Endings that are shown, the newest first."""
 
 _FLIGHTS = """
@@ -68,7 +68,7 @@ ORDER BY need.opened, need.flight, need.position
 _SNAPSHOTS = "SELECT DISTINCT flight, opened, snapshots FROM waiting"
 
 
-class Work(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ActiveWork(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One blob to fetch or layer to unpack. `state` is `present`, `done`, `wanted`, `ordered`, or what its worker says."""
 
     id: str
@@ -85,7 +85,7 @@ class Work(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """That wait for it."""
 
 
-class Flight(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ActiveFlight(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One flight. `layers` names its works, the lowest layer first: the fetch, and the unpack or nothing."""
 
     key: str
@@ -107,44 +107,44 @@ class Flight(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """What the tables say of the air at one moment."""
+    """What the tables say of what is in flight at one moment."""
 
     position: int
     flights: list[Row] = field(default_factory=list)
     layers: list[Row] = field(default_factory=list)
     unpacked: frozenset[tuple[str, int]] = frozenset()
     """Flights that want snapshots."""
-    landed: tuple[Pull, ...] = ()
+    ended: tuple[Pull, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Air:
+class Activity:
     """Flights and works by their keys."""
 
-    flights: dict[str, Flight]
-    works: dict[str, Work]
+    flights: dict[str, ActiveFlight]
+    works: dict[str, ActiveWork]
 
 
 def read(reader: duckdb.DuckDBPyConnection) -> Tables:
-    """Read what is in the air, and what landed last."""
+    """Read what is in flight, and what ended last."""
     position = rows(reader, "SELECT sequence FROM position")[0]["sequence"]
-    newest = rows(reader, f"SELECT * FROM ended_flights ORDER BY ended DESC LIMIT {LANDED}")
-    landed = tuple(pull(row) for row in newest)
+    newest = rows(reader, f"SELECT * FROM ended_flights ORDER BY ended DESC LIMIT {ENDED_SHOWN}")
+    ended = tuple(pull(row) for row in newest)
     flights = rows(reader, _FLIGHTS)
     if not flights:
-        return Tables(position, landed=landed)
+        return Tables(position, ended=ended)
     wanted = rows(reader, _SNAPSHOTS)
     unpacked = frozenset((row["flight"], row["opened"]) for row in wanted if row["snapshots"])
-    return Tables(position, flights, rows(reader, _LAYERS), unpacked, landed)
+    return Tables(position, flights, rows(reader, _LAYERS), unpacked, ended)
 
 
-def seen(tables: Tables, live: Live) -> Air:
+def activity_of(tables: Tables, live: Live) -> Activity:
     """The tables with progress laid over them."""
     layers: dict[tuple[str, int], list[Row]] = {}
     for row in tables.layers:
         layers.setdefault((row["flight"], row["opened"]), []).append(row)
     works: dict[str, _Making] = {}
-    flights: dict[str, Flight] = {}
+    flights: dict[str, ActiveFlight] = {}
     for row in tables.flights:
         names = (row["flight"], row["opened"])
         waiting = row["requests"] - row["cancelled"]
@@ -154,7 +154,7 @@ def seen(tables: Tables, live: Live) -> Air:
         state = _state(works, needs, drawn)
         flight = _flight(row, state, drawn, live)
         flights[flight.key] = flight
-    return Air(flights, {name: work.seen(live) for name, work in works.items()})
+    return Activity(flights, {name: work.shown(live) for name, work in works.items()})
 
 
 @dataclass(slots=True)
@@ -175,12 +175,12 @@ class _Making:
         self.flights += 1
         self.requests += requests
 
-    def seen(self, live: Live) -> Work:
-        heard = Heard() if self.over else live.of(self.kind, self.store, self.name)
+    def shown(self, live: Live) -> ActiveWork:
+        heard = LiveProgress() if self.over else live.of(self.kind, self.store, self.name)
         state = (
             ("present" if self.present else "done") if self.over else heard.state or ("ordered" if self.holder else "wanted")
         )
-        return Work(
+        return ActiveWork(
             id=_id(self.kind, self.store, self.name),
             kind=self.kind,
             name=self.name,
@@ -234,9 +234,9 @@ def _state(works: dict[str, _Making], needs: Iterable[Row], drawn: tuple[tuple[s
     return "unpacking" if any(layer and not works[layer].over for _, layer in drawn) else "listing"
 
 
-def _flight(row: Row, state: str, layers: tuple[tuple[str, str], ...], live: Live) -> Flight:
+def _flight(row: Row, state: str, layers: tuple[tuple[str, str], ...], live: Live) -> ActiveFlight:
     opened_at: datetime = row["opened_at"]
-    return Flight(
+    return ActiveFlight(
         key=f"{row['flight']}.{row['opened']}",
         flight=row["flight"],
         opened=row["opened"],

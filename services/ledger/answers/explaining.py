@@ -6,7 +6,7 @@ import duckdb
 
 from schemas.ledger import Explanation, Piece, State
 from services.ledger.answers.explain import Kind, Story, Work, advice, critical_path
-from services.ledger.answers.live import Heard, Live, flight_name
+from services.ledger.answers.live import Live, LiveProgress, flight_name
 from services.ledger.answers.queries import NoAnswer, Row, normal, pull, rows, seconds_of
 
 _FLIGHT = "SELECT * FROM flights WHERE opened = ? AND flight = ?"
@@ -182,9 +182,9 @@ class _Pieces:
             return "failed"
         return "done" if work.end is not None else "ordered" if ordered else "waiting"
 
-    def _heard(self, work: Work) -> Heard:
+    def _heard(self, work: Work) -> LiveProgress:
         if work.end is not None or work.present:
-            return Heard()
+            return LiveProgress()
         name = work.name or flight_name(self._flight["flight"], self._flight["opened"])
         return self._live.of(work.kind, self._flight["store"], name)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from schemas.malformed import Malformed
-from schemas.progress import BlobProgress, LayerProgress, PullProgress, Word, decode, decode_now
+from schemas.progress import BlobProgress, LayerProgress, ProgressMessage, PullProgress, decode, decode_now
 
 _MOST = 10_000
 """Pieces of work that are remembered."""
@@ -19,7 +19,7 @@ ChainID is its diffID, and where that layer is stored uncompressed, the digest o
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class LiveProgress:
     """The last word on one piece of work."""
 
     done: int = 0
@@ -33,7 +33,7 @@ class Heard:
     since: float = 0.0
     """Seconds since the epoch at which the present attempt began; 0: nobody said."""
 
-    def then(self, said: Word) -> Heard:
+    def then(self, said: ProgressMessage) -> LiveProgress:
         """What is known after another word. One about an earlier attempt, from a worker that no longer has it, adds only why
         that came to nothing."""
         if 0 < said.since < self.since:
@@ -45,7 +45,7 @@ class Heard:
             attempts = max(self.attempts, said.attempt - (not again))
         else:
             attempts = said.attempt - (not again)
-        return Heard(
+        return LiveProgress(
             done=said.done,
             size=said.size,
             state=said.state,
@@ -60,7 +60,7 @@ class Live:
     """The last words by piece of work."""
 
     def __init__(self) -> None:
-        self._heard: OrderedDict[Key, Heard] = OrderedDict()
+        self._heard: OrderedDict[Key, LiveProgress] = OrderedDict()
         self.words = 0
         """Messages taken so far: whoever looks again sees by it whether there is anything new."""
 
@@ -81,19 +81,19 @@ class Live:
         for said in works:
             self.take(said)
 
-    def take(self, said: Word) -> None:
+    def take(self, said: ProgressMessage) -> None:
         """Take one word of progress."""
         key = _key(said)
-        self._heard[key] = self._heard.pop(key, Heard()).then(said)
+        self._heard[key] = self._heard.pop(key, LiveProgress()).then(said)
         self.words += 1
         if len(self._heard) > _MOST:
             self._heard.popitem(last=False)
 
-    def of(self, sort: Sort, store: str, name: str) -> Heard:
+    def of(self, sort: Sort, store: str, name: str) -> LiveProgress:
         """The last word on one piece of work; an empty one where nothing was heard."""
-        return self._heard.get((sort, store, name), Heard())
+        return self._heard.get((sort, store, name), LiveProgress())
 
-    def all(self) -> dict[Key, Heard]:
+    def all(self) -> dict[Key, LiveProgress]:
         """Everything that is remembered, the oldest word first."""
         return dict(self._heard)
 
@@ -103,7 +103,7 @@ def flight_name(flight: str, opened: int) -> str:
     return f"{flight}.{opened}"
 
 
-def _key(said: Word) -> Key:
+def _key(said: ProgressMessage) -> Key:
     match said:
         case BlobProgress():
             return "fetch", said.store, said.digest

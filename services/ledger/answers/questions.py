@@ -30,7 +30,7 @@ from services.ledger.answers import explaining, queries, sandbox
 from services.ledger.answers.live import Live
 from services.ledger.answers.queries import NoAnswer
 from services.ledger.fold import archive
-from services.ledger.fold.file import Shelf
+from services.ledger.fold.file import LedgerFile
 from services.ledger.fold.trouble import trouble
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class Questions:
         ask: asks the workers of a store how far they are, for `live` to hear.
     """
 
-    def __init__(self, shelf: Shelf, live: Live, rebuild: Rebuild, ask: Ask) -> None:
+    def __init__(self, shelf: LedgerFile, live: Live, rebuild: Rebuild, ask: Ask) -> None:
         self._shelf = shelf
         self._live = live
         self._rebuild = rebuild

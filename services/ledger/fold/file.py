@@ -25,7 +25,7 @@ READERS = 4
 """Questions that are answered at a time; further ones wait."""
 
 
-class Shelf:
+class LedgerFile:
     """Holds the ledger. `write` and `read` run in threads, and a reader never waits for a writer.
 
     Args:

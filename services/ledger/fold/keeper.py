@@ -13,7 +13,7 @@ import duckdb
 from pullonce.bus.ports import Log, Recorded
 from pullonce.errors import LogShortened, Permanent
 from pullonce.store.disk import free_bytes
-from services.ledger.fold.file import Shelf
+from services.ledger.fold.file import LedgerFile
 from services.ledger.fold.projection import Ledger
 from services.ledger.fold.staging import Staged, stage
 from services.ledger.fold.trouble import trouble
@@ -46,7 +46,7 @@ class Keeper:
         log: the port to the stream.
     """
 
-    def __init__(self, log: Log, shelf: Shelf) -> None:
+    def __init__(self, log: Log, shelf: LedgerFile) -> None:
         self.position = shelf.ledger.position
         """Sequence of the last folded event."""
         self.heard = self.position
@@ -119,7 +119,7 @@ class Keeper:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def exchange(self, change: Callable[[Path], None]) -> None:
-        """Exchange the ledger's file (see `Shelf.exchange`) and go on from where the new one stands."""
+        """Exchange the ledger's file (see `LedgerFile.exchange`) and go on from where the new one stands."""
         await self._shelf.exchange(change)
         self._restart()
 

@@ -25,7 +25,7 @@ _DEFAULTS = {"VARCHAR": "''", "BIGINT": "0", "BOOLEAN": "false", "SECONDS": "MAP
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class FoldStep:
     """Statements that are carried out where the batch holds any of these kinds; all batches, where none are named."""
 
     kinds: frozenset[str]
@@ -59,13 +59,13 @@ def _facts(kinds: str, fields: str) -> str:
     )
 
 
-def _append(table: str, columns: str, kinds: str, fields: str) -> Step:
+def _append(table: str, columns: str, kinds: str, fields: str) -> FoldStep:
     """Append one row a fact."""
     statement = f"INSERT INTO {table} SELECT {columns} FROM ({_facts(kinds, fields)})"
-    return Step(frozenset(kinds.split()), (statement,))
+    return FoldStep(frozenset(kinds.split()), (statement,))
 
 
-_EVENTS = Step(
+_EVENTS = FoldStep(
     frozenset(),
     ("INSERT INTO events SELECT sequence, make_timestamp(micros), kind FROM stage",),
 )
@@ -75,7 +75,7 @@ _RESOLVED = (
     "config DESCRIPTOR, layers LAYERS, recorded BOOLEAN, revision BIGINT, seconds SECONDS"
 )
 
-_RESOLUTIONS = Step(
+_RESOLUTIONS = FoldStep(
     frozenset({"pull.resolved"}),
     (
         f"CREATE OR REPLACE TEMP TABLE resolved AS {_facts('pull.resolved', _RESOLVED)}",
@@ -235,12 +235,12 @@ SELECT {_REQUEST}, coalesce(max(o) OVER flights, min(sequence) OVER flights), ca
 FROM known WINDOW flights AS (PARTITION BY flight) ORDER BY sequence
 """
 
-_FLIGHTS = Step(
+_FLIGHTS = FoldStep(
     frozenset({"pull.requested", "pull.completed", "pull.failed", "pull.cancelled"}),
     (_TAKE_REQUESTS, _TAKE_ENDINGS, _TAKE_CANCELS, _POOL, _LEAVE, _ANSWER, _END, _WAIT),
 )
 
-_POSITION = Step(
+_POSITION = FoldStep(
     frozenset(),
     (
         "UPDATE position SET sequence = s.last, time = make_timestamp(s.time), first = coalesce(position.first, s.first) FROM "

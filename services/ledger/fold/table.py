@@ -13,7 +13,7 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class TableDefinition:
     """One table or view; `select` is what a view shows."""
 
     name: str
@@ -42,5 +42,5 @@ def _columns(text: str) -> tuple[Column, ...]:
     return tuple(Column(*line.split(None, 2)) for line in text.strip().splitlines())
 
 
-def table(name: str, meaning: str, columns: str, select: str = "") -> Table:
-    return Table(name, meaning, _columns(columns), select)
+def table(name: str, meaning: str, columns: str, select: str = "") -> TableDefinition:
+    return TableDefinition(name, meaning, _columns(columns), select)

@@ -1,18 +1,18 @@
 """The views of the ledger: what has ended and what is in the air as one, and sums. Pure."""
 
-from services.ledger.fold.table import Table, table
+from services.ledger.fold.table import TableDefinition, table
 from services.ledger.fold.tables import ANSWERED, ENDED, TABLES, VERSION
 
 _OUTCOME = "NULL::BIGINT, NULL::TIMESTAMP, NULL::VARCHAR, NULL::VARCHAR, NULL::DOUBLE"
 
-REQUESTS = Table(
+REQUESTS = TableDefinition(
     "requests",
     "One row a request, answered or not.",
     ANSWERED.columns,
     f"SELECT * FROM answered UNION ALL SELECT * EXCLUDE (opened_at), {_OUTCOME} FROM waiting",
 )
 
-FLIGHTS = Table(
+FLIGHTS = TableDefinition(
     "flights",
     "One row a flight, ended or in the air.",
     ENDED.columns,

@@ -18,7 +18,7 @@ from aiohttp.typedefs import Handler
 from schemas.ledger import Answer, AskExplain, AskHistory, AskSql, AskStats, Error, Question, encode
 from services.ledger.web.access import authorized, is_named_plainly
 from services.ledger.web.assets import START, Asset, load
-from services.ledger.web.watching import Watching
+from services.ledger.web.watching import Viewers
 
 _ASKED: dict[str, type[Question]] = {"history": AskHistory, "stats": AskStats, "explain": AskExplain, "sql": AskSql}
 
@@ -62,7 +62,7 @@ class Sources:
     """
 
     questions: Answers
-    watching: Watching
+    watching: Viewers
     parts: Callable[[], Awaitable[bytes]]
     metrics: Callable[[], tuple[bytes, str]]
     state: Callable[[], str] = lambda: "ready"

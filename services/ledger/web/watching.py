@@ -19,7 +19,7 @@ from schemas.ledger import Pull
 from services.ledger.answers import active
 from services.ledger.answers.live import Live
 from services.ledger.answers.questions import Ask
-from services.ledger.fold.file import Shelf
+from services.ledger.fold.file import LedgerFile
 from services.ledger.fold.keeper import Keeper
 
 log = logging.getLogger(__name__)
@@ -43,11 +43,11 @@ class Shown(Struct, frozen=True, kw_only=True, omit_defaults=True):
     now: float
     position: int
     behind: int = 0
-    flights: tuple[active.Flight, ...] = ()
-    works: tuple[active.Work, ...] = ()
+    flights: tuple[active.ActiveFlight, ...] = ()
+    works: tuple[active.ActiveWork, ...] = ()
     gone: tuple[str, ...] = ()
     """Flights that ended, and works that nobody in the air needs any more, by key."""
-    landed: tuple[Pull, ...] | None = None
+    ended: tuple[Pull, ...] | None = None
     """The last endings, the newest first; None where none is new."""
 
 
@@ -75,7 +75,7 @@ class Watcher:
             return None
 
 
-class Watching:
+class Viewers:
     """Who watches, and what they were shown last.
 
     Args:
@@ -83,7 +83,7 @@ class Watching:
         ask: asks the workers of a store how far they are, for `live` to hear.
     """
 
-    def __init__(self, shelf: Shelf, keeper: Keeper, live: Live, ask: Ask) -> None:
+    def __init__(self, shelf: LedgerFile, keeper: Keeper, live: Live, ask: Ask) -> None:
         self._shelf = shelf
         self._ask = ask
         self._keeper = keeper
@@ -91,7 +91,7 @@ class Watching:
         self._watchers: set[Watcher] = set()
         self._somebody = asyncio.Event()
         self._tables = active.Tables(position=0)
-        self._air = active.Air({}, {})
+        self._air = active.Activity({}, {})
         self._words = -1
         self._looking = asyncio.Lock()
         """Held from a look until everybody was told: who comes meanwhile would miss a part of it."""
@@ -141,9 +141,9 @@ class Watching:
             await asyncio.sleep(max(PAUSE, took * _SHARE))
 
     async def _show(self) -> None:
-        before, landed = self._air, self._tables.landed
+        before, ended = self._air, self._tables.ended
         if await self._look():
-            self._tell(self._changed(before, landed))
+            self._tell(self._changed(before, ended))
         for watcher in self._watchers:
             if watcher.lost:
                 watcher.lost = False
@@ -153,7 +153,7 @@ class Watching:
         """Hear again what was said of work under way while this ledger was not there."""
         for store in {row["store"] for row in self._tables.flights}:
             await self._ask(store)
-        self._air = await asyncio.to_thread(active.seen, self._tables, self._live)
+        self._air = await asyncio.to_thread(active.activity_of, self._tables, self._live)
 
     async def _look(self) -> bool:
         """Look at the air; say whether there may be anything new."""
@@ -163,7 +163,7 @@ class Watching:
         if position != self._tables.position:
             self._tables = await self._shelf.read(active.read)
         self._words = words
-        self._air = await asyncio.to_thread(active.seen, self._tables, self._live)
+        self._air = await asyncio.to_thread(active.activity_of, self._tables, self._live)
         return True
 
     def _tell(self, message: bytes | None) -> None:
@@ -180,15 +180,15 @@ class Watching:
                 behind=self._keeper.behind,
                 flights=tuple(self._air.flights.values()),
                 works=tuple(self._air.works.values()),
-                landed=self._tables.landed,
+                ended=self._tables.ended,
             )
         )
 
-    def _changed(self, before: active.Air, landed: tuple[Pull, ...]) -> bytes | None:
+    def _changed(self, before: active.Activity, ended: tuple[Pull, ...]) -> bytes | None:
         flights = tuple(each for key, each in self._air.flights.items() if before.flights.get(key) != each)
         works = tuple(each for key, each in self._air.works.items() if before.works.get(key) != each)
         gone = (*(before.flights.keys() - self._air.flights.keys()), *(before.works.keys() - self._air.works.keys()))
-        new = self._tables.landed if self._tables.landed != landed else None
+        new = self._tables.ended if self._tables.ended != ended else None
         if not flights and not works and not gone and new is None:
             return None
         return _encode(
@@ -199,6 +199,6 @@ class Watching:
                 flights=flights,
                 works=works,
                 gone=gone,
-                landed=new,
+                ended=new,
             )
         )

@@ -26,7 +26,7 @@ _GZIP, _BZIP2, _XZ = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0"
 _IsalError: type[Exception] = igzip_lib.error  # type: ignore[assignment,unused-ignore]
 
 
-class Source(Protocol):
+class ByteSource(Protocol):
     """Where a layer's bytes come from; an empty answer is their end."""
 
     def read(self, size: int, /) -> bytes: ...
@@ -44,7 +44,7 @@ class _Decompressor(Protocol):
     def decompress(self, data: bytes, max_length: int = ...) -> bytes: ...
 
 
-def chunks(source: Source, media_type: str = "") -> Iterator[bytes]:
+def chunks(source: ByteSource, media_type: str = "") -> Iterator[bytes]:
     """The uncompressed tar of a stored layer.
 
     Raises:
@@ -90,13 +90,13 @@ def _gzip() -> _Decompressor:
     return made
 
 
-def _plain(head: bytes, source: Source) -> Iterator[bytes]:
+def _plain(head: bytes, source: ByteSource) -> Iterator[bytes]:
     yield head
     while data := source.read(CHUNK):
         yield data
 
 
-def _members(head: bytes, source: Source, new: Callable[[], _Decompressor], magic: bytes, name: str) -> Iterator[bytes]:
+def _members(head: bytes, source: ByteSource, new: Callable[[], _Decompressor], magic: bytes, name: str) -> Iterator[bytes]:
     """Members one behind another; zero bytes may fill up the end (tapes, and `gzip` itself reads so)."""
     data = head
     while data:
@@ -118,7 +118,7 @@ def _expand(member: _Decompressor, data: bytes, name: str) -> bytes:
         raise LayerError(f"the {name} of the layer is damaged: {exc}") from exc
 
 
-def _next_member(data: bytes, source: Source, magic: bytes, name: str) -> bytes:
+def _next_member(data: bytes, source: ByteSource, magic: bytes, name: str) -> bytes:
     """What follows a member: another one, or nothing but zeros up to the end."""
     while True:
         data = data.lstrip(b"\0")
@@ -137,7 +137,7 @@ def _next_member(data: bytes, source: Source, magic: bytes, name: str) -> bytes:
 class _Headed:
     """A source whose first bytes were read already."""
 
-    def __init__(self, head: bytes, source: Source) -> None:
+    def __init__(self, head: bytes, source: ByteSource) -> None:
         self._head = head
         self._source = source
 

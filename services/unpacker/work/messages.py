@@ -9,7 +9,7 @@ _ALWAYS = 1 << 30
 """Bytes of tar that the ratio forbids no layer."""
 
 
-class Limits(Struct, frozen=True, kw_only=True):
+class WorkLimits(Struct, frozen=True, kw_only=True):
     """What one layer may ask of the disk."""
 
     size: int = 1 << 37
@@ -43,7 +43,7 @@ class Job(Struct, frozen=True, kw_only=True, tag="job"):
     diff_id: str
     opaque: bytes
     links_below: dict[bytes, bytes] = {}
-    limits: Limits = Limits()
+    limits: WorkLimits = WorkLimits()
 
 
 class Grown(Struct, frozen=True, tag="grown"):

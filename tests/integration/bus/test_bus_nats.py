@@ -10,7 +10,7 @@ import pytest
 
 from pullonce.bus.nats.bus import connect
 from pullonce.bus.nats.setup import CLAIMS_PREFIX, STREAMS, conflicts
-from pullonce.bus.ports import Delivery, Entry
+from pullonce.bus.ports import ClaimEntry, Delivery
 from pullonce.config import BusSettings
 from pullonce.errors import BusClosed, BusUnavailable, BusUnsuitable, WrongRevision
 from tests.support.buses import LIMIT, NatsPlace, Reader, eventually, fetch, fetched, lost, running, soon
@@ -152,7 +152,7 @@ async def test_a_claim_deleted_by_hand_is_absent(nats_server: NatsServer) -> Non
         with pytest.raises(WrongRevision):
             await bus.claims.put("blob.x", b"two", expected=first)
         second = await bus.claims.put("blob.x", b"two", expected=0, ttl=60)
-        assert await bus.claims.get("blob.x") == Entry(b"two", second)
+        assert await bus.claims.get("blob.x") == ClaimEntry(b"two", second)
     await client.close()
 
 

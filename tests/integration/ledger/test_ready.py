@@ -12,7 +12,7 @@ from pullonce.bus.ports import Bus
 from schemas.status import Pong, decode_pong
 from schemas.subjects import PING_SUBJECT
 from services.ledger.fold import keeper as keeping
-from services.ledger.fold.file import Shelf
+from services.ledger.fold.file import LedgerFile
 from services.ledger.fold.keeper import Keeper
 from tests.integration.ledger.test_service import events, service, until_folded
 from tests.support.buses import NatsPlace, eventually, running
@@ -47,7 +47,7 @@ async def test_steady_traffic_leaves_it_ready(nats_server: NatsServer, tmp_path:
 
 
 async def test_it_is_not_ready_before_the_end_of_the_log(nats_server: NatsServer, tmp_path: Path) -> None:
-    shelf = Shelf(tmp_path / "ledger.duckdb", memory="256MB")
+    shelf = LedgerFile(tmp_path / "ledger.duckdb", memory="256MB")
     async with NatsPlace(nats_server.url).connect() as bus:
         await bus.log.append_all(events(1000))
         keeper, said = Keeper(bus.log, shelf), set[tuple[bool, str]]()
@@ -68,7 +68,7 @@ async def test_it_is_not_ready_when_its_fold_does_not_keep_up(
     nats_server: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keeping, "LATE", 0.0)
-    shelf = Shelf(tmp_path / "ledger.duckdb", memory="256MB")
+    shelf = LedgerFile(tmp_path / "ledger.duckdb", memory="256MB")
     async with NatsPlace(nats_server.url).connect() as bus:
         keeper = Keeper(bus.log, shelf)
         async with running(keeper.run()):

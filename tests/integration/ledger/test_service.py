@@ -21,7 +21,7 @@ from schemas.ledger import AskHistory, AskRebuild, AskSql, Question, Table, deco
 from schemas.status import decode_pong
 from schemas.subjects import LEDGER_SUBJECT, PING_SUBJECT
 from services.ledger.fold import keeper as keeping
-from services.ledger.fold.file import Shelf
+from services.ledger.fold.file import LedgerFile
 from services.ledger.fold.keeper import Keeper
 from services.ledger.fold.projection import Ledger
 from services.ledger.fold.staging import Staged, stage
@@ -248,7 +248,7 @@ async def test_a_keeper_reads_no_further_than_it_can_fold(
 ) -> None:
     monkeypatch.setattr(keeping, "FULL", 50)
     monkeypatch.setattr(keeping, "PAUSE", 0.0)
-    shelf = Shelf(tmp_path / "ledger.duckdb", memory="256MB")
+    shelf = LedgerFile(tmp_path / "ledger.duckdb", memory="256MB")
     async with NatsPlace(nats_server.url).connect() as bus:
         await bus.log.append_all(events(1000))
         last = await bus.log.last_sequence()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pullonce.process.supervisor import Part, PartBroken, running
+from pullonce.process.supervisor import Child, PartBroken, running
 
 SLEEPER = [sys.executable, "-c", "import signal; signal.pause()"]
 STUBBORN = [sys.executable, "-c", "import signal, sys; signal.signal(15, lambda *_: print('no', file=sys.stderr, flush=True))\n"
@@ -39,7 +39,7 @@ def gone(pid: int) -> bool:
         return True
 
 
-async def next_process(part: Part) -> int:
+async def next_process(part: Child) -> int:
     async with asyncio.timeout(LIMIT):
         await part.changed.wait()
     part.changed.clear()
@@ -47,7 +47,7 @@ async def next_process(part: Part) -> int:
 
 
 async def test_a_part_that_dies_is_started_again() -> None:
-    part = Part("sleeper", SLEEPER, environ=os.environ)
+    part = Child("sleeper", SLEEPER, environ=os.environ)
     async with running([part]):
         first = await next_process(part)
         part.ready = True
@@ -58,7 +58,7 @@ async def test_a_part_that_dies_is_started_again() -> None:
 
 
 async def test_a_part_that_never_works_is_given_up() -> None:
-    part = Part("broken", [sys.executable, "-c", "raise SystemExit(7)"], environ=os.environ)
+    part = Child("broken", [sys.executable, "-c", "raise SystemExit(7)"], environ=os.environ)
     with pytest.raises(ExceptionGroup) as caught:
         async with running([part]):
             await asyncio.Event().wait()
@@ -69,7 +69,7 @@ async def test_a_part_that_never_works_is_given_up() -> None:
 
 
 async def test_a_part_that_was_ready_is_never_given_up() -> None:
-    part = Part("flaky", [sys.executable, "-c", "raise SystemExit(7)"], environ=os.environ)
+    part = Child("flaky", [sys.executable, "-c", "raise SystemExit(7)"], environ=os.environ)
     part.ready = True
     async with running([part]):
         for _ in range(7):
@@ -79,7 +79,7 @@ async def test_a_part_that_was_ready_is_never_given_up() -> None:
 async def test_what_does_not_stop_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pullonce.process.supervisor.GRACE", 0.1)
     up = asyncio.Event()
-    part = Part("stubborn", STUBBORN, environ=os.environ, line=lambda line: up.set())
+    part = Child("stubborn", STUBBORN, environ=os.environ, line=lambda line: up.set())
     async with asyncio.timeout(LIMIT), running([part]):
         pid = await next_process(part)
         await up.wait()
@@ -87,7 +87,7 @@ async def test_what_does_not_stop_is_killed(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def test_all_parts_stop_when_the_block_fails() -> None:
-    parts = [Part(f"sleeper {n}", SLEEPER, environ=os.environ) for n in range(3)]
+    parts = [Child(f"sleeper {n}", SLEEPER, environ=os.environ) for n in range(3)]
     pids: list[int] = []
     with pytest.raises(ExceptionGroup):
         async with running(parts):

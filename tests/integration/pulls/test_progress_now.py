@@ -21,7 +21,7 @@ from pullonce.worker.present import Present
 from schemas.oci import ChainID, Descriptor, Digest
 from schemas.progress import BlobProgress, LayerProgress, decode_now
 from schemas.subjects import progress_now_subject, progress_subject
-from services.fetcher.progress import Announcer
+from services.fetcher.progress import FetchProgress
 from services.ledger.answers.live import Live
 from tests.support.buses import LIMIT, NatsPlace, eventually, fetch
 from tests.support.deployment import Deployment
@@ -123,7 +123,7 @@ async def test_a_worker_remembers_what_it_said_until_it_is_over(nats_server: Nat
             return [(each.digest, each.done, each.state) for each in works if isinstance(each, BlobProgress)]
 
         assert await asked() == []
-        announcer = Announcer(present.signals, "default", Descriptor(media_type="", digest=Digest(one), size=10))
+        announcer = FetchProgress(present.signals, "default", Descriptor(media_type="", digest=Digest(one), size=10))
         await announcer.advance(4)
         assert await asked() == [(one, 4, "fetching")]
         assert live.of("fetch", "default", one).done == 4

@@ -12,7 +12,7 @@ import pytest
 from pullonce.store.disk import free_bytes
 from pullonce.store.snapshots import Snapshots
 from schemas.oci import DiffID
-from services.unpacker.work.messages import Limits
+from services.unpacker.work.messages import WorkLimits
 from tests.support.buses import eventually
 from tests.support.layers import Image, entry, fails, tar, unpack_all, unpacker
 from tests.support.trees import read_tree
@@ -42,7 +42,7 @@ BASE = tar(entry("./", "dir"), entry("f", content=os.urandom(3_000_000)))
 async def test_faults_of_the_layer_are_said_and_harm_nobody(code: str, layer: bytes, tmp_path: Path) -> None:
     stored = layer if code == "media.unsupported" else gzip.compress(layer)
     image, good = Image([layer], [stored]), Image([BASE])
-    async with unpacker(tmp_path / "store", limits=Limits(size=30_000_000, entries=100)) as running:
+    async with unpacker(tmp_path / "store", limits=WorkLimits(size=30_000_000, entries=100)) as running:
         image.store(running.content)
         good.store(running.content)
         fact = await fails(running, image)

@@ -10,7 +10,7 @@ import pytest
 
 from pullonce.store.snapshots import Snapshots
 from services.unpacker.compare import differences
-from services.unpacker.work.messages import Limits
+from services.unpacker.work.messages import WorkLimits
 from tests.support.layers import Image, entry, fails, tar, unpack_all, unpacker
 
 BIG = 8 << 30
@@ -55,7 +55,7 @@ async def test_a_file_that_the_file_system_cannot_hold(tmp_path: Path) -> None:
     else:
         pytest.skip("this file system holds files of 32 TiB")
     image = Image([tar(sparse("giant", size))])
-    async with unpacker(tmp_path / "store", limits=Limits(size=1 << 50)) as running:
+    async with unpacker(tmp_path / "store", limits=WorkLimits(size=1 << 50)) as running:
         image.store(running.content)
         fact = await fails(running, image)
     assert (fact.code, fact.concerns) == ("layer.too-large", "source")
@@ -88,11 +88,11 @@ async def test_what_links_bring_up_counts_towards_the_limit(tmp_path: Path) -> N
             tar(*(entry(f"link-{name}", "hardlink", linkname=name) for name in files)),
         ]
     )
-    async with unpacker(tmp_path, limits=Limits(size=200_000)) as running:
+    async with unpacker(tmp_path, limits=WorkLimits(size=200_000)) as running:
         image.store(running.content)
         _, above = await unpack_all(running, image.orders())
         assert above.size == 120_000
-    async with unpacker(tmp_path / "other", limits=Limits(size=100_000)) as running:
+    async with unpacker(tmp_path / "other", limits=WorkLimits(size=100_000)) as running:
         small = Image([tar(entry("f0", content=bytes(70_000))), tar(entry("f1", content=bytes(70_000))), LINKS])
         small.store(running.content)
         await unpack_all(running, small.orders()[:2])

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from pullonce.care.choice import Limits, Listed, to_go
-from pullonce.care.flights import Air
+from pullonce.care.choice import Listed, Retention, to_go
+from pullonce.care.flights import ActiveFlights
 from pullonce.care.mounted import mounted
 from pullonce.store.images import ImageRecord
 from pullonce.store.snapshots import short_name
@@ -27,28 +27,28 @@ ALL = 160
 @pytest.mark.parametrize(
     ("limits", "gone"),
     [
-        (Limits(), []),
-        (Limits(unused_since=1.0), []),
-        (Limits(unused_since=2.5), ["a", "b"]),
-        (Limits(most_bytes=ALL), []),
-        (Limits(most_bytes=ALL - 1), ["a"]),
-        (Limits(most_bytes=ALL - 10), ["a"]),
-        (Limits(most_bytes=ALL - 11), ["a", "b"]),
-        (Limits(most_bytes=130), ["a", "b"]),
-        (Limits(most_bytes=0), ["a", "b", "c"]),
-        (Limits(unused_since=1.5, most_bytes=ALL - 10), ["a"]),
-        (Limits(unused_since=1.5, most_bytes=ALL - 11), ["a", "b"]),
+        (Retention(), []),
+        (Retention(unused_since=1.0), []),
+        (Retention(unused_since=2.5), ["a", "b"]),
+        (Retention(most_bytes=ALL), []),
+        (Retention(most_bytes=ALL - 1), ["a"]),
+        (Retention(most_bytes=ALL - 10), ["a"]),
+        (Retention(most_bytes=ALL - 11), ["a", "b"]),
+        (Retention(most_bytes=130), ["a", "b"]),
+        (Retention(most_bytes=0), ["a", "b", "c"]),
+        (Retention(unused_since=1.5, most_bytes=ALL - 10), ["a"]),
+        (Retention(unused_since=1.5, most_bytes=ALL - 11), ["a", "b"]),
     ],
 )
-def test_the_longest_unused_go_first(limits: Limits, gone: list[str]) -> None:
+def test_the_longest_unused_go_first(limits: Retention, gone: list[str]) -> None:
     assert [each.image for each in to_go(IMAGES, [], SIZES, limits)] == gone
 
 
 def test_what_is_kept_stays_and_counts() -> None:
     images = [listed("a", 1.0, kept=True), listed("b", 2.0), listed("c", 3.0)]
-    assert [each.image for each in to_go(images, [], SIZES, Limits(unused_since=9.0))] == ["b", "c"]
-    assert [each.image for each in to_go(images, ["busy"], SIZES, Limits(most_bytes=145))] == ["b"]
-    assert [each.image for each in to_go(images, ["busy"], SIZES, Limits(most_bytes=144))] == ["b", "c"]
+    assert [each.image for each in to_go(images, [], SIZES, Retention(unused_since=9.0))] == ["b", "c"]
+    assert [each.image for each in to_go(images, ["busy"], SIZES, Retention(most_bytes=145))] == ["b"]
+    assert [each.image for each in to_go(images, ["busy"], SIZES, Retention(most_bytes=144))] == ["b", "c"]
 
 
 RECORD = ImageRecord(
@@ -78,7 +78,7 @@ def test_a_use_counts_while_its_flight_may_be_in_the_air(flight: str, opened: in
         FlightStatus(reference="redis", flight="f1", opened=10),
         FlightStatus(reference="redis", flight="other-store", opened=10, store="another"),
     )
-    air = Air(Status(position=20, flights=flights), "default")
+    air = ActiveFlights(Status(position=20, flights=flights), "default")
     assert air.has(Use(flight=flight, opened=opened, image=RECORD, at=time.time() - age)) is in_air
 
 

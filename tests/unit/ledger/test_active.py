@@ -51,7 +51,7 @@ def live() -> Live:
 
 
 def test_the_page_fills_each_by_its_own_progress(reader: duckdb.DuckDBPyConnection, live: Live) -> None:
-    works = active.seen(active.read(reader), live).works.values()
+    works = active.activity_of(active.read(reader), live).works.values()
     assert [(work.kind, work.name, work.state, work.done, work.holder) for work in works] == [
         ("fetch", NAME, "fetching", 60, "one"),
         ("unpack", NAME, "unpacking", 40, "two"),
@@ -96,6 +96,6 @@ def test_a_flight_that_is_resolved_again_says_why(tmp_path: Path) -> None:
     heard = Live()
     for opened, why in ((0, "of a flight before"), (1, "429: not so fast")):
         heard.take(PullProgress(reference=REFERENCE, flight=flight, opened=opened, state="retrying", attempt=1, error=why))
-    (seen,) = active.seen(active.read(ledger.reader()), heard).flights.values()
+    (seen,) = active.activity_of(active.read(ledger.reader()), heard).flights.values()
     ledger.close()
     assert (seen.state, seen.error) == ("resolving", "429: not so fast")

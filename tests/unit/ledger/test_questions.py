@@ -22,7 +22,7 @@ from schemas.other_channels import KINDS
 from schemas.samples import SAMPLES
 from services.ledger.answers.live import Live
 from services.ledger.answers.questions import Questions
-from services.ledger.fold.file import Shelf
+from services.ledger.fold.file import LedgerFile
 from services.ledger.fold.staging import stage
 
 DAY = datetime(2026, 3, 1, tzinfo=UTC)
@@ -82,8 +82,8 @@ def teller() -> Teller:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path, teller: Teller) -> Iterator[Shelf]:
-    made = Shelf(tmp_path / "ledger.duckdb", memory="256MB")
+def ledger_file(tmp_path: Path, teller: Teller) -> Iterator[LedgerFile]:
+    made = LedgerFile(tmp_path / "ledger.duckdb", memory="256MB")
     made.ledger.fold(teller.rows)
     yield made
     made.close()
@@ -97,10 +97,10 @@ async def nothing() -> questions.Done:
     return questions.Done(message="rebuilt")
 
 
-def ask(shelf: Shelf, question: Question) -> Answer:
+def ask(ledger_file: LedgerFile, question: Question) -> Answer:
     """As it comes over the bus; both are held to the schemas that others read."""
     asked = encode(question)
-    said = asyncio.run(Questions(shelf, Live(), nothing, unasked).answer_encoded(asked))
+    said = asyncio.run(Questions(ledger_file, Live(), nothing, unasked).answer_encoded(asked))
     for tag, body in (("ask", asked), ("answer", said)):
         told = json.loads(body)
         kind = f"ledger.{tag}.{told[tag]}"
@@ -108,14 +108,14 @@ def ask(shelf: Shelf, question: Question) -> Answer:
     return decode_answer(said)
 
 
-def history(shelf: Shelf, question: AskHistory) -> tuple[questions.Pull, ...]:
-    answer = ask(shelf, question)
+def history(ledger_file: LedgerFile, question: AskHistory) -> tuple[questions.Pull, ...]:
+    answer = ask(ledger_file, question)
     assert isinstance(answer, questions.History), answer
     return answer.pulls
 
 
-def test_history_shows_the_newest_first(shelf: Shelf) -> None:
-    pulls = history(shelf, AskHistory())
+def test_history_shows_the_newest_first(ledger_file: LedgerFile) -> None:
+    pulls = history(ledger_file, AskHistory())
     assert [(pull.opened, pull.outcome, pull.requests, pull.cancelled) for pull in pulls] == [
         (10, "in the air", 1, 0),
         (8, "failed", 1, 0),
@@ -140,12 +140,12 @@ def test_history_shows_the_newest_first(shelf: Shelf) -> None:
         (AskHistory(store="other"), []),
     ],
 )
-def test_history_can_be_narrowed(shelf: Shelf, question: AskHistory, opened: list[int]) -> None:
-    assert [pull.opened for pull in history(shelf, question)] == opened
+def test_history_can_be_narrowed(ledger_file: LedgerFile, question: AskHistory, opened: list[int]) -> None:
+    assert [pull.opened for pull in history(ledger_file, question)] == opened
 
 
-def test_stats_tell_what_sharing_saved(shelf: Shelf) -> None:
-    answer = ask(shelf, AskStats())
+def test_stats_tell_what_sharing_saved(ledger_file: LedgerFile) -> None:
+    answer = ask(ledger_file, AskStats())
     assert isinstance(answer, questions.Stats)
     (figures,) = answer.figures
     assert (figures.flights, figures.failed, figures.requests, figures.cancelled) == (3, 1, 5, 1)
@@ -161,8 +161,8 @@ def test_stats_tell_what_sharing_saved(shelf: Shelf) -> None:
         ("all", [""]),
     ],
 )  # fmt: skip
-def test_stats_by_group(shelf: Shelf, by: str, names: list[str]) -> None:
-    answer = ask(shelf, AskStats(by=by))  # type: ignore[arg-type]
+def test_stats_by_group(ledger_file: LedgerFile, by: str, names: list[str]) -> None:
+    answer = ask(ledger_file, AskStats(by=by))  # type: ignore[arg-type]
     assert isinstance(answer, questions.Stats)
     assert [figures.name for figures in answer.figures] == names
 
@@ -175,33 +175,33 @@ def test_stats_by_group(shelf: Shelf, by: str, names: list[str]) -> None:
     ],
 )  # fmt: skip
 def test_only_the_busiest_groups_are_shown_and_their_times_are_their_own(
-    shelf: Shelf, by: str, name: str, times: tuple[float, ...]
+    ledger_file: LedgerFile, by: str, name: str, times: tuple[float, ...]
 ) -> None:
-    answer = ask(shelf, AskStats(by=by, limit=1))  # type: ignore[arg-type]
+    answer = ask(ledger_file, AskStats(by=by, limit=1))  # type: ignore[arg-type]
     assert isinstance(answer, questions.Stats)
     (figures,) = answer.figures
     assert (figures.name, (figures.p50, figures.p95, figures.p99)) == (name, times)
-    narrowed = ask(shelf, AskStats(by=by, reference=APP))  # type: ignore[arg-type]
+    narrowed = ask(ledger_file, AskStats(by=by, reference=APP))  # type: ignore[arg-type]
     assert isinstance(narrowed, questions.Stats)
     assert [(each.flights, each.p50, each.release_p50) for each in narrowed.figures] == [(1, 0.5, 0.5)]
 
 
-def test_an_explanation_of_a_request_counts_from_that_request(shelf: Shelf) -> None:
-    whole, late = ask(shelf, AskExplain(pull="1")), ask(shelf, AskExplain(pull="2"))
+def test_an_explanation_of_a_request_counts_from_that_request(ledger_file: LedgerFile) -> None:
+    whole, late = ask(ledger_file, AskExplain(pull="1")), ask(ledger_file, AskExplain(pull="2"))
     assert isinstance(whole, questions.Explanation) and isinstance(late, questions.Explanation)
     assert (whole.request, whole.wall, late.request, late.wall) == (1, 4.0, 2, 3.0)
     assert sum(part.seconds for part in late.parts) == pytest.approx(3.0)
 
 
 @pytest.mark.parametrize("wanted", ["redis", REDIS, identify("redis").flight, "10"])
-def test_an_explanation_of_a_pull_in_the_air(shelf: Shelf, wanted: str) -> None:
-    answer = ask(shelf, AskExplain(pull=wanted))
+def test_an_explanation_of_a_pull_in_the_air(ledger_file: LedgerFile, wanted: str) -> None:
+    answer = ask(ledger_file, AskExplain(pull=wanted))
     assert isinstance(answer, questions.Explanation)
     assert (answer.pull.opened, answer.pull.outcome, answer.parts[-1].step) == (10, "in the air", "waiting")
 
 
-def test_registries_are_summed_over_what_landed_and_what_flies(shelf: Shelf) -> None:
-    answer = ask(shelf, AskSql(query="SELECT * FROM registries ORDER BY registry"))
+def test_registries_are_summed_over_what_landed_and_what_flies(ledger_file: LedgerFile) -> None:
+    answer = ask(ledger_file, AskSql(query="SELECT * FROM registries ORDER BY registry"))
     assert isinstance(answer, questions.Table)
     assert answer.columns == (
         "registry", "flights", "requests", "failed", "fetched_bytes", "reused_bytes", "waited_bytes", "last",
@@ -224,50 +224,50 @@ def test_registries_are_summed_over_what_landed_and_what_flies(shelf: Shelf) -> 
         (AskExport(roll_up=True), "question.invalid"),
     ],
 )
-def test_what_has_no_answer_says_why(shelf: Shelf, question: Question, code: str) -> None:
-    answer = ask(shelf, question)
+def test_what_has_no_answer_says_why(ledger_file: LedgerFile, question: Question, code: str) -> None:
+    answer = ask(ledger_file, question)
     assert isinstance(answer, questions.Error) and answer.code == code
 
 
-def test_an_answer_that_is_too_long_for_the_bus_says_so(shelf: Shelf, teller: Teller) -> None:
+def test_an_answer_that_is_too_long_for_the_bus_says_so(ledger_file: LedgerFile, teller: Teller) -> None:
     for number in range(2000):
         teller.ask(f"ghcr.io/{'y' * 200}/{number}:1", "r" * 128)
-    shelf.ledger.fold(teller.rows)
-    answer = ask(shelf, AskHistory(limit=10_000))
+    ledger_file.ledger.fold(teller.rows)
+    answer = ask(ledger_file, AskHistory(limit=10_000))
     assert isinstance(answer, questions.Error) and answer.code == "answer.too-large"
-    assert len(history(shelf, AskHistory(limit=100))) == 100
+    assert len(history(ledger_file, AskHistory(limit=100))) == 100
 
 
 @pytest.mark.parametrize(
     "body", [b"", b"{}", b"[]", b'{"ask":"nothing"}', b'{"ask":"history","limit":0}', b"\xff", b"[" * 10**5]
 )
-def test_what_is_no_question_is_answered_so(shelf: Shelf, body: bytes) -> None:
-    answer = decode_answer(asyncio.run(Questions(shelf, Live(), nothing, unasked).answer_encoded(body)))
+def test_what_is_no_question_is_answered_so(ledger_file: LedgerFile, body: bytes) -> None:
+    answer = decode_answer(asyncio.run(Questions(ledger_file, Live(), nothing, unasked).answer_encoded(body)))
     assert isinstance(answer, questions.Error) and answer.code == "question.invalid"
 
 
 def test_the_sample_story_is_explained(tmp_path: Path) -> None:
     """The golden examples, told as one pull: every kind of event is understood."""
-    shelf = Shelf(tmp_path / "ledger.duckdb", memory="256MB")
+    ledger_file = LedgerFile(tmp_path / "ledger.duckdb", memory="256MB")
     events = [message for message in SAMPLES.values() if isinstance(message, Event)]
-    shelf.ledger.fold([stage(40 + number, DAY.timestamp() + number, event) for number, event in enumerate(events)])
-    answer = ask(shelf, AskExplain(pull="41"))
+    ledger_file.ledger.fold([stage(40 + number, DAY.timestamp() + number, event) for number, event in enumerate(events)])
+    answer = ask(ledger_file, AskExplain(pull="41"))
     assert isinstance(answer, questions.Explanation)
     assert [(piece.work, piece.state) for piece in answer.pieces] == [
         ("resolve", "done"), ("fetch", "present"), ("fetch", "done"), ("unpack", "present"), ("unpack", "done"),
         ("record", "done"),
     ]  # fmt: skip
     assert sum(part.seconds for part in answer.parts) == pytest.approx(answer.wall)
-    shelf.close()
+    ledger_file.close()
 
 
 # -- exports and roll-ups ----------------------------------------------------------------------------------------------
 
 
-def test_an_export_holds_every_row(shelf: Shelf) -> None:
-    answer = ask(shelf, AskExport())
+def test_an_export_holds_every_row(ledger_file: LedgerFile) -> None:
+    answer = ask(ledger_file, AskExport())
     assert isinstance(answer, questions.Done), answer
-    (directory,) = shelf.ledger.exports.iterdir()
+    (directory,) = ledger_file.ledger.exports.iterdir()
     read = duckdb.connect()
     counts = {each.stem: read.execute(f"SELECT count(*) FROM '{each}'").fetchall()[0][0] for each in directory.iterdir()}
     read.close()
@@ -275,17 +275,17 @@ def test_an_export_holds_every_row(shelf: Shelf) -> None:
     assert answer.events == sum(counts.values())
 
 
-def test_a_roll_up_keeps_the_figures_and_drops_the_detail(shelf: Shelf) -> None:
-    before = ask(shelf, AskStats(by="image"))
-    assert isinstance(ask(shelf, AskExport(before=DAY + timedelta(days=1, hours=7), roll_up=True)), questions.Done)
-    after = ask(shelf, AskStats(by="image"))
+def test_a_roll_up_keeps_the_figures_and_drops_the_detail(ledger_file: LedgerFile) -> None:
+    before = ask(ledger_file, AskStats(by="image"))
+    assert isinstance(ask(ledger_file, AskExport(before=DAY + timedelta(days=1, hours=7), roll_up=True)), questions.Done)
+    after = ask(ledger_file, AskStats(by="image"))
     assert isinstance(before, questions.Stats) and isinstance(after, questions.Stats)
     for one, other in zip(before.figures, after.figures, strict=True):
         assert (one.name, one.flights, one.requests, one.failed, one.saved_bytes) == (
             other.name, other.flights, other.requests, other.failed, other.saved_bytes,
         )  # fmt: skip
-    assert [pull.opened for pull in history(shelf, AskHistory())] == [10]
-    left = ask(shelf, AskSql(query="SELECT count(*) FROM events"))
+    assert [pull.opened for pull in history(ledger_file, AskHistory())] == [10]
+    left = ask(ledger_file, AskSql(query="SELECT count(*) FROM events"))
     assert isinstance(left, questions.Table) and left.rows == ((1,),)
-    assert isinstance(ask(shelf, AskExport(before=DAY + timedelta(days=1), roll_up=True)), questions.Done)
-    assert ask(shelf, AskStats(by="image")) == after
+    assert isinstance(ask(ledger_file, AskExport(before=DAY + timedelta(days=1), roll_up=True)), questions.Done)
+    assert ask(ledger_file, AskStats(by="image")) == after

@@ -12,7 +12,7 @@ from schemas.progress import BlobProgress, LayerProgress
 from schemas.samples import SAMPLES
 from schemas.subjects import digest_token, flight_of
 from services.ledger.answers import live
-from services.ledger.answers.live import Heard, Live
+from services.ledger.answers.live import Live, LiveProgress
 from services.ledger.fold.staging import line, stage
 
 EVENTS = [message for message in SAMPLES.values() if isinstance(message, Event)]
@@ -60,8 +60,8 @@ def test_the_last_word_counts_and_failed_attempts_add_up() -> None:
         said(done=7, size=10),
     ):
         heard.hear(subject, body)
-    assert heard.of("fetch", "default", A) == Heard(done=7, size=10, state="fetching", attempts=2, error="again")
-    assert heard.of("fetch", "other", A) == Heard()
+    assert heard.of("fetch", "default", A) == LiveProgress(done=7, size=10, state="fetching", attempts=2, error="again")
+    assert heard.of("fetch", "other", A) == LiveProgress()
 
 
 def told(attempt: int, since: float, state: str = "fetching", error: str = "") -> bytes:
@@ -131,5 +131,5 @@ def test_one_name_for_a_blob_and_its_layer_is_two_pieces_of_work() -> None:
         BlobProgress(digest=Digest(A), done=9, size=10),
     ):
         heard.hear("", msgspec.json.encode(message))
-    assert heard.of("unpack", "default", A) == Heard(done=3, state="retrying", attempts=1, error="no room")
-    assert heard.of("fetch", "default", A) == Heard(done=9, size=10, state="fetching")
+    assert heard.of("unpack", "default", A) == LiveProgress(done=3, state="retrying", attempts=1, error="no room")
+    assert heard.of("fetch", "default", A) == LiveProgress(done=9, size=10, state="fetching")

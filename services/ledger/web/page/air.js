@@ -155,9 +155,9 @@ export function show(place, { sky }) {
     }
     empty.hidden = sky.flights.size > 0 || sky.state === "connecting";
     finder.hidden = sky.flights.size < 12;
-    if (drawn !== sky.landed) {
-      drawn = sky.landed;
-      landed.replaceChildren(...sky.landed.map(landing));
+    if (drawn !== sky.ended) {
+      drawn = sky.ended;
+      landed.replaceChildren(...sky.ended.map(landing));
     }
     sums();
     confluence.draw(sky);

@@ -7,7 +7,7 @@ export class Air {
   constructor() {
     this.flights = new Map();
     this.works = new Map();
-    this.landed = [];
+    this.ended = [];
     this.position = 0;
     this.behind = 0;
     this.state = "connecting";
@@ -77,7 +77,7 @@ export class Air {
         if (flight.layers?.some(([blob, layer]) => touched.has(blob) || touched.has(layer))) this.dirty.add(flight.key);
       }
     }
-    if (shown.landed) this.landed = shown.landed;
+    if (shown.ended) this.ended = shown.ended;
     this.turn("live");
   }
 
