@@ -19,6 +19,7 @@ STEPS = (
     "blob.verified",
     "blob.renamed",
     "snapshot.made",
+    "snapshot.placed",
     "snapshot.renamed",
     "fact.ready",
     "fact.stored",

@@ -14,10 +14,11 @@ from pullonce.care import flights as in_flight
 from pullonce.care.choice import Listed, Retention, to_go
 from pullonce.care.flights import ActiveFlights
 from pullonce.care.listing import ImageList, uses_of
-from pullonce.care.mounted import mounted
+from pullonce.care.mounted import mounted, mounted_names
 from pullonce.care.needs import Needs
 from pullonce.care.removal import Hold, Remover, Trash
 from pullonce.care.things import Thing, Things, blob
+from pullonce.store import placing
 from pullonce.store.content import ContentStore
 from pullonce.store.disk import disk_errors
 from pullonce.store.images import ImageRecord
@@ -174,14 +175,23 @@ class Collector:
         """Remove growing files and directories of the dead that are old enough; only count them where there is no trash."""
         before = time.time() - self._older
         needed = self._needed(active)
-        for path in _older_than(self._content.root / "ingest", before):
+        for path in _older_than(self._content.layout.ingest, before):
             if blob(digest_of(path.name)) not in needed and (size := _drop_growing(path, drop=trash is not None)) is not None:
                 report.partial, report.partial_bytes = report.partial + 1, report.partial_bytes + size
-        for path in _older_than(self._content.root / "staging", before):
+        for path in _older_than(self._content.layout.staging, before):
             if path.is_dir() and is_abandoned(path):
                 report.staging += 1
                 if trash is not None:
                     path.rename(trash.place())
+        self._drop_strays(trash, report)
+
+    def _drop_strays(self, trash: Trash | None, report: Collected) -> None:
+        """Remove trees that a process which died left without a snapshot."""
+        layout = self._content.layout
+        strays = placing.strays(layout) if layout.trees.is_dir() else []
+        for name in sorted(set(strays) - mounted_names(strays)):
+            if trash is None or placing.take_out_stray(layout, name, trash.place()):
+                report.staging += 1
 
 
 def _older_than(directory: Path, before: float) -> list[Path]:

@@ -6,10 +6,10 @@ namespaces that no process lives in.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from pullonce.store.snapshots import short_name
+from pullonce.store.layout import short_name
 from schemas.oci import ChainID
 from schemas.subjects import digest_of
 
@@ -28,6 +28,11 @@ def mounted(chain_ids: Iterable[ChainID], tables: Iterable[str] | None = None) -
         return set()
     found = {name for table in (_tables() if tables is None else tables) for name in _NAMES.findall(table)}
     return {names[name] for name in found & names.keys()} | (wanted & {ChainID(digest_of(n)) for n in found if "-" in n})
+
+
+def mounted_names(names: Collection[str]) -> set[str]:
+    """Those of some short names of trees that are mounted anywhere."""
+    return set(names) & {name for table in _tables() for name in _NAMES.findall(table)} if names else set()
 
 
 def _tables() -> Iterable[str]:

@@ -7,6 +7,7 @@ import msgspec
 
 from pullonce.store.disk import disk_errors, replace_file
 from pullonce.store.images import ImageRecord
+from pullonce.store.layout import Layout
 
 
 class Owed:
@@ -17,7 +18,7 @@ class Owed:
     """
 
     def __init__(self, root: Path) -> None:
-        self._path = root / "quarantine" / "images.json"
+        self._path = Layout(root).owed
 
     def all(self, listed: Iterable[ImageRecord]) -> list[ImageRecord]:
         """Those that are not listed again, under the same reference and for the same platform."""

@@ -26,6 +26,7 @@ from pullonce.bus.ports import Bus
 from pullonce.care.things import Thing
 from pullonce.errors import WrongRevision
 from pullonce.store.disk import disk_errors
+from pullonce.store.layout import Layout
 from pullonce.store.trees import remove_tree
 from schemas import claims
 from schemas.claims import Collecting, Held, Ordered, Settled
@@ -44,7 +45,7 @@ class Trash:
     """
 
     def __init__(self, root: Path) -> None:
-        self._place = root / "staging" / f"collect-{secrets.token_hex(8)}"
+        self._place = Layout(root).staging / f"collect-{secrets.token_hex(8)}"
         self._numbers = count(1)
 
     def __enter__(self) -> "Trash":

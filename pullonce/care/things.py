@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from pullonce.store import placing
 from pullonce.store.content import ContentStore
 from pullonce.store.snapshots import Snapshot, Snapshots
 from schemas import subjects
@@ -47,15 +48,14 @@ class Things:
 
     def all(self) -> Iterator[Thing]:
         """Every blob and snapshot there is, damaged and doubtful ones included."""
-        for directory in self._entries("blobs"):
+        for directory in _entries(self.content.layout.blobs):
             yield from (blob(f"{directory.name}:{path.name}") for path in directory.iterdir())
-        yield from (layer(subjects.digest_of(path.name)) for path in self._entries("snapshots") if "-" in path.name)
+        yield from map(layer, placing.all_of(self.content.layout))
 
     def path(self, thing: Thing) -> Path:
         """Where it lies: a file, or a directory."""
         if thing.kind == "blob":
-            algorithm, _, name = thing.name.partition(":")
-            return self.content.root / "blobs" / algorithm / name
+            return self.content.layout.blob(Digest(thing.name))
         return self.snapshots.directory(ChainID(thing.name))
 
     def size(self, thing: Thing) -> int:
@@ -63,22 +63,23 @@ class Things:
         try:
             if thing.kind == "blob":
                 return self.path(thing).stat().st_size
-            return msgspec.json.decode((self.path(thing) / "snapshot.json").read_bytes(), type=Snapshot).size
+            return msgspec.json.decode(self.content.layout.record(ChainID(thing.name)).read_bytes(), type=Snapshot).size
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             return 0
 
     def move(self, thing: Thing, target: Path) -> bool:
         """Take it out of sight, to a path on the same file system; False where it was not there."""
+        if thing.kind == "layer":
+            return placing.take_out(self.content.layout, ChainID(thing.name), target)
         try:
             self.path(thing).rename(target)
         except FileNotFoundError:
             return False
-        if thing.kind == "layer":
-            self.snapshots.link(ChainID(thing.name)).unlink(missing_ok=True)
         return True
 
-    def _entries(self, name: str) -> list[Path]:
-        try:
-            return sorted((self.content.root / name).iterdir())
-        except FileNotFoundError:
-            return []
+
+def _entries(directory: Path) -> list[Path]:
+    try:
+        return sorted(directory.iterdir())
+    except FileNotFoundError:
+        return []

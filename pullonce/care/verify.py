@@ -136,7 +136,7 @@ class StoreVerifier:
 
     def _shape(self, chain_id: ChainID) -> str:
         snapshots = self._things.snapshots
-        if snapshots.in_doubt(snapshots.directory(chain_id)):
+        if snapshots.in_doubt(chain_id):
             return ""  # it does not count, and its unpacker removes it
         try:
             snapshot = snapshots.get(chain_id)
@@ -148,8 +148,6 @@ class StoreVerifier:
             return f"it says that it is {snapshot.chain_id}"
         if not snapshots.path(chain_id).is_dir():
             return "its tree is gone"
-        if not snapshots.link(chain_id).exists():
-            return "its short name is gone, so that it cannot be mounted"
         return ""
 
     async def _bad_trees(self, report: Verified) -> dict[Thing, str]:
@@ -214,7 +212,7 @@ class StoreVerifier:
                 await self._remover.say_lost([thing], f"found damaged: {why}" if why != MISSING else "found missing")
 
     def _quarantine(self, thing: Thing, entry: Damage) -> None:
-        place = self._content.root / "quarantine"
+        place = self._content.layout.quarantine
         target = place / f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{thing.kind}-{secrets.token_hex(4)}"
         with self._content.images.hold(), disk_errors(place):
             self._take_off(thing)

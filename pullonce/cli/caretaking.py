@@ -27,6 +27,7 @@ from pullonce.oci import reference
 from pullonce.oci.platform import normalise
 from pullonce.store.content import ContentStore, open_store
 from pullonce.store.images import ImageRecord
+from pullonce.store.layout import Layout
 
 _DAY = 86_400.0
 _HOUR = 3_600.0
@@ -208,7 +209,7 @@ def _verified(report: Verified) -> Iterator[str]:
 
 def _content(args: argparse.Namespace) -> ContentStore:
     root = store_root(Path(args.home), args.store)
-    if not (root / "store.json").exists():
+    if not Layout(root).store.exists():
         raise NotListed(f"there is no store {args.store} in {args.home}")
     return open_store(root)
 

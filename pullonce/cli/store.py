@@ -14,6 +14,7 @@ from pullonce.errors import PullonceError
 from pullonce.oci import reference
 from pullonce.oci.platform import normalise
 from pullonce.store.images import ImageRecord, Images
+from pullonce.store.layout import EMPTY_TREE
 from pullonce.store.mounting import mount as mount_overlay
 from pullonce.store.mounting import unmount
 from pullonce.store.snapshots import Overlay, Snapshots
@@ -75,7 +76,7 @@ def _overlay(args: argparse.Namespace) -> Overlay:
         raise ImageMissing(f"{record.reference} was not unpacked; pull it without --no-unpack")
     overlay = Snapshots(_root(args)).overlay(record.chain_ids[-1])
     # Where the top layer is the only one, its mount names an empty directory as a second one.
-    empty = overlay.base / ".empty"
+    empty = overlay.base / EMPTY_TREE
     if empty.name in overlay.names and os.access(overlay.base, os.W_OK):
         empty.mkdir(exist_ok=True)
     return overlay

@@ -4,7 +4,7 @@ The life of a blob. `ingest` opens its growing file under a lock, with whatever 
 hashed; `commit` checks size and digest, syncs, and renames it into `blobs/`: only then can anybody see it, and what can be
 seen is complete and right. A crash leaves a growing file that the next attempt continues. Nothing else is ever written there.
 
-    oci-layout  index.json  blobs/<algorithm>/<hex>  ingest/<algorithm>-<hex>  snapshots/  l/  staging/  uses/  store.json
+Path names are those of `layout`.
 """
 
 import secrets
@@ -18,10 +18,10 @@ from pullonce.oci.digest import matches, parse_digest
 from pullonce.store.disk import disk_errors, replace_file
 from pullonce.store.images import EMPTY_INDEX, Images
 from pullonce.store.ingest import Ingest, ingesting
+from pullonce.store.layout import Layout
 from schemas.oci import Descriptor, Digest
 
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}\n'
-_DIRECTORIES = ("blobs/sha256", "ingest", "snapshots", "l", "uses")
 
 
 class ContentStore:
@@ -34,6 +34,7 @@ class ContentStore:
 
     def __init__(self, root: Path, *, sync: bool = True) -> None:
         self.root = root
+        self.layout = Layout(root)
         self.images = Images(root, sync=sync)
         self._sync = sync
 
@@ -41,18 +42,17 @@ class ContentStore:
     def incarnation(self) -> str:
         """Names this life of the store: it changes when the store was wiped. Empty where there is none."""
         try:
-            return str(msgspec.json.decode((self.root / "store.json").read_bytes())["incarnation"])
+            return str(msgspec.json.decode(self.layout.store.read_bytes())["incarnation"])
         except FileNotFoundError:
             return ""
 
     def blob_path(self, digest: Digest) -> Path:
         """Where a blob lies once it is complete. Raises Permanent (`DIGEST_INVALID`) for what is no digest."""
-        algorithm, _, name = parse_digest(digest).partition(":")
-        return self.root / "blobs" / algorithm / name
+        return self.layout.blob(parse_digest(digest))
 
     def ingest_path(self, digest: Digest) -> Path:
         """The growing file of a blob that is being fetched; its size is the number of bytes available."""
-        return self.root / "ingest" / parse_digest(digest).replace(":", "-", 1)
+        return self.layout.growing(parse_digest(digest))
 
     def has(self, digest: Digest) -> bool:
         """Whether the blob is there: complete and verified."""
@@ -130,13 +130,15 @@ def open_store(root: Path, *, sync: bool = True) -> ContentStore:
     Raises:
         Permanent: the disk refuses.
     """
+    layout = Layout(root)
     with disk_errors(root):
-        for directory in _DIRECTORIES:
-            (root / directory).mkdir(parents=True, exist_ok=True)
-        (root / "staging").mkdir(mode=0o700, exist_ok=True)
-        _make(root / "oci-layout", _LAYOUT)
-        _make(root / "index.json", EMPTY_INDEX)
-        _make(root / "store.json", msgspec.json.encode({"incarnation": secrets.token_hex(8)}) + b"\n")
+        for directory in (layout.blobs / "sha256", layout.ingest, layout.snapshots, layout.uses, layout.holds):
+            directory.mkdir(parents=True, exist_ok=True)
+        for private in (layout.staging, layout.trees):
+            private.mkdir(mode=0o700, exist_ok=True)
+        _make(layout.marker, _LAYOUT)
+        _make(layout.index, EMPTY_INDEX)
+        _make(layout.store, msgspec.json.encode({"incarnation": secrets.token_hex(8)}) + b"\n")
     return ContentStore(root, sync=sync)
 
 

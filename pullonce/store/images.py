@@ -26,6 +26,7 @@ import msgspec
 
 from pullonce.oci import platform as platforms
 from pullonce.store.disk import disk_errors, locked, replace_file
+from pullonce.store.layout import Layout
 from schemas.oci import ChainID, Descriptor, Digest
 
 REF_NAME = "org.opencontainers.image.ref.name"
@@ -60,9 +61,9 @@ class Images:
     """The list of images in one store. Safe for several processes: writers hold a lock, readers see whole files."""
 
     def __init__(self, root: Path, *, sync: bool = True) -> None:
-        self._path = root / "index.json"
+        self._path = Layout(root).index
         # The lock lies on a file that is never replaced: index.json itself changes its inode at every write.
-        self._lock = root / "store.json"
+        self._lock = Layout(root).store
         self._sync = sync
 
     def all(self) -> list[ImageRecord]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pullonce.errors import PullonceError
+from pullonce.store.layout import EMPTY_TREE
 from pullonce.store.snapshots import Overlay
 
 _PAGE = 4096
@@ -33,7 +34,7 @@ def mount(overlay: Overlay, target: Path) -> None:
         MountFailed: this process may not mount, the target is no directory, or the kernel refuses the layers.
     """
     where = target.absolute()
-    empty = overlay.base / ".empty"
+    empty = overlay.base / EMPTY_TREE
     if empty.name in overlay.names:
         empty.mkdir(exist_ok=True)
     try:

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from pullonce.store.disk import disk_errors, replace_file
+from pullonce.store.layout import Layout
 
 
 class Pins:
@@ -19,7 +20,7 @@ class Pins:
     """
 
     def __init__(self, root: Path) -> None:
-        self._path = root / "pins.json"
+        self._path = Layout(root).pins
 
     def all(self) -> list[str]:
         """The pinned references, sorted."""

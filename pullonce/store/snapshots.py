@@ -1,15 +1,14 @@
 """Unpacked layers by ChainID, as whoever reads them sees them: is one there, what lies below it, how is it mounted.
 
-    snapshots/sha256-<hex>/fs             the layer's tree, a lower directory for overlayfs
+    l/<20 characters>/                    the layer's tree, a lower directory for overlayfs
+    snapshots/sha256-<hex>/fs             a link to it
     snapshots/sha256-<hex>/snapshot.json  a `Snapshot`
     snapshots/sha256-<hex>/unsynced       while the tree may not be on the disk yet: the boot it was written in
-    l/<20 characters>                     a short name for the tree, so that mount options stay below a page
 
-The unpacker alone writes here: it renames complete trees into place. A snapshot with `unsynced` of another boot may have lost
-content in a power cut: it counts as absent, until the unpacker removes it.
+The unpacker alone writes here: it renames complete trees into place (`placing`). A snapshot with `unsynced` of another boot may
+have lost content in a power cut: it counts as absent, until the unpacker removes it.
 """
 
-import base64
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +16,8 @@ from pathlib import Path
 import msgspec
 
 from pullonce.errors import PullonceError
+from pullonce.store.layout import EMPTY_TREE, Layout, short_name
 from schemas.oci import ChainID, DiffID, Digest
-
-_EMPTY = ".empty"
 
 
 class SnapshotMissing(PullonceError):
@@ -52,29 +50,25 @@ class Snapshots:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.layout = Layout(root)
         self._boot = boot_id()
 
     def directory(self, chain_id: ChainID) -> Path:
         """Where a snapshot lies, whether or not it is there."""
-        return self.root / "snapshots" / chain_id.replace(":", "-", 1)
+        return self.layout.snapshot(chain_id)
 
     def path(self, chain_id: ChainID) -> Path:
         """Its tree."""
-        return self.directory(chain_id) / "fs"
-
-    def link(self, chain_id: ChainID) -> Path:
-        """The short name of its tree."""
-        return self.root / "l" / short_name(chain_id)
+        return self.layout.tree(chain_id)
 
     def has(self, chain_id: ChainID) -> bool:
         """Whether the snapshot is there: complete, verified, and not left in doubt by a power cut."""
-        directory = self.directory(chain_id)
-        return (directory / "snapshot.json").exists() and not self.in_doubt(directory)
+        return self.layout.record(chain_id).exists() and not self.in_doubt(chain_id)
 
-    def in_doubt(self, directory: Path) -> bool:
+    def in_doubt(self, chain_id: ChainID) -> bool:
         """Whether a snapshot was written in an earlier boot and not synced before it ended."""
         try:
-            return (directory / "unsynced").read_text() != self._boot
+            return self.layout.unsynced(chain_id).read_text() != self._boot
         except FileNotFoundError:
             return False
 
@@ -86,7 +80,7 @@ class Snapshots:
         """
         try:
             if self.has(chain_id):
-                return msgspec.json.decode((self.directory(chain_id) / "snapshot.json").read_bytes(), type=Snapshot)
+                return msgspec.json.decode(self.layout.record(chain_id).read_bytes(), type=Snapshot)
         except FileNotFoundError:
             pass
         raise SnapshotMissing(f"{chain_id} is not unpacked in {self.root}; pull the image again")
@@ -116,9 +110,9 @@ class Snapshots:
         names = [short_name(snapshot.chain_id) for snapshot in chain]
         if len(names) == 1 and upper is None:
             # overlayfs wants two lower directories where there is no upper one.
-            names.append(_EMPTY)
+            names.append(EMPTY_TREE)
         options = ["userxattr"] if any(snapshot.userxattr for snapshot in chain) else []
-        return Overlay(base=self.root / "l", names=names, options=options, upper=upper, work=work)
+        return Overlay(base=self.layout.trees, names=names, options=options, upper=upper, work=work)
 
 
 class Overlay(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,11 +144,6 @@ class Overlay(msgspec.Struct, frozen=True, kw_only=True):
     def describe(self) -> dict[str, object]:
         """The same for programs, in the form containerd and runc know: type, source, options."""
         return {"type": "overlay", "source": "overlay", "options": ["rw" if self.writable else "ro", *_split(self.data())]}
-
-
-def short_name(chain_id: ChainID) -> str:
-    """20 characters that name a ChainID on this store: 100 bits of it in base 32."""
-    return base64.b32encode(bytes.fromhex(chain_id.partition(":")[2]))[:20].decode()
 
 
 def boot_id() -> str:

@@ -20,6 +20,7 @@ import msgspec
 
 from pullonce.store.disk import disk_errors
 from pullonce.store.images import ImageRecord
+from pullonce.store.layout import Layout
 
 _encode = msgspec.json.Encoder().encode
 
@@ -47,7 +48,7 @@ class Uses:
     """
 
     def __init__(self, root: Path) -> None:
-        self._place = root / "uses"
+        self._place = Layout(root).uses
 
     def note(self, use: Use) -> None:
         """Note a use; one of a later flight stands. Call it while holding the store's lock.

@@ -67,7 +67,7 @@ class Durability:
     def _unsynced(self, boot: str) -> list[Path]:
         """The marks of this boot's snapshots, whoever made them."""
         found = []
-        for mark in (self._snapshots.root / "snapshots").glob("*/unsynced"):
+        for mark in self._snapshots.layout.snapshots.glob("*/unsynced"):
             try:
                 if mark.read_text() == boot:
                     found.append(mark)

@@ -5,7 +5,6 @@ belongs to a dead process and is removed. Nothing in here is ever visible.
 """
 
 import asyncio
-import errno
 import fcntl
 import logging
 import os
@@ -15,9 +14,11 @@ from pathlib import Path
 import msgspec
 
 from pullonce.failpoints import reach
+from pullonce.store import placing
 from pullonce.store.disk import disk_errors
 from pullonce.store.snapshots import Snapshot, Snapshots, boot_id
 from pullonce.store.trees import is_abandoned, remove_tree
+from schemas.oci import ChainID
 from services.unpacker.tree.rights import opaque_attribute
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,8 @@ class Staging:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._snapshots = Snapshots(root)
-        self._directories = [root / name for name in ("staging", "snapshots", "l")]
+        self._layout = self._snapshots.layout
+        self._directories = [self._layout.staging, self._layout.snapshots, self._layout.trees]
         self._place = root
         self._lock = -1
         self._count = 0
@@ -59,7 +61,7 @@ class Staging:
 
     def open(self) -> None:
         """Make it, hold it, and remove what dead processes and power cuts have left."""
-        self._place = self._root / "staging" / f"{_PREFIX}{secrets.token_hex(8)}"
+        self._place = self._layout.staging / f"{_PREFIX}{secrets.token_hex(8)}"
         with disk_errors(self._place):
             for path in self._directories:
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -69,12 +71,14 @@ class Staging:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _forbid_inheritance(self._lock)
             self.opaque = opaque_attribute(self._lock)
-            for path in (self._root / "staging").glob(f"{_PREFIX}*"):
+            for path in self._layout.staging.glob(f"{_PREFIX}*"):
                 if path != self._place and is_abandoned(path):
                     self.discard(path)
-            for path in (self._root / "snapshots").iterdir():
-                if self._snapshots.in_doubt(path):
-                    self._withdraw(path)
+            if taken := placing.take_over(self._layout):
+                log.info("the trees of an earlier version's snapshots have their short names now", extra={"snapshots": taken})
+            for chain_id in placing.all_of(self._layout):
+                if self._snapshots.in_doubt(chain_id):
+                    self._withdraw(chain_id)
 
     def close(self) -> None:
         """Remove it, with all it still holds. What cannot be removed now, the next process removes."""
@@ -99,31 +103,22 @@ class Staging:
 
     def commit(self, draft: Draft, snapshot: Snapshot) -> bool:
         """Make a finished layer visible; False where it was there already, made by somebody else."""
-        target = self._snapshots.directory(snapshot.chain_id)
-        with disk_errors(target):
+        chain_id = snapshot.chain_id
+        with disk_errors(self._layout.snapshot(chain_id)):
             (draft.snapshot / "snapshot.json").write_bytes(msgspec.json.encode(snapshot))
             (draft.snapshot / "unsynced").write_text(self._boot)
-            link = self._snapshots.link(snapshot.chain_id)
-            if not link.is_symlink():
-                try:
-                    link.symlink_to(Path("..", "snapshots", target.name, "fs"))
-                except FileExistsError:
-                    pass
             if self._group >= 0:
                 os.chown(draft.snapshot, -1, self._group)
                 draft.snapshot.chmod(0o710)
             reach("snapshot.made")
-            while True:
-                try:
-                    draft.snapshot.rename(target)
-                    reach("snapshot.renamed")
-                    return True
-                except OSError as exc:
-                    if exc.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-                        raise
-                if self._snapshots.has(snapshot.chain_id):
-                    return False
-                self._withdraw(target)
+            replaced = [self._fresh_place(), self._fresh_place()]
+            try:
+                return placing.put_in(
+                    self._layout, chain_id, draft.snapshot, there=lambda: self._snapshots.has(chain_id), replaced=replaced
+                )
+            finally:
+                for place in replaced:
+                    self.discard(place)
 
     def discard(self, place: Path) -> None:
         """Have a directory removed, some time."""
@@ -141,15 +136,16 @@ class Staging:
             os.close(self._lock)
             self._lock = -1
 
-    def _withdraw(self, snapshot: Path) -> None:
+    def _withdraw(self, chain_id: ChainID) -> None:
         """Take a snapshot that does not count out of sight."""
-        self._count += 1
-        place = self._place / f"withdrawn-{self._count}"
-        try:
-            snapshot.rename(place)
-        except FileNotFoundError:
-            return
+        place = self._fresh_place()
+        placing.take_out(self._layout, chain_id, place)
         self.discard(place)
+
+    def _fresh_place(self) -> Path:
+        """A name for what is to be removed."""
+        self._count += 1
+        return self._place / f"withdrawn-{self._count}"
 
 
 def _removed(place: Path) -> bool:

@@ -8,7 +8,7 @@ from pullonce.care.choice import Listed, Retention, to_go
 from pullonce.care.flights import ActiveFlights
 from pullonce.care.mounted import mounted
 from pullonce.store.images import ImageRecord
-from pullonce.store.snapshots import short_name
+from pullonce.store.layout import short_name
 from pullonce.store.uses import Use
 from schemas.oci import ChainID, Descriptor, Digest
 from schemas.status import FlightStatus, Status
