@@ -31,7 +31,7 @@ from pullonce.bus.nats.bus import connect
 from pullonce.config import BusSettings
 from schemas.events import BlobClaimed, LayerClaimed, PullRequested, PullResolved
 from schemas.ledger import AskHistory, AskSql, AskStats
-from schemas.subjects import event_subject
+from schemas.routing import event_subject
 from services.ledger.answers import active, explaining, queries, sandbox
 from services.ledger.answers.live import Live
 from services.ledger.fold.file import LedgerFile

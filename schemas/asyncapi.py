@@ -10,11 +10,11 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from schemas import other_channels, subjects
+from schemas import other_channels, routing, subjects
 from schemas.events import Event, PullRequested
 from schemas.json_schema import answer_kind, file_name, meaning
 from schemas.orders import FetchBlob, Order
-from schemas.progress import Progress, PullProgress
+from schemas.progress import BlobProgress, LayerProgress, Progress, PullProgress
 from schemas.roles import QUESTIONS, ROLES, Message, Role
 from schemas.samples import SAMPLES
 
@@ -75,11 +75,12 @@ def _subject(message: Message) -> str:
         case PullRequested():
             return subjects.request_subject(message, "FLIGHT", message.reference)
         case Event():
-            return subjects.event_subject(message)
+            return routing.event_subject(message)
         case Order():
-            return subjects.order_subject(message)
-        case Progress():
-            return subjects.progress_subject(message)
+            return routing.order_subject(message)
+        case BlobProgress() | LayerProgress() | PullProgress():
+            return routing.progress_subject(message)
+    raise TypeError(f"{type(message).__name__} has no subject")
 
 
 def _channel_of(cls: type[Message]) -> str:

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from schemas.malformed import read
 from schemas.progress import ProgressMessage
-from schemas.subjects import progress_key
+from schemas.routing import progress_key
 
 
 class Pong(Struct, frozen=True, kw_only=True, omit_defaults=True):

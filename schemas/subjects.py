@@ -1,6 +1,7 @@
-"""Message → subject, message id, claim key. Nobody else formats or parses one.
+"""The names on the bus, of parts that are text: subjects, filters, claim keys. Nobody else formats or parses one.
 
-Imports nothing heavy: the command line computes its subjects here without loading a schema.
+Imports nothing heavy: the command line computes its subjects here without loading a schema. Which name a message has is said
+in `routing.py`.
 
     EVENTS   pull.requested                                   a bare request, from any NATS client
              pull.<verbed>.<store>.<image>.<flight>           image: the normalised reference, percent-encoded
@@ -22,9 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from schemas.events import Event, PullRequested
-    from schemas.orders import Order
-    from schemas.progress import Progress, ProgressMessage
+    from schemas.events import PullRequested
 
 
 def _light_sha256() -> Callable[[bytes], Any]:
@@ -112,58 +111,6 @@ def request_subject(request: PullRequested, flight: str, reference: str) -> str:
     return pull_subject("requested", request.store, reference, flight)
 
 
-def event_subject(event: Event) -> str:
-    """Subject of any event. A request without a computed flight goes under the bare `pull.requested`."""
-    kind = str(event.__struct_config__.tag)
-    noun, _, verbed = kind.partition(".")
-    match noun:
-        case "pull":
-            flight = getattr(event, "flight", None)
-            if flight is None:
-                return "pull.requested"
-            return pull_subject(verbed, event.store, event.reference, flight)  # type: ignore[attr-defined]
-        case "blob":
-            return f"{kind}.{event.store}.{digest_token(event.digest)}"  # type: ignore[attr-defined]
-        case "layer":
-            return f"{kind}.{event.store}.{digest_token(event.chain_id)}"  # type: ignore[attr-defined]
-        case _:
-            return f"{kind}.{event.store}"
-
-
-def event_id(event: Event) -> str | None:
-    """Message id under which the log keeps one copy of an event, whoever says it and however often. None: always a new event.
-
-    An ending's id is derived from the flight and the position that opened it: a flight ends once.
-    """
-    kind = str(event.__struct_config__.tag)
-    match kind:
-        case "pull.requested" | "blob.lost" | "layer.lost":
-            return None
-        case "pull.completed" | "pull.failed":
-            return f"pull.ended.{event.store}.{event.flight}.{event.opened}"  # type: ignore[attr-defined]
-        case "pull.cancelled":
-            return f"{kind}.{event.request}"  # type: ignore[attr-defined]
-        case "store.opened":
-            return f"{kind}.{event.store}.{event.incarnation}"  # type: ignore[attr-defined]
-        case _ if kind.startswith("pull."):
-            return f"{kind}.{event.store}.{event.flight}.{event.opened}.{event.revision}"  # type: ignore[attr-defined]
-        case _:
-            return f"{event_subject(event)}.{event.revision}"  # type: ignore[attr-defined]
-
-
-def order_subject(order: Order) -> str:
-    """Subject of an order; the queue keeps one message a subject, so one order a claim's revision."""
-    kind = str(order.__struct_config__.tag)
-    match kind:
-        case "fetch.blob":
-            what = digest_token(order.blob.digest)  # type: ignore[attr-defined]
-        case "unpack.layer":
-            what = digest_token(order.chain_id)  # type: ignore[attr-defined]
-        case _:
-            what = order.flight  # type: ignore[attr-defined]
-    return f"{kind}.{order.store}.{what}.{order.revision}"
-
-
 def order_of_claim(key: str, revision: int) -> str:
     """Subject of the order that a claim of a blob or a layer justified under a revision."""
     noun, _, rest = key.partition(".")
@@ -180,34 +127,9 @@ def order_durable(kind: str, store: str) -> str:
     return f"{kind.replace('.', '-')}-{store}"
 
 
-def failure_subject(order: Order) -> str | None:
-    """Subject of the fact that an order has failed; None for orders of a flight, whose failures end it."""
-    match str(order.__struct_config__.tag):
-        case "fetch.blob":
-            return f"blob.failed.{order.store}.{digest_token(order.blob.digest)}"  # type: ignore[attr-defined]
-        case "unpack.layer":
-            return f"layer.failed.{order.store}.{digest_token(order.chain_id)}"  # type: ignore[attr-defined]
-        case _:
-            return None
-
-
 def failure_filters(store: str) -> tuple[str, str]:
     """All facts of one store that an order for a blob or a layer has failed."""
     return f"blob.failed.{store}.*", f"layer.failed.{store}.*"
-
-
-def claim_key(order: Order) -> str:
-    """Key of the claim that justifies an order. All coordinators derive the same one from the same want."""
-    kind = str(order.__struct_config__.tag)
-    match kind:
-        case "fetch.blob":
-            return blob_key(order.store, order.blob.digest)  # type: ignore[attr-defined]
-        case "unpack.layer":
-            return layer_key(order.store, order.chain_id)  # type: ignore[attr-defined]
-        case "resolve.reference":
-            return resolve_key(order.store, order.flight, order.opened)  # type: ignore[attr-defined]
-        case _:
-            return record_key(order.store, order.flight, order.opened)  # type: ignore[attr-defined]
 
 
 def blob_key(store: str, digest: str) -> str:
@@ -224,25 +146,6 @@ def resolve_key(store: str, flight: str, opened: int) -> str:
 
 def record_key(store: str, flight: str, opened: int) -> str:
     return f"record.{store}.{flight}.{opened}"
-
-
-def progress_subject(progress: Progress) -> str:
-    """Subject of a progress message."""
-    names = (getattr(progress, each, "") for each in ("digest", "chain_id", "flight"))
-    return f"progress.{progress.store}.{digest_token(next(filter(None, names)))}"
-
-
-def progress_key(word: ProgressMessage) -> str:
-    """Key of the claim behind the work that a progress message tells of."""
-    kind = str(word.__struct_config__.tag)
-    match kind:
-        case "blob.progress":
-            return blob_key(word.store, word.digest)  # type: ignore[union-attr]
-        case "layer.progress":
-            return layer_key(word.store, word.chain_id)  # type: ignore[union-attr]
-        case _:
-            of = resolve_key if word.work == "resolve" else record_key  # type: ignore[union-attr]
-            return of(word.store, word.flight, word.opened)  # type: ignore[union-attr]
 
 
 def progress_filter(store: str) -> str:

@@ -56,13 +56,13 @@ class Log(Protocol):
     async def append(self, event: Event, *, cause: int | None = None, subject: str = "", message_id: str = "") -> int:
         """Store an event and return its sequence once it is stored.
 
-        Repetition is harmless: an event with a message id (`subjects.event_id`) that is stored already answers with the
+        Repetition is harmless: an event with a message id (`routing.event_id`) that is stored already answers with the
         sequence of the stored copy. An unclear outcome (a timeout, a reconnect) is resolved inside: events with an id are
         sent again until the server confirms; a `pull.requested` carries a fresh id for the same reason.
 
         Args:
             cause: sequence of the event that led to this one; travels in a header.
-            subject: another than that of `subjects.event_subject`: a request's with its store and flight.
+            subject: another than that of `routing.event_subject`: a request's with its store and flight.
             message_id: for an event that has none of its own, if the caller may want to say it again and mean the same one.
 
         Raises:

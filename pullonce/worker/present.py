@@ -19,7 +19,7 @@ import msgspec
 
 from pullonce.bus.ports import Signals
 from pullonce.errors import PullonceError
-from schemas import subjects
+from schemas import routing, subjects
 from schemas.malformed import Malformed
 from schemas.orders import FetchBlob, Order, RecordImage, ResolveReference, UnpackLayer
 from schemas.progress import BlobProgress, LayerProgress, ProgressMessage, ProgressNow, PullProgress, decode, name_of, names_of
@@ -112,7 +112,7 @@ class Present:
     # -- below: one step each --
 
     def _say(self, word: ProgressMessage) -> None:
-        task = asyncio.ensure_future(self.publish(subjects.progress_subject(word), msgspec.json.encode(word)))
+        task = asyncio.ensure_future(self.publish(routing.progress_subject(word), msgspec.json.encode(word)))
         self._saying.add(task)
         task.add_done_callback(self._saying.discard)
 

@@ -17,7 +17,7 @@ from pullonce.bus.ports import Bus, Delivery
 from pullonce.errors import BusError, Permanent, Retryable
 from pullonce.failpoints import reach
 from pullonce.trace import carried
-from schemas import events, subjects
+from schemas import events, routing, subjects
 from schemas.events import Event, Malformed
 from schemas.orders import Order
 
@@ -111,7 +111,7 @@ class Worker:
         except Malformed:
             return  # the fold parks it
         for delivery, task in self._running.items():
-            if subjects.failure_subject(delivery.order) == subject and delivery.order.revision == revision:
+            if routing.failure_subject(delivery.order) == subject and delivery.order.revision == revision:
                 self._withdrawn.add(delivery)
                 task.cancel()
 
@@ -143,7 +143,7 @@ class Worker:
                 await delivery.nak()
                 raise
             task.uncancel()
-            log.info("withdrawn", extra={"order": subjects.order_subject(delivery.order)})
+            log.info("withdrawn", extra={"order": routing.order_subject(delivery.order)})
             await delivery.ack()
         finally:
             self._withdrawn.discard(delivery)

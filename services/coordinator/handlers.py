@@ -13,7 +13,7 @@ from pullonce.errors import Duplicate, WrongRevision
 from pullonce.failpoints import reach
 from pullonce.telemetry.spans import Span, Spans
 from pullonce.trace import carried
-from schemas import subjects
+from schemas import routing
 from services.coordinator import claim
 from services.coordinator.board import Board
 from services.coordinator.flight import Ending
@@ -214,7 +214,7 @@ class Coordinator:
         try:
             await self._bus.orders.send(order)
         except Duplicate:
-            log.debug("order is queued already", extra={"subject": subjects.order_subject(order)})
+            log.debug("order is queued already", extra={"subject": routing.order_subject(order)})
         reach("order.sent")
 
     async def _slept(self, key: str, seconds: float) -> bool:

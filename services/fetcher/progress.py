@@ -9,7 +9,7 @@ from pullonce.bus.ports import Signals
 from pullonce.store.content import ContentStore
 from schemas.oci import Descriptor, Digest
 from schemas.progress import BlobProgress
-from schemas.subjects import progress_subject
+from schemas.routing import progress_subject
 
 _INTERVAL = 0.1
 _SHORT_INTERVAL = 0.02

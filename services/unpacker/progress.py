@@ -11,7 +11,7 @@ from pullonce.store.snapshots import Snapshots
 from schemas.oci import ChainID, Digest
 from schemas.orders import UnpackLayer
 from schemas.progress import LayerProgress
-from schemas.subjects import progress_subject
+from schemas.routing import progress_subject
 
 State = Literal["waiting", "unpacking", "committed", "retrying", "aborted"]
 

@@ -9,7 +9,7 @@ import pytest
 from pullonce.bus.ports import Recorded
 from pullonce.errors import LogShortened, Permanent
 from schemas.events import BlobLost, PullCancelled, PullCompleted, PullFailed, PullRequested
-from schemas.subjects import event_subject
+from schemas.routing import event_subject
 from tests.support.buses import Place, Reader, digest, fetched, lost, soon
 
 

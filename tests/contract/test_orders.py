@@ -6,7 +6,8 @@ import pytest
 
 from pullonce.bus.ports import Bus, Delivery
 from pullonce.errors import Duplicate
-from schemas.subjects import blob_key, order_subject
+from schemas.routing import order_subject
+from schemas.subjects import blob_key
 from tests.support.buses import ACK_WAIT, Place, ended, eventually, fetch, running, soon
 
 KIND, STORE = "fetch.blob", "default"

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from schemas.subjects import event_subject
+from schemas.routing import event_subject
 from tests.support.buses import Place, fetched, soon
 
 

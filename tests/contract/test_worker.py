@@ -11,7 +11,7 @@ from pullonce.errors import Permanent, Retryable
 from pullonce.worker.worker import Failure, Worker, backoff
 from schemas.events import BlobFailed, BlobFetched, Event
 from schemas.orders import FetchBlob
-from schemas.subjects import order_subject
+from schemas.routing import order_subject
 from tests.support.buses import ACK_WAIT, Place, Reader, digest, ended, eventually, fetch, running
 
 Handler = Callable[[FetchBlob], Awaitable[Sequence[Event]]]

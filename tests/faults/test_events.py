@@ -19,7 +19,7 @@ from pullonce.bus.ports import Recorded
 from pullonce.client import connect
 from pullonce.errors import PullFailed
 from pullonce.pulling.identity import identify_request
-from schemas import events, subjects
+from schemas import events, routing, subjects
 from schemas.events import BlobClaimed, BlobFetched, Event, LayerUnpacked, PullCancelled, PullRequested, StoreOpened
 from schemas.oci import ChainID, DiffID, Digest
 from tests.support.chaos import Crew
@@ -52,7 +52,7 @@ async def forge(url: str, *events: Event) -> None:
     """Store events as their rightful senders would."""
     async with anybody(url) as client:
         for event in events:
-            await client.request(subjects.event_subject(event), msgspec.json.encode(event), timeout=LIMIT)
+            await client.request(routing.event_subject(event), msgspec.json.encode(event), timeout=LIMIT)
 
 
 # -- forged ----------------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from pullonce.bus.memory.bus import MemoryBus
 from pullonce.bus.memory.orders import MemoryOrders
 from pullonce.client import connect
 from pullonce.pulling.identity import identify_request
-from schemas import subjects
+from schemas import routing, subjects
 from schemas.events import PullRequested, PullResolved, ResolvedLayer, Source
 from schemas.oci import ChainID, Descriptor, DiffID
 from schemas.orders import Order
@@ -129,7 +129,7 @@ async def test_a_coordinator_leaves_no_claim_that_others_would_have_to_wait_for(
     bus = SlowBus()
     coordinator = asyncio.ensure_future(Coordinator(bus, me="one").run())
     await bus.log.append(REQUEST)
-    key = subjects.claim_key(await soon(bus.slow.asked.get()))
+    key = routing.claim_key(await soon(bus.slow.asked.get()))
     assert isinstance(await bus.claim(key), claim.Held)
     coordinator.cancel()
     await asyncio.sleep(0)
@@ -147,7 +147,7 @@ async def test_all_orders_that_are_still_to_be_given_are_given() -> None:
     await bus.log.append(REQUEST)
     resolve = await soon(bus.slow.asked.get())
     bus.slow.accept.set()
-    await eventually(lambda: ordered(bus, [subjects.claim_key(resolve)]))
+    await eventually(lambda: ordered(bus, [routing.claim_key(resolve)]))
     bus.slow.accept.clear()
     blobs = [Descriptor(media_type="layer", digest=digest(number), size=number) for number in range(3)]
     resolved = PullResolved(
@@ -157,7 +157,7 @@ async def test_all_orders_that_are_still_to_be_given_are_given() -> None:
         layers=tuple(ResolvedLayer(blob=each, diff_id=DiffID(each.digest), chain_id=ChainID(each.digest)) for each in blobs),
     )  # fmt: skip
     await bus.log.append(resolved)
-    keys = [subjects.claim_key(await soon(bus.slow.asked.get())) for _ in range(6)]
+    keys = [routing.claim_key(await soon(bus.slow.asked.get())) for _ in range(6)]
     assert [type(await bus.claim(key)) for key in keys] == [claim.Held] * 6
     coordinator.cancel()
     await asyncio.sleep(0)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from schemas import claims, events, ledger, orders, progress, status
 from schemas.malformed import Malformed
+from schemas.routing import event_subject, order_subject
 from schemas.samples import SAMPLES
-from schemas.subjects import event_subject, order_subject
 
 
 def _stored(kind: str) -> Callable[[bytes], object]:

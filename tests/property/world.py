@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol as Port
 
 from pullonce.pulling.identity import identify_request
-from schemas import subjects
+from schemas import routing, subjects
 from schemas.events import (
     CONTENT_MISSING,
     BlobFailed,
@@ -188,7 +188,7 @@ class World:
     # -- the bus -------------------------------------------------------------------------------------------------------
 
     def append(self, event: Event) -> int:
-        identity = subjects.event_id(event)
+        identity = routing.event_id(event)
         if not self.protocol.ending_id and isinstance(event, PullCompleted | PullFailed):
             identity = None
         if identity is not None and identity in self.ids:
@@ -221,7 +221,7 @@ class World:
         return None if present is None else (claim.decode(present[1]), present[0])
 
     def send(self, order: Order) -> None:
-        name = subjects.order_subject(order) if self.protocol.own_names else subjects.claim_key(order)
+        name = routing.order_subject(order) if self.protocol.own_names else routing.claim_key(order)
         self.orders.setdefault(name, Queued(order))
 
     def _expire(self) -> None:
@@ -268,7 +268,7 @@ class World:
             fact = self._work_on(order)
             facts = [] if fact is None else [fact]
         if facts:
-            self.deliveries[subjects.claim_key(order)] += 1
+            self.deliveries[routing.claim_key(order)] += 1
         return facts
 
     def _list(self, order: RecordImage) -> list[Event]:
@@ -370,7 +370,7 @@ class World:
         return failure.concerns == "key" or (same_place and (failure.concerns == "source" or same_credential))
 
     def _did(self, order: Order) -> None:
-        self.executions[subjects.claim_key(order)] += 1
+        self.executions[routing.claim_key(order)] += 1
 
     def _holds(self, ending: PullCompleted) -> bool:
         needs = {name for name in self.image(ending.reference).needs if ending.chain_id or not self.is_layer(name)}
@@ -384,7 +384,7 @@ class World:
             self.append(BlobLost(store=STORE, digest=Digest(name)))
 
     def withdraw(self, order: Order) -> None:
-        self.orders.pop(subjects.order_subject(order), None)
+        self.orders.pop(routing.order_subject(order), None)
 
     def forget_orders(self) -> None:
         for subject in sorted(self.orders):

@@ -10,7 +10,7 @@ import msgspec
 from pullonce.bus.ports import Bus
 from pullonce.errors import ReferenceInvalid
 from pullonce.pulling.identity import identify
-from schemas import events, subjects
+from schemas import events, routing
 from schemas.oci import ChainID, Descriptor, DiffID, Digest
 from schemas.progress import BlobProgress, LayerProgress
 
@@ -95,14 +95,14 @@ class Sky:
     async def fetching(self, of: events.ResolvedLayer, share: float) -> None:
         """A fetch is that far."""
         said = BlobProgress(digest=of.blob.digest, done=int(of.blob.size * share), size=of.blob.size)
-        await self._bus.signals.publish(subjects.progress_subject(said), msgspec.json.encode(said))
+        await self._bus.signals.publish(routing.progress_subject(said), msgspec.json.encode(said))
 
     async def unpacking(self, of: events.ResolvedLayer, share: float) -> None:
         """An unpack is that far."""
         said = LayerProgress(
             chain_id=of.chain_id, blob=of.blob.digest, done=int(of.blob.size * share), size=of.blob.size, state="unpacking"
         )
-        await self._bus.signals.publish(subjects.progress_subject(said), msgspec.json.encode(said))
+        await self._bus.signals.publish(routing.progress_subject(said), msgspec.json.encode(said))
 
     async def fetched(self, of: events.ResolvedLayer) -> None:
         """A blob is there."""

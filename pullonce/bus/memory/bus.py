@@ -19,7 +19,7 @@ from pullonce.bus.memory.signals import MemorySignals, subjects_match
 from pullonce.bus.ports import ClaimEntry, Recorded
 from pullonce.bus.reading import recorded
 from pullonce.errors import LogShortened, WrongRevision
-from schemas import subjects
+from schemas import routing, subjects
 from schemas.events import Event
 
 
@@ -38,10 +38,10 @@ class MemoryLog:
         """Parked messages and their reasons, by subject."""
 
     async def append(self, event: Event, *, cause: int | None = None, subject: str = "", message_id: str = "") -> int:
-        message_id = subjects.event_id(event) or message_id
+        message_id = routing.event_id(event) or message_id
         if message_id in self._ids:
             return self._ids[message_id]
-        sequence = self.put(subject or subjects.event_subject(event), msgspec.json.encode(event))
+        sequence = self.put(subject or routing.event_subject(event), msgspec.json.encode(event))
         if message_id:
             self._ids[message_id] = sequence
         if carried := trace.current():

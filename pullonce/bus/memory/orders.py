@@ -14,7 +14,7 @@ from pullonce.bus.limits import check_size
 from pullonce.bus.memory.clock import Clock, Timer
 from pullonce.bus.ports import Delivery
 from pullonce.errors import Duplicate
-from schemas import orders, subjects
+from schemas import orders, routing, subjects
 from schemas.events import Malformed
 from schemas.orders import Order
 
@@ -99,10 +99,10 @@ class MemoryOrders:
         return self._ack_wait
 
     async def send(self, order: Order) -> None:
-        self.put(subjects.order_subject(order), msgspec.json.encode(order))
+        self.put(routing.order_subject(order), msgspec.json.encode(order))
 
     async def withdraw(self, order: Order) -> None:
-        if (queued := self._stored.get(subjects.order_subject(order))) is not None:
+        if (queued := self._stored.get(routing.order_subject(order))) is not None:
             self.remove(queued)
 
     async def is_out(self, subject: str) -> bool:

@@ -20,7 +20,7 @@ from pullonce.bus.nats.socket import ConnectionLost, Unsupported
 from pullonce.bus.ports import Recorded
 from pullonce.bus.reading import recorded
 from pullonce.errors import BusUnavailable, BusUnsuitable
-from schemas import subjects
+from schemas import routing, subjects
 from schemas.events import Event
 
 _WINDOW = 1000
@@ -50,11 +50,11 @@ class NatsLog:
         self._count = itertools.count()
 
     async def append(self, event: Event, *, cause: int | None = None, subject: str = "", message_id: str = "") -> int:
-        said = subjects.event_id(event) or message_id or f"{self._me}.{next(self._count)}"
+        said = routing.event_id(event) or message_id or f"{self._me}.{next(self._count)}"
         headers: Headers = {"Nats-Msg-Id": said, **trace.headers()}
         if cause is not None:
             headers["Pullonce-Cause"] = str(cause)
-        return (await store(self._link, subject or subjects.event_subject(event), _encode(event), headers)).seq
+        return (await store(self._link, subject or routing.event_subject(event), _encode(event), headers)).seq
 
     async def append_all(self, events: Sequence[Event], *, cause: int | None = None) -> list[int]:
         if len(events) == 1:

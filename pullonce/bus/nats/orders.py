@@ -13,7 +13,7 @@ from pullonce.bus.nats.receive import Receiver
 from pullonce.bus.ports import Delivery
 from pullonce.config import BusSettings
 from pullonce.errors import Duplicate
-from schemas import subjects
+from schemas import routing, subjects
 from schemas.orders import Order
 
 _encode = msgspec.json.Encoder().encode
@@ -31,7 +31,7 @@ class NatsOrders:
         return self._ack_wait
 
     async def send(self, order: Order) -> None:
-        subject = subjects.order_subject(order)
+        subject = routing.order_subject(order)
         try:
             await store(self._link, subject, _encode(order), trace.headers())
         except Refused as exc:
@@ -41,7 +41,7 @@ class NatsOrders:
                 raise Duplicate(f"{subject} is queued or running") from exc
 
     async def withdraw(self, order: Order) -> None:
-        await api(self._link, f"STREAM.PURGE.{subjects.ORDERS_STREAM}", {"filter": subjects.order_subject(order)})
+        await api(self._link, f"STREAM.PURGE.{subjects.ORDERS_STREAM}", {"filter": routing.order_subject(order)})
 
     async def is_out(self, subject: str) -> bool:
         # Counts alone, from the stream's leader: whoever asks this need not be allowed to read orders.

@@ -14,7 +14,7 @@ from pullonce.pulling.identity import identify
 from schemas.events import BlobFetched, LayerUnpacked, PullCompleted, PullRequested, PullResolved, ResolvedLayer, Source
 from schemas.oci import Descriptor, DiffID
 from schemas.progress import BlobProgress
-from schemas.subjects import progress_subject
+from schemas.routing import progress_subject
 from tests.support.nats_server import NatsServer, free_port
 from tests.support.scripted import CHAIN, DIGEST, IMAGE_ID, PARTS, completed, failed, scripted
 

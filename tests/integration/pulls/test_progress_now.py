@@ -20,7 +20,8 @@ from pullonce.pulling.request import Wanted
 from pullonce.worker.present import Present
 from schemas.oci import ChainID, Descriptor, Digest
 from schemas.progress import BlobProgress, LayerProgress, decode_now
-from schemas.subjects import progress_now_subject, progress_subject
+from schemas.routing import progress_subject
+from schemas.subjects import progress_now_subject
 from services.fetcher.progress import FetchProgress
 from services.ledger.answers.live import Live
 from tests.support.buses import LIMIT, NatsPlace, eventually, fetch

@@ -21,7 +21,8 @@ from pullonce.worker.worker import Worker
 from schemas.events import Event, LayerUnpacked
 from schemas.orders import UnpackLayer
 from schemas.progress import BlobProgress
-from schemas.subjects import digest_token, progress_subject
+from schemas.routing import progress_subject
+from schemas.subjects import digest_token
 from services.unpacker.handlers import Unpacker
 from tests.support.layers import Image, entry, fails, tar, unpack_all, unpacker
 from tests.support.trees import read_tree

@@ -15,8 +15,9 @@ import yaml
 from schemas import asyncapi, claims, events, export, ledger, orders, other_channels, progress, subjects
 from schemas.json_schema import Json, answer_kind, file_name
 from schemas.roles import QUESTIONS, ROLES, Message
+from schemas.routing import event_subject, order_subject
 from schemas.samples import SAMPLES
-from schemas.subjects import event_subject, flight_of, order_subject
+from schemas.subjects import flight_of
 
 PROGRESS = {
     "blob.progress": progress.BlobProgress,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import subjects
+from schemas import routing, subjects
 from schemas.events import EVENTS, Event, PullCancelled, PullCompleted, PullFailed, PullRequested, Token
 from schemas.orders import ORDERS, Order
 from schemas.progress import Progress
@@ -48,7 +48,7 @@ def assert_publishable(subject: str, tokens: int) -> None:
 @pytest.mark.parametrize("kind", ["fetch.blob", "unpack.layer"])
 def test_the_order_of_a_claim_is_found_by_its_key(kind: str) -> None:
     order = WORK[kind]
-    assert subjects.order_of_claim(subjects.claim_key(order), order.revision) == subjects.order_subject(order)
+    assert subjects.order_of_claim(routing.claim_key(order), order.revision) == routing.order_subject(order)
 
 
 @pytest.mark.parametrize(
@@ -184,8 +184,8 @@ def test_a_flight_is_sixteen_hex_digits(
     ],
 )
 def test_subject_and_message_id_of_a_fact(kind: str, subject: str, message_id: str | None) -> None:
-    assert subjects.event_subject(FACTS[kind]) == subject
-    assert subjects.event_id(FACTS[kind]) == message_id
+    assert routing.event_subject(FACTS[kind]) == subject
+    assert routing.event_id(FACTS[kind]) == message_id
 
 
 def test_the_tables_leave_no_message_out() -> None:
@@ -195,7 +195,7 @@ def test_the_tables_leave_no_message_out() -> None:
 
 @pytest.mark.parametrize("kind", FACTS)
 def test_the_stream_of_events_stores_every_fact_once(kind: str) -> None:
-    subject = subjects.event_subject(FACTS[kind])
+    subject = routing.event_subject(FACTS[kind])
     assert [covers(pattern, subject) for pattern in subjects.EVENT_SUBJECTS].count(True) == 1
     assert not any(covers(pattern, subject) for pattern in (*subjects.ORDER_SUBJECTS, *subjects.PARKED_SUBJECTS))
     assert subject.startswith(kind)
@@ -209,14 +209,14 @@ def test_a_pull_has_five_tokens_and_is_stored(store: str, reference: str, flight
     assert any(covers(pattern, subject) for pattern in subjects.EVENT_SUBJECTS)
     assert subjects.image_of(subject.split(".")[3]) == reference
     left = PullCancelled(reference=reference, store=store, flight=flight[:16], request=1)
-    assert subjects.event_subject(left) == subject.replace("requested", "cancelled", 1)
+    assert routing.event_subject(left) == subject.replace("requested", "cancelled", 1)
 
 
 def test_a_flight_ends_once_well_or_badly() -> None:
     completed, failed = FACTS["pull.completed"], FACTS["pull.failed"]
     assert isinstance(completed, PullCompleted)
     assert isinstance(failed, PullFailed)
-    assert subjects.event_id(completed) == subjects.event_id(failed)
+    assert routing.event_id(completed) == routing.event_id(failed)
 
 
 # -- orders and claims -------------------------------------------------------------------------------------------------
@@ -233,8 +233,8 @@ def test_a_flight_ends_once_well_or_badly() -> None:
 )
 def test_subject_and_claim_of_an_order(kind: str, subject: str, key: str) -> None:
     order = WORK[kind]
-    assert subjects.order_subject(order) == subject
-    assert subjects.claim_key(order) == key
+    assert routing.order_subject(order) == subject
+    assert routing.claim_key(order) == key
     assert [covers(pattern, subject) for pattern in subjects.ORDER_SUBJECTS].count(True) == 1
     assert not any(covers(pattern, subject) for pattern in subjects.EVENT_SUBJECTS)
     assert covers(subjects.order_filter(kind, "default"), subject)
@@ -275,7 +275,7 @@ def test_two_stores_never_share_a_durable() -> None:
 def test_progress_is_heard_by_those_who_follow_the_store_and_stored_by_nobody(kind: str) -> None:
     sample = SAMPLES[kind]
     assert isinstance(sample, Progress)
-    subject = subjects.progress_subject(sample)
+    subject = routing.progress_subject(sample)
     assert covers(subjects.progress_filter("default"), subject)
     assert not covers(subjects.progress_filter("other"), subject)
     assert not any(covers(pattern, subject) for pattern in (*subjects.EVENT_SUBJECTS, *subjects.ORDER_SUBJECTS))
