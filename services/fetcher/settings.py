@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
 from pullonce.config import BusSettings, StoreSettings, home, number
+from services.fetcher.remote.inward import Network, network
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,8 @@ class RegistrySettings:
     """Hosts (`host` or `host:port`) that may be reached by plain HTTP; loopback always may."""
     patience: float = 30.0
     """A transfer that brings no byte for this long is broken off."""
+    inward: frozenset[str] = frozenset()
+    """Hosts (`host` or `host:port`) that may lead to inward addresses or be led to, and networks (CIDR) that may be led to."""
     proxies: dict[str, str] = field(default_factory=dict)
     """By scheme, and `no`: the hosts that are reached directly."""
     hosts: Path | None = None
@@ -26,11 +29,20 @@ class RegistrySettings:
 
     def plain(self, registry: str) -> bool:
         """Whether a registry is spoken to by plain HTTP: it is on this machine, or listed."""
-        return is_loopback(urlsplit(f"//{registry}").hostname or "") or self.listed(registry)
+        return is_loopback(_hostname(registry)) or self.listed(registry)
 
     def listed(self, registry: str) -> bool:
         """Whether the operator named it among those that may be reached by plain HTTP."""
-        return registry in self.insecure or urlsplit(f"//{registry}").hostname in self.insecure
+        return registry in self.insecure or _hostname(registry) in self.insecure
+
+    def leads_inward(self, authority: str) -> bool:
+        """Whether the operator lets a server lead to inward addresses, or be led to wherever it is."""
+        return self.listed(authority) or authority in self.inward or _hostname(authority) in self.inward
+
+    @property
+    def inward_networks(self) -> tuple[Network, ...]:
+        """Networks that may be connected to, whoever leads there."""
+        return tuple(filter(None, map(network, sorted(self.inward))))
 
     def proxy(self, scheme: str, host: str) -> str | None:
         """The proxy through which a host is reached; None: directly, as is everything on this machine."""
@@ -58,19 +70,19 @@ class FetcherSettings:
 
     @staticmethod
     def from_env(environ: Mapping[str, str] = os.environ) -> "FetcherSettings":
-        """`PULLONCE_INSECURE_REGISTRIES`, `PULLONCE_HOSTS_DIR`, `PULLONCE_CREDENTIALS`, `PULLONCE_SYNC`,
-        `PULLONCE_FETCHES`, `PULLONCE_FETCHES_PER_REGISTRY`, `PULLONCE_PATIENCE`, `DOCKER_CONFIG`, `REGISTRY_AUTH_FILE`, and
-        the usual proxies.
+        """`PULLONCE_INSECURE_REGISTRIES`, `PULLONCE_INWARD_HOSTS`, `PULLONCE_HOSTS_DIR`, `PULLONCE_CREDENTIALS`,
+        `PULLONCE_SYNC`, `PULLONCE_FETCHES`, `PULLONCE_FETCHES_PER_REGISTRY`, `PULLONCE_PATIENCE`, `DOCKER_CONFIG`,
+        `REGISTRY_AUTH_FILE`, and the usual proxies.
 
         Raises:
             SettingInvalid: a value cannot be used.
         """
-        listed = environ.get("PULLONCE_INSECURE_REGISTRIES", "").split(",")
         return FetcherSettings(
             bus=BusSettings.from_env("fetcher", environ),
             store=StoreSettings.from_env(environ),
             registry=RegistrySettings(
-                insecure=frozenset(host.strip() for host in listed if host.strip()),
+                insecure=_listed(environ, "PULLONCE_INSECURE_REGISTRIES"),
+                inward=_listed(environ, "PULLONCE_INWARD_HOSTS"),
                 patience=number(environ, "PULLONCE_PATIENCE", 30.0, low=1.0, high=3600.0),
                 proxies=getproxies_environment(),
                 hosts=Path(environ.get("PULLONCE_HOSTS_DIR") or home(environ) / "hosts"),
@@ -91,6 +103,17 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _listed(environ: Mapping[str, str], name: str) -> frozenset[str]:
+    return frozenset(each.strip() for each in environ.get(name, "").split(",") if each.strip())
+
+
+def _hostname(authority: str) -> str:
+    try:
+        return urlsplit(f"//{authority}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def _login_files(environ: Mapping[str, str]) -> tuple[Path, ...]:

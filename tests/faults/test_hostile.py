@@ -22,6 +22,7 @@ from aiohttp import web
 
 from pullonce.client import connect
 from pullonce.errors import Permanent, PullFailed
+from services.fetcher.remote.connections import Connections
 from services.fetcher.remote.transport import Transport
 from services.fetcher.settings import RegistrySettings
 from services.unpacker.work.messages import WorkLimits
@@ -276,7 +277,15 @@ def test_how_far_a_layer_may_expand() -> None:
         ("https://registry.example", "http://localhost:4222/", False),
         ("https://registry.example", "https://[::1]/", False),
         ("https://registry.example", "https://10.0.0.1/x", False),
+        ("https://registry.example", "https://0x7f000001/x", False),
+        ("https://registry.example", "https://0xa9fea9fe/latest", False),
+        ("https://registry.example", "https://127。0。0。1/x", False),
         ("https://10.0.0.2", "https://10.0.0.1/x", True),
+        ("https://10.0.0.2", "https://192.168.0.1/x", True),
+        ("https://10.0.0.2", "https://127.0.0.1/x", False),
+        ("https://10.0.0.2", "https://169.254.169.254/x", False),
+        ("http://127.0.0.1:5000", "http://10.0.0.1/x", False),
+        ("http://127.0.0.1:5000", "http://169.254.169.254/x", False),
         ("http://127.0.0.1:5000", "http://127.0.0.1:9000/x", True),
         ("http://listed.example", "http://10.0.0.1/x", True),
         ("https://registry.example", "http://10.9.9.9/x", True),
@@ -284,7 +293,7 @@ def test_how_far_a_layer_may_expand() -> None:
 )
 async def test_redirects_into_the_private_network(registry: str, target: str, allowed: bool) -> None:
     settings = RegistrySettings(insecure=frozenset({"listed.example", "10.9.9.9"}))
-    client = Transport(None, None, settings, None)  # type: ignore[arg-type]  # asks nothing here
+    client = Transport(Connections(settings, {}), None, settings, None)  # type: ignore[arg-type]  # asks nothing here
     try:
         client.check_redirect(yarl.URL(registry), yarl.URL(target))
     except Permanent as exc:

@@ -3,13 +3,13 @@
 Sources: RFC 9110 section 11.6.1, RFC 6750 section 3, distribution's token specification.
 """
 
-import ipaddress
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from pullonce.errors import Permanent
+from services.fetcher.remote.inward import PUBLIC, Reach, kinds_of_host
 
 _TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
 _ITEM = re.compile(
@@ -68,43 +68,40 @@ def pick(challenges: Iterable[Challenge]) -> Challenge | None:
     return bearer if bearer and bearer.realm else known.get("basic")
 
 
-def check_realm(realm: str, registry: str, *, plain: bool) -> None:
+def check_realm(realm: str, registry: str, *, plain: bool, reach: Reach = PUBLIC) -> None:
     """Refuse a token server that a hostile registry could use to see a secret or to reach into the private network.
+
+    What the address of a realm tells is refused here; what its name stands for is decided when it is connected to.
 
     Args:
         registry: host and port of the registry that sent the challenge.
-        plain: it is served by plain HTTP, which is allowed for loopback and listed hosts only: anything goes there.
+        plain: the realm may be reached by plain HTTP.
+        reach: where the registry may lead us.
 
     Raises:
         Permanent: `realm.refused`.
     """
-    if plain:
-        return
     try:
         parts = urlsplit(realm)
+        host = parts.hostname or ""
+        parts.port  # noqa: B018  a port that is none raises
+        if not host.strip("."):
+            raise ValueError
     except ValueError:
         raise _refused("", registry, "has a malformed address") from None
-    if parts.scheme != "https":
+    if parts.scheme != "https" and not (plain and parts.scheme == "http"):
         raise _refused(realm, registry, "is not reached by https")
-    host = parts.hostname or ""
-    if host == (urlsplit(f"https://{registry}").hostname or ""):
-        return
-    if not host or is_private(host):
-        raise _refused(realm, registry, "is a private address")
+    if host != (urlsplit(f"https://{registry}").hostname or "") and not kinds_of_host(host) <= reach:
+        raise inward_realm(realm, registry)
 
 
-def is_private(host: str) -> bool:
-    """Whether a host is an address that is not of the public internet, or this machine. What a name stands for is not asked."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return not ipaddress.ip_address(host).is_global
-    except ValueError:
-        return False
+def inward_realm(realm: str, registry: str) -> Permanent:
+    """A registry sends us to a token server that it may not lead us to."""
+    return _refused(realm, registry, "is a private address (PULLONCE_INWARD_HOSTS allows it where that is meant)")
 
 
 def _refused(realm: str, registry: str, why: str) -> Permanent:
-    host = urlsplit(realm).netloc.rpartition("@")[2]
+    host = urlsplit(realm).netloc.rpartition("@")[2] if realm else ""
     return Permanent(
         f"{registry} sends us to the token server {host!r}, which {why}; no secret is sent there",
         code="realm.refused",

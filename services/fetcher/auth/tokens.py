@@ -14,10 +14,12 @@ import yarl
 
 from pullonce.errors import Permanent
 from pullonce.worker.stopwatch import spent_on
-from services.fetcher.auth.challenge import check_realm
+from services.fetcher.auth.challenge import check_realm, inward_realm
 from services.fetcher.auth.secret import Secret
 from services.fetcher.remote.answers import read_limited, registry_errors
+from services.fetcher.remote.connections import Connections
 from services.fetcher.remote.failures import failure, redacted, retry_after
+from services.fetcher.remote.inward import ANYWHERE
 from services.fetcher.servers.hosts import Host
 from services.fetcher.servers.mirrors import Mirrors
 from services.fetcher.settings import RegistrySettings
@@ -64,8 +66,8 @@ class _Token:
 class Tokens:
     """Tokens by what they are good for. Requests that need the same one at once share one request for it."""
 
-    def __init__(self, session: aiohttp.ClientSession, settings: RegistrySettings, mirrors: Mirrors) -> None:
-        self._session = session
+    def __init__(self, connections: Connections, settings: RegistrySettings, mirrors: Mirrors) -> None:
+        self._connections = connections
         self._settings = settings
         self._mirrors = mirrors
         self._tokens: dict[Wanted, _Token] = {}
@@ -124,14 +126,20 @@ class Tokens:
         url, secret = _address(wanted), wanted.secret
         form = _form(wanted, secret.identity_token) if secret and secret.identity_token else None
         headers = {"Authorization": f"Basic {secret.basic}"} if secret and not form else {}
+        by = yarl.URL(host.origin)
         for _ in range(_MOST_REDIRECTS + 1):
-            check_realm(str(url), wanted.registry, plain=host.plain)
-            elsewhere = url.host != yarl.URL(host.origin).host
-            trusted = self._mirrors.context(host, elsewhere=elsewhere) or True
+            reach = self._connections.led(by.authority, by.host or "", url.authority)
+            at_home = url.host == yarl.URL(host.origin).host
+            if at_home:
+                reach = reach | self._connections.home(host.name)
+            plain = self._settings.plain(url.authority) or self._settings.listed(host.name)
+            check_realm(str(url), wanted.registry, plain=plain, reach=reach)
+            trusted = self._mirrors.context(host, elsewhere=not at_home) or True
             proxy = self._settings.proxy(url.scheme, url.host or "")
-            with registry_errors(f"the token server {redacted(str(url))}"):
+            session = self._connections.session(ANYWHERE if proxy else reach)
+            with registry_errors(f"the token server {redacted(str(url))}", inward=inward_realm(str(url), wanted.registry)):
                 method = "POST" if form else "GET"
-                asked = self._session.request(
+                asked = session.request(
                     method, url, data=form, headers=headers, proxy=proxy, ssl=trusted, allow_redirects=False
                 )
                 async with asked as response:
@@ -141,7 +149,7 @@ class Tokens:
                         return response.status, body, retry_after(response.headers.get("Retry-After"), time.time())
             if target.origin() != url.origin():
                 headers = {}
-            url = target
+            by, url = url, target
         raise Permanent(f"the token server {redacted(wanted.realm)} redirects without end", code="registry.redirects")
 
 

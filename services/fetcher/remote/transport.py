@@ -10,9 +10,10 @@ import yarl
 from pullonce.errors import Permanent
 from schemas.events import Source
 from services.fetcher.auth.authorizer import Authorizer
-from services.fetcher.auth.challenge import is_private
 from services.fetcher.remote.answers import read_limited, registry_errors
+from services.fetcher.remote.connections import Connections
 from services.fetcher.remote.failures import redacted
+from services.fetcher.remote.inward import ANYWHERE, Reach, kinds_of_host
 from services.fetcher.remote.notices import Notices
 from services.fetcher.servers.hosts import Host
 from services.fetcher.servers.mirrors import Mirrors
@@ -31,12 +32,10 @@ _MIRROR_CONNECT = 5.0
 
 
 class Transport:
-    """Asks servers through one pool of connections."""
+    """Asks servers, each through the connections that it may use."""
 
-    def __init__(
-        self, session: aiohttp.ClientSession, authorizer: Authorizer, settings: RegistrySettings, mirrors: Mirrors
-    ) -> None:
-        self._session = session
+    def __init__(self, connections: Connections, authorizer: Authorizer, settings: RegistrySettings, mirrors: Mirrors) -> None:
+        self._connections = connections
         self._authorizer = authorizer
         self._settings = settings
         self._mirrors = mirrors
@@ -96,9 +95,11 @@ class Transport:
         self, method: str, url: yarl.URL, host: Host, headers: dict[str, str]
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """One request with its redirects. Authorization never leaves the registry: storage refuses it beside a signature."""
-        home = url
+        home = by = url
+        reach = self._connections.home(host.name)
         for _ in range(_MOST_REDIRECTS + 1):
-            response = await self._send(method, url, host, headers, at_home=_same_place(url, home))
+            with registry_errors(redacted(str(url)), inward=_inward(by, url)):
+                response = await self._send(method, url, host, headers, reach, at_home=_same_place(url, home))
             try:
                 location = response.headers.get("Location")
                 if response.status not in _REDIRECTS or not location:
@@ -110,12 +111,12 @@ class Transport:
                 response.release()
             if not _same_place(url, target):
                 headers = {name: value for name, value in headers.items() if name != "Authorization"}
-            self.check_redirect(url, target)
-            url = target
+                reach = self.check_redirect(url, target)
+            by, url = url, target
         raise Permanent(f"{redacted(str(url))} redirects more than {_MOST_REDIRECTS} times", code="registry.redirects")
 
     async def _send(
-        self, method: str, url: yarl.URL, host: Host, headers: dict[str, str], *, at_home: bool
+        self, method: str, url: yarl.URL, host: Host, headers: dict[str, str], reach: Reach, *, at_home: bool
     ) -> aiohttp.ClientResponse:
         """What `hosts.toml` gives a host to send, or to be trusted by, is for that host alone."""
         ours = {name.lower() for name in headers}
@@ -125,28 +126,41 @@ class Transport:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect, sock_read=patience)
         proxy = self._settings.proxy(url.scheme, url.host or "")
         trusted = self._mirrors.context(host, elsewhere=not at_home) or True
-        with registry_errors(redacted(str(url))):
-            return await self._session.request(
-                method,
-                url,
-                headers=[*given, *headers.items()],
-                proxy=proxy,
-                ssl=trusted,
-                timeout=timeout,
-                allow_redirects=False,
-            )
+        # A proxy is where the operator says, and looks names up itself.
+        session = self._connections.session(ANYWHERE if proxy else reach)
+        return await session.request(
+            method,
+            url,
+            headers=[*given, *headers.items()],
+            proxy=proxy,
+            ssl=trusted,
+            timeout=timeout,
+            allow_redirects=False,
+        )
 
-    def check_redirect(self, url: yarl.URL, target: yarl.URL) -> None:
-        """A registry out there must not have us ask for anything within, nor for anything without encryption."""
-        inward = is_private(target.host or "") and not is_private(url.host or "")
-        if inward and not self._settings.listed(url.authority) and not self._settings.listed(target.authority):
-            what = f"{redacted(str(url))} redirects to {redacted(str(target))}, which is a private address"
-            raise Permanent(what, code="registry.redirects")
+    def check_redirect(self, url: yarl.URL, target: yarl.URL) -> Reach:
+        """A registry out there must not have us ask for anything within, nor for anything without encryption.
+
+        Returns:
+            Where the name of the target may lead, which is decided when it is connected to.
+        """
+        reach = self._connections.led(url.authority, url.host or "", target.authority)
+        if not kinds_of_host(target.host or "") <= reach:
+            raise _inward(url, target)
         if target.scheme == "https" or (target.scheme == "http" and url.scheme == "http"):
-            return
+            return reach
         if target.scheme != "http" or not self._settings.plain(target.authority):
             what = f"{redacted(str(url))} redirects to {redacted(str(target))}, which is not encrypted"
             raise Permanent(what, code="registry.redirects")
+        return reach
+
+
+def _inward(url: yarl.URL, target: yarl.URL) -> Permanent:
+    if url == target:
+        what = f"{redacted(str(url))} has an address at which no registry may be"
+        return Permanent(f"{what}; allow it by PULLONCE_INWARD_HOSTS", code="registry.inward")
+    what = f"{redacted(str(url))} redirects to {redacted(str(target))}, which is a private address"
+    return Permanent(f"{what}; where that is meant, allow it by PULLONCE_INWARD_HOSTS", code="registry.redirects")
 
 
 async def _drain(response: aiohttp.ClientResponse) -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from pullonce.errors import Permanent
 from services.fetcher.auth.challenge import Challenge, check_realm, parse_challenges, pick
+from services.fetcher.remote.inward import ANYWHERE, PUBLIC, Reach, leads
 
 HUB = 'Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/redis:pull"'
 
@@ -73,18 +74,19 @@ def test_several_scopes() -> None:
 
 
 @pytest.mark.parametrize(
-    "realm, registry, plain",
+    "realm, registry, plain, reach",
     [
-        ("https://auth.docker.io/token", "docker.io", False),
-        ("https://registry.corp:8443/token", "registry.corp:8443", False),
-        ("https://10.0.0.5/token", "10.0.0.5:5000", False),
-        ("https://8.8.8.8/token", "ghcr.io", False),
-        ("http://127.0.0.1:5001/token", "127.0.0.1:5000", True),
-        ("http://169.254.169.254/", "localhost:5000", True),
+        ("https://auth.docker.io/token", "docker.io", False, PUBLIC),
+        ("https://registry.corp:8443/token", "registry.corp:8443", False, PUBLIC),
+        ("https://10.0.0.5/token", "10.0.0.5:5000", False, PUBLIC),
+        ("https://8.8.8.8/token", "ghcr.io", False, PUBLIC),
+        ("http://127.0.0.1:5001/token", "127.0.0.1:5000", True, leads(["loopback"])),
+        ("https://10.0.0.6/token", "10.0.0.5:5000", False, leads(["private"])),
+        ("http://169.254.169.254/", "localhost:5000", True, ANYWHERE),
     ],
 )
-def test_realms_that_are_asked(realm: str, registry: str, plain: bool) -> None:
-    check_realm(realm, registry, plain=plain)
+def test_realms_that_are_asked(realm: str, registry: str, plain: bool, reach: Reach) -> None:
+    check_realm(realm, registry, plain=plain, reach=reach)
 
 
 @pytest.mark.parametrize(
@@ -92,14 +94,21 @@ def test_realms_that_are_asked(realm: str, registry: str, plain: bool) -> None:
     [
         "http://auth.example.com/token",
         "https://169.254.169.254/latest/meta-data",
+        "https://0xa9fea9fe/latest/meta-data",
         "https://127.0.0.1/",
+        "https://0x7f000001/",
+        "https://127。0。0。1/",
         "https://localhost:9000/",
         "https://10.1.2.3/",
         "https://192.168.0.1/",
         "https://[::1]/",
+        "https://[::ffff:10.0.0.1]/",
         "https://[fe80::1]/",
+        "https://example.com:99999/",
         "ftp://example.com/",
+        "//x",
         "https://[",
+        "https://./",
         "/token",
         "",
     ],
@@ -108,6 +117,12 @@ def test_realms_that_are_refused(realm: str) -> None:
     with pytest.raises(Permanent, match="no secret is sent there") as failed:
         check_realm(realm, "ghcr.io", plain=False)
     assert failed.value.code == "realm.refused"
+
+
+def test_a_private_registry_leads_within_and_no_further() -> None:
+    for realm in ("https://127.0.0.1/", "https://169.254.169.254/", "https://[fd00:ec2::254]/"):
+        with pytest.raises(Permanent, match="no secret is sent there"):
+            check_realm(realm, "10.0.0.5:5000", plain=False, reach=leads(["private"]))
 
 
 def test_a_refused_realm_is_named_without_its_secrets() -> None:

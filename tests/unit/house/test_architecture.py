@@ -117,6 +117,7 @@ PURE = (
     "services.coordinator.waits",
     "services.fetcher.auth.challenge",
     "services.fetcher.remote.failures",
+    "services.fetcher.remote.inward",
     "services.fetcher.servers.hosts",
     "services.fetcher.documents.manifest",
     "services.fetcher.remote.notices",
