@@ -21,6 +21,9 @@ LONGEST_PAUSE = 5.0
 GIVE_UP = 5
 """Deaths in a row, before everything was ready for the first time, after which starting is hopeless."""
 
+LONGEST_LINE = 16 * 1024
+"""Bytes of a line of a child's output; what is beyond them is counted and left out."""
+
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -106,8 +109,7 @@ class Child:
         try:
             if self._line:
                 assert process.stderr is not None
-                async for raw in process.stderr:
-                    self._line(raw.decode(errors="replace").rstrip())
+                await _read_lines(process.stderr, self._line)
             return await process.wait()
         except asyncio.CancelledError:
             await self._stop(process)
@@ -143,6 +145,48 @@ async def running(parts: Sequence[Child]) -> AsyncIterator[None]:
         finally:
             for life in lives:
                 life.cancel()
+
+
+class Lines:
+    """Cuts what a child writes into lines, however long they are: of one that is too long, its beginning is kept."""
+
+    def __init__(self) -> None:
+        self._begun = b""
+        self._left_out = 0
+
+    def feed(self, data: bytes) -> list[str]:
+        """The lines that are complete with these bytes, without their ends."""
+        *ends, rest = data.split(b"\n")
+        found = [self._take(each) for each in ends]
+        self._keep(rest)
+        return found
+
+    def last(self) -> list[str]:
+        """What was begun and never ended, if anything was."""
+        return [self._take(b"")] if self._begun else []
+
+    def _keep(self, part: bytes) -> None:
+        room = LONGEST_LINE - len(self._begun)
+        self._begun += part[:room]
+        self._left_out += max(len(part) - room, 0)
+
+    def _take(self, part: bytes) -> str:
+        self._keep(part)
+        said = self._begun.decode(errors="replace").rstrip()
+        if self._left_out:
+            said += f"… ({self._left_out} more bytes)"
+        self._begun, self._left_out = b"", 0
+        return said
+
+
+async def _read_lines(stream: asyncio.StreamReader, take: Callable[[str], None]) -> None:
+    """Not `async for`: asyncio gives up on a line above its limit, and with it on the whole child."""
+    lines = Lines()
+    while data := await stream.read(65536):
+        for line in lines.feed(data):
+            take(line)
+    for line in lines.last():
+        take(line)
 
 
 async def _drain(stream: asyncio.StreamReader) -> None:

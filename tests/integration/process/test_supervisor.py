@@ -6,11 +6,14 @@ import select
 import signal
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from pullonce.process.supervisor import Child, PartBroken, running
+from pullonce.process.supervisor import LONGEST_LINE, Child, Lines, PartBroken, running
 
 SLEEPER = [sys.executable, "-c", "import signal; signal.pause()"]
 STUBBORN = [sys.executable, "-c", "import signal, sys; signal.signal(15, lambda *_: print('no', file=sys.stderr, flush=True))\n"
@@ -19,10 +22,10 @@ LIMIT = 30
 
 PARENT = """
 import asyncio, os, sys
-from pullonce.process.supervisor import Part, running
+from pullonce.process.supervisor import Child, running
 
 async def main():
-    part = Part("child", [sys.executable, "-c", "import signal; signal.pause()"], environ=os.environ)
+    part = Child("child", [sys.executable, "-c", "import signal; signal.pause()"], environ=os.environ)
     async with running([part]):
         await part.changed.wait()
         print(part.pid, flush=True)
@@ -84,6 +87,38 @@ async def test_what_does_not_stop_is_killed(monkeypatch: pytest.MonkeyPatch) -> 
         pid = await next_process(part)
         await up.wait()
     assert gone(pid)
+
+
+async def test_a_line_of_any_length_ends_nobody() -> None:
+    """asyncio's own reader of lines gives up above 64 KiB, and took all of `pullonce up` with it."""
+    said: list[str] = []
+    told = asyncio.Event()
+
+    def take(line: str) -> None:
+        said.append(line)
+        if line == "after it":
+            told.set()
+
+    talk = "import sys, signal\nsys.stderr.write('x' * 1_000_000 + '\\nafter it\\n')\nsys.stderr.flush()\nsignal.pause()"
+    part = Child("talker", [sys.executable, "-c", talk], environ=os.environ, line=take)
+    async with asyncio.timeout(LIMIT), running([part]):
+        await told.wait()
+        assert part.pid, "it lives on"
+    assert said == ["x" * LONGEST_LINE + f"… ({1_000_000 - LONGEST_LINE} more bytes)", "after it"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=8), st.sampled_from([1, 7, 1000]))
+def test_lines_are_the_same_however_they_arrive(data: bytes, cuts: list[int], longest: int) -> None:
+    places = [0, *sorted(min(each, len(data)) for each in cuts), len(data)]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("pullonce.process.supervisor.LONGEST_LINE", longest)
+        lines = Lines()
+        found = [line for a, b in pairwise(places) for line in lines.feed(data[a:b])] + lines.last()
+    whole = data.split(b"\n")
+    for line, raw in zip(found, whole if whole[-1] else whole[:-1], strict=True):
+        kept = raw[:longest].decode(errors="replace").rstrip()
+        assert line == (kept if len(raw) <= longest else f"{kept}… ({len(raw) - longest} more bytes)")
 
 
 async def test_all_parts_stop_when_the_block_fails() -> None:
