@@ -11,6 +11,7 @@ from pullonce.process.runtime import run
 from pullonce.process.up import UpSettings
 from pullonce.process.up import up as serve
 from pullonce.pulling.parts import missing_parts
+from pullonce.store.disk import disk_errors
 from schemas.status import Pong
 
 
@@ -35,7 +36,8 @@ def up(args: argparse.Namespace) -> int:
         print(f"the ledger answers at {address}", flush=True)
 
     async def main() -> None:
-        await serve(settings, ready=ready, ledger=ledger)
+        with disk_errors(settings.home):
+            await serve(settings, ready=ready, ledger=ledger)
 
     run(main, "up")
 

@@ -19,6 +19,18 @@ OLDEST = (2, 12)
 PREFERRED_PORT = 4222
 SYNC_INTERVAL = "10s"
 """How often the server syncs its files; docs/adr/0001-sync-interval.md."""
+MAX_FILE_STORE = "1TB"
+"""What the streams may take of the disk. Left out, the server derives it from the room that is free when it starts: one that
+starts on a full disk takes nothing, and goes on taking nothing when there is room again."""
+
+_NO_ROOM = (
+    "critical write error",
+    "resource limits exceeded",
+    "insufficient resources",
+    "no space left on device",
+    "disk quota exceeded",
+)
+"""What a server says that could not write, or thinks that it may not. It takes nothing more then until it is restarted."""
 
 
 class NoNatsServer(PullonceError):
@@ -78,8 +90,15 @@ max_payload: 1MB
 jetstream {{
   store_dir: {_quoted(directory)}
   sync_interval: "{SYNC_INTERVAL}"
+  max_file_store: {MAX_FILE_STORE}
 }}
 """
+
+
+def lacks_room(said: str) -> bool:
+    """A line of the server's log says that it stores nothing more."""
+    said = said.lower()
+    return any(each in said for each in _NO_ROOM)
 
 
 def _quoted(path: Path) -> str:

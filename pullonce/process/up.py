@@ -18,7 +18,7 @@ from pullonce import environment
 from pullonce.config import BusSettings, metrics_address, store_root
 from pullonce.errors import PullonceError
 from pullonce.process import discovery
-from pullonce.process.nats_server import choose_port, configuration, find_nats_server, log_taker
+from pullonce.process.nats_server import choose_port, configuration, find_nats_server, lacks_room, log_taker
 from pullonce.process.supervisor import Child, running
 from schemas.malformed import Malformed
 from schemas.status import Pong, decode_pong
@@ -70,6 +70,7 @@ async def up(settings: UpSettings, *, ready: Callable[[str], None], ledger: Call
     Raises:
         HomeTaken, NotReady, PullonceError: it cannot start; the message says why.
         ExceptionGroup: of such errors.
+        OSError: the disk of the home refuses.
     """
     home = str(settings.home)
     with discovery.Lock(home, "lock") as lock:
@@ -153,7 +154,7 @@ class _OwnServer:
             self.ready.set()
         elif "address already in use" in said and not self.ready.is_set():
             self._choose()  # somebody was faster; it is about to end, and is started again
-        elif "critical write error" in said.lower():
+        elif lacks_room(said):
             self.broken.set()
 
     def _choose(self) -> None:

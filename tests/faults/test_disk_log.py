@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from pullonce.client import Client, connect
 from tests.support.chaos import Crew
 from tests.support.chaos_check import damage, judge, picture, read_on, stack, trees
-from tests.support.chaos_disk import small_disk
+from tests.support.chaos_disk import real_disk, small_disk
 from tests.support.deployment import Deployment
 from tests.support.nats_server import NatsServer
 from tests.support.registry import RegistryServer
@@ -22,9 +22,9 @@ CRITICAL = "critical write error"
 
 
 @contextmanager
-def no_room(disk: Path) -> Iterator[None]:
-    """Somebody else takes all the room there is."""
-    hog = disk / "hog"
+def no_room(disk: Path, *, but: int = 0, name: str = "hog") -> Iterator[None]:
+    """Somebody else takes all the room there is, but for some bytes."""
+    hog = disk / name
     with open(hog, "wb", buffering=0) as file:
         for size in (1 << 20, 1 << 12, 1):
             try:
@@ -32,6 +32,7 @@ def no_room(disk: Path) -> Iterator[None]:
                     file.write(bytes(size))
             except OSError:
                 pass
+        file.truncate(file.tell() - but)
     yield
     hog.unlink()
 
@@ -80,6 +81,52 @@ async def test_the_embedded_server_goes_on_by_itself(registry: RegistryServer, t
             assert damage(pullonce.store, {name: tar for each in stacks for name, tar in trees(each).items()}) == []
         finally:
             await asyncio.to_thread(pullonce.stop)
+
+
+async def test_a_disk_that_is_full_to_the_last_byte_and_stays_so_for_a_while(registry: RegistryServer, tmp_path: Path) -> None:
+    """The server is restarted on the full disk, again and again. It derived from the free room that it may store nothing.
+    A real file system, since a tmpfs keeps no room for itself."""
+    name = registry.push("full/real", "v", picture(stack(random.Random(20), 2, size=50_000)))
+    with real_disk(tmp_path / "home", 120) as disk:
+        pullonce = Deployment(disk).start()
+        try:
+            async with connect(pullonce.url, patience=LIMIT) as client:
+                with no_room(disk):
+                    pulls = ask(client, name)
+                    await until(lambda: sum("make room" in line for line in pullonce.output) >= 3)
+                    assert not any(pull.done() for pull in pulls)
+                await asyncio.gather(*pulls)
+                verdict = judge(await read_on(client))
+            assert (verdict.unanswered, verdict.twice, verdict.failed, verdict.counted) == ([], [], [], REQUESTS)
+            assert pullonce.run("ping").returncode == 0
+        finally:
+            await asyncio.to_thread(pullonce.stop)
+
+
+async def test_up_begins_on_a_disk_that_is_nearly_full(registry: RegistryServer, tmp_path: Path) -> None:
+    name = registry.push("full/nearly", "v", picture(stack(random.Random(30), 2, size=50_000)))
+    with real_disk(tmp_path / "home", 120) as disk:
+        pullonce, taken = Deployment(disk), ExitStack()
+        try:
+            taken.enter_context(no_room(disk, but=64 << 10))
+            await asyncio.to_thread(pullonce.start)
+            async with connect(pullonce.url, patience=LIMIT) as client:
+                taken.enter_context(no_room(disk, name="rest"))
+                pulls = ask(client, name)
+                await until(lambda: any("make room" in line for line in pullonce.output))
+                taken.close()
+                await asyncio.gather(*pulls)
+            assert pullonce.run("ping").returncode == 0
+        finally:
+            taken.close()
+            await asyncio.to_thread(pullonce.stop)
+
+
+async def test_up_that_finds_no_room_at_all_says_so(tmp_path: Path) -> None:
+    with real_disk(tmp_path / "home", 120) as disk, no_room(disk):
+        ended = await asyncio.to_thread(Deployment(disk).run, "up")
+        assert ended.returncode == 1, ended.stderr
+        assert f"no space left for {disk}" in ended.stderr and "Traceback" not in ended.stderr
 
 
 def ask(client: Client, reference: str) -> list[asyncio.Task[object]]:

@@ -44,6 +44,15 @@ def quota_disk(where: Path, megabytes: int) -> Iterator[Path]:
                 yield where
 
 
+@contextmanager
+def real_disk(where: Path, megabytes: int) -> Iterator[Path]:
+    """An ext4 of its own on a loop device: it holds bytes back for itself, as disks do. Skips where nothing may be mounted."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as scratch:
+        image = _image(Path(scratch), megabytes, "mkfs.ext4", "-q", "-F")
+        with _mounted(where, "-o", "loop", str(image)):
+            yield where
+
+
 class SlowDisk:
     """An ext4 of its own on a loop device, which the kernel writes to at a given rate."""
 

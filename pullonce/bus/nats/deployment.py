@@ -21,6 +21,8 @@ from pullonce.errors import PullonceError
 from schemas.roles import ROLES
 
 SYNC_INTERVAL = "10s"
+MAX_FILE_STORE = "1TB"
+"""Said in so many words: a server that starts on a full disk would derive from the free room that it may store nothing."""
 ROUTES_PORT = 6222
 MONITORING = "127.0.0.1:8222"
 CA_DAYS, SERVER_DAYS = 3650, 825
@@ -131,7 +133,7 @@ def configuration(plan: Plan, identities: dict[str, BusIdentity]) -> str:
     blocks = [
         "# Written by `pullonce bus init`, which writes it anew: it keeps the keys, and nothing else that was changed here.",
         f"listen: {_quoted(listen)}\nmax_payload: 1MB",
-        f"jetstream {{ store_dir: {_quoted(data)}, sync_interval: {_quoted(SYNC_INTERVAL)} }}",
+        f"jetstream {{ store_dir: {_quoted(data)}, sync_interval: {SYNC_INTERVAL}, max_file_store: {MAX_FILE_STORE} }}",
     ]
     if plan.monitoring:
         blocks.append(f"http: {_quoted(plan.monitoring)}")
