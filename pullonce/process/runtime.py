@@ -3,8 +3,9 @@
     if __name__ == "__main__":
         run(main, "fetcher")
 
-Exit codes: 0 it was told to stop and did; 1 it cannot work (an error of `pullonce.errors` or a setting, one line says
-which); 70 a defect (the traceback is in the log). A supervisor restarts after 1 and 70.
+Exit codes: 0 it was told to stop and did, even if the bus went away meanwhile; 1 it cannot work (an error of
+`pullonce.errors` or a setting, one line says which); 70 a defect (the traceback is in the log). A supervisor restarts after 1
+and 70.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ from typing import NoReturn
 from pullonce import environment
 from pullonce.bus.ports import Signals, Subscription
 from pullonce.config import SettingInvalid, log_level
-from pullonce.errors import PullonceError
+from pullonce.errors import BusError, PullonceError
 from pullonce.trace import current as current_trace
 from schemas.status import Pong, encode
 from schemas.subjects import HERE_SUBJECT, PING_SUBJECT
@@ -92,6 +93,10 @@ def _exit_code(exc: BaseException, stopping: bool) -> int:
     if isinstance(exc, SystemExit):
         return exc.code if isinstance(exc.code, int) else 0 if exc.code is None else CANNOT_WORK
     known, defects = _sorted_out(exc)
+    if stopping and not defects and all(isinstance(each, BusError) for each in known):
+        # What could not be said any more is said by whoever takes the orders next.
+        log.info("stopped while the bus was away: %s", known[0])
+        return 0
     for each in known:
         log.error("%s", each, extra={"error": type(each).__name__})
     if defects:

@@ -55,6 +55,27 @@ async def test_work_goes_on_at_once(registry: RegistryServer, bus_server: NatsSe
         assert all(member.deaths == [0] for member in crew.named(service)), "each ended by itself, in order"
 
 
+async def test_all_end_cleanly_when_the_bus_dies_beside_them(registry: RegistryServer, tmp_path: Path) -> None:
+    """In the middle of work: what they have to say reaches nobody any more."""
+    reference = registry.push("stop/bus", "latest", picture(stack(random.Random(7), 3, size=1_000_000)))
+    server = NatsServer(tmp_path / "nats").start()
+    try:
+        with Line(registry.host, rate=500_000) as line:
+            with Crew(tmp_path / "home", server.url, environ=FOR_EVER, coordinator=2, fetcher=2, unpacker=2) as crew:
+                async with connect(crew.url, patience=LIMIT) as client:
+                    pulling = asyncio.ensure_future(client.pull(line.reference(reference), timeout=LIMIT))
+                    await eventually(lambda: begun(crew))
+                    for service in ("coordinator", "fetcher", "unpacker"):
+                        for member in crew.named(service):
+                            member.signal(signal.SIGTERM)
+                    server.kill()
+                    await eventually(lambda: holds(all(each.deaths for each in crew.members)))
+                    pulling.cancel()
+            assert {each.name: each.deaths for each in crew.members if each.deaths != [0]} == {}
+    finally:
+        server.kill()
+
+
 @pytest.mark.parametrize("moment", ["resolve", "layers"])
 async def test_a_coordinator_gives_the_orders_of_what_it_has_claimed(
     bus_server: NatsServer, tmp_path: Path, moment: str

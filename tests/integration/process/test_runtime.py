@@ -28,6 +28,13 @@ async def main():
                 tasks.create_task(fail())
         case "defect":
             raise ZeroDivisionError("one by zero")
+        case "bus-dies":
+            print("up", flush=True)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(fail())
         case "wait":
             print("up", flush=True)
             try:
@@ -82,6 +89,14 @@ def test_a_wrong_setting_is_named() -> None:
     code, lines = ended("end", PULLONCE_LOG_LEVEL="loud")
     assert code == 1
     assert lines[0]["message"] == "PULLONCE_LOG_LEVEL is 'loud'; expected debug, info, warning or error"
+
+
+def test_who_is_told_to_stop_while_the_bus_dies_ends_well() -> None:
+    process = start("bus-dies")
+    assert process.stdout is not None and process.stdout.readline() == "up\n"
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 0 and "stopped while the bus was away: the bus is gone" in err
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
