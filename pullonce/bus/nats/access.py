@@ -9,6 +9,7 @@ from typing import Any
 
 from nats.aio.client import Client
 
+from pullonce.bus.nats import insides
 from pullonce.bus.nats.nkeys import BusIdentity, KeyInvalid, read_identity
 from pullonce.config import BusSettings
 from pullonce.errors import BusUnsuitable
@@ -29,9 +30,7 @@ def access(client: Client, settings: BusSettings) -> dict[str, Any]:
         identity = _identity(settings.creds)
         if identity.jwt:
             options["user_jwt_cb"] = lambda: _identity(settings.creds).jwt.encode()
-        # nats-py sets these only when it reads the file itself, for which it wants one more package.
-        client._public_nkey = identity.public
-        client._auth_configured = True
+        insides.sign_in_as(client, identity.public)
     return options
 
 

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 from pullonce import trace
-from pullonce.bus.nats.jetstream import NO_STREAM, Refused, api, position
+from pullonce.bus.nats.jetstream import NO_STREAM, Refused, api
 from pullonce.bus.nats.link import Headers, Link
-from pullonce.bus.nats.parser import headers_of
+from pullonce.bus.nats.protocol import Position, headers_of, position, text
 from pullonce.bus.ports import Recorded
 from pullonce.bus.reading import recorded
 from pullonce.errors import LogShortened
@@ -23,6 +23,7 @@ from pullonce.errors import LogShortened
 _HEARTBEAT = 1.0
 _SILENCE = 3 * _HEARTBEAT
 _TRACED = trace.HEADER.encode()
+_FLOW_CONTROL = "$JS.FC."
 _FORGET = 30.0
 """Seconds after which the server drops a consumer that nobody listens to."""
 
@@ -121,16 +122,16 @@ class Follower:
             return
         self._heard = True
         try:
-            if reply.startswith(b"$JS.ACK."):
-                self._on_stored(subject, reply, head, data)
+            if (at := position(reply)) is not None:
+                self._on_stored(at, subject, head, data)
             else:
-                self._on_control(reply, headers_of(head))
+                self._on_control(text(reply), headers_of(head))
         except Exception as exc:
             if not self._doubt.done():
                 self._doubt.set_exception(exc)
 
-    def _on_stored(self, subject: bytes, reply: bytes, head: bytes, data: bytes) -> None:
-        _, sequence, count, nanoseconds, pending = position(reply)
+    def _on_stored(self, at: Position, subject: bytes, head: bytes, data: bytes) -> None:
+        _, sequence, count, nanoseconds, pending = at
         if count != self._expected:
             self._begin_again()
             return
@@ -138,16 +139,16 @@ class Follower:
         if sequence >= self._next:
             self._next = sequence + 1
             traced = trace.read(headers_of(head)) if _TRACED in head else ""
-            self._apply(recorded(sequence, nanoseconds / 1e9, subject.decode(), data, pending, traced))
+            self._apply(recorded(sequence, nanoseconds / 1e9, text(subject), data, pending, traced))
 
-    def _on_control(self, reply: bytes, headers: Headers) -> None:
-        """A flow control request waits for an answer once all before it was taken; a heartbeat tells what was sent."""
-        if reply:
-            self._link.post(reply.decode())
-        elif stalled := headers.get("Nats-Consumer-Stalled"):
-            self._link.post(stalled)
-        sent = headers.get("Nats-Last-Consumer")
-        if sent is not None and int(sent) >= self._expected:
+    def _on_control(self, reply: str, headers: Headers) -> None:
+        """A flow control request waits for an answer once all before it was taken; a heartbeat tells what was sent. Nobody
+        but the server is answered: another's message could name any subject."""
+        for wanted in (reply, headers.get("Nats-Consumer-Stalled", "")):
+            if wanted.startswith(_FLOW_CONTROL):
+                self._link.post(wanted)
+        sent = headers.get("Nats-Last-Consumer", "")
+        if sent.isdecimal() and int(sent) >= self._expected:
             self._begin_again()
 
     async def _watch(self) -> None:

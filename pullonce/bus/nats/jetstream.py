@@ -12,7 +12,7 @@ import msgspec
 
 from pullonce.bus.nats.asked import Unclear
 from pullonce.bus.nats.link import RETRY_PAUSE, Headers, Link, Unheard
-from pullonce.bus.nats.parser import headers_of
+from pullonce.bus.nats.protocol import headers_of, text
 from pullonce.errors import BusError
 
 log = logging.getLogger(__name__)
@@ -185,27 +185,9 @@ async def last_stored(link: Link, stream: str, subject: str) -> Stored | None:
             await asyncio.sleep(RETRY_PAUSE)
             continue
         headers = msg.headers
-        if msg.status == b"404":
+        if msg.status == 404:
             return None
         if "Nats-Sequence" not in headers:
-            raise BusError(f"{subject} cannot be read: {msg.head.decode(errors='replace').strip()}")
+            raise BusError(f"{subject} cannot be read: {text(msg.head).strip()}")
         time = datetime.fromisoformat(headers["Nats-Time-Stamp"]).timestamp()
         return Stored(headers["Nats-Subject"], int(headers["Nats-Sequence"]), time, headers, msg.data)
-
-
-def position(reply: bytes) -> tuple[int, int, int, int, int]:
-    """Where a delivered message stands, out of its reply subject.
-
-    `$JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<delivered>.<sequence>.<consumer sequence>.<time>.<pending>`
-
-    Returns:
-        How often it was delivered, this time included; its place in the stream; its place among the deliveries of the consumer;
-        when it was stored, in nanoseconds since the epoch; messages of the consumer's that are stored behind it.
-
-    Source: NATS ADR-15. The long form has a domain, an account hash and, at the end, possibly further tokens.
-    """
-    tokens = reply.split(b".")
-    first = 4 if len(tokens) == 9 else 6
-    return (
-        int(tokens[first]), int(tokens[first + 1]), int(tokens[first + 2]), int(tokens[first + 3]), int(tokens[first + 4])
-    )  # fmt: skip

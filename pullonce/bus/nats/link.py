@@ -16,12 +16,13 @@ from typing import Any
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.errors import AuthorizationError, ConnectionClosedError, MaxPayloadError
+from nats.errors import AuthorizationError, ConnectionClosedError
 
-from pullonce.bus.limits import check_size
+from pullonce.bus.nats import insides
 from pullonce.bus.nats.access import access
 from pullonce.bus.nats.asked import PATIENCE, Asked, Unclear
-from pullonce.bus.nats.parser import LeanParser, Raw, Take, written
+from pullonce.bus.nats.parser import LeanParser, Raw, Take
+from pullonce.bus.nats.protocol import written
 from pullonce.config import BusSettings
 from pullonce.errors import BusClosed, BusError, BusUnavailable, BusUnsuitable
 
@@ -42,7 +43,9 @@ class Link:
 
     def __init__(self) -> None:
         self.client = Client()
-        self._parser = self.client._ps = LeanParser(self.client)
+        insides.check(self.client)
+        self._parser = LeanParser(self.client)
+        insides.exchange_parser(self.client, self._parser)
         self._inbox = ""
         self._asked = Asked()
         self._watched: set[asyncio.Future[Any]] = set()
@@ -88,7 +91,11 @@ class Link:
         self._closing = True
         self._fail(BusClosed("the connection to the bus was closed"))
         self._asked.close()
-        await self.client.close()
+        try:
+            await self.client.close()
+        except (RuntimeError, OSError) as exc:
+            # nats-py writes what is left to a socket that broke a moment ago, and event loops take that ill, each in its way.
+            log.debug("the connection to the bus broke while it was closed: %r", exc)
 
     def future(self) -> asyncio.Future[Any]:
         """A future that fails with BusClosed when the link ends before it is done."""
@@ -122,11 +129,11 @@ class Link:
         """
         self.post(subject, body, reply=reply, headers=headers)
         client = self.client
-        if client._pending_data_size <= client._max_pending_size or not client.is_connected:
+        if insides.has_room(client) or not client.is_connected:
             return
         task = asyncio.current_task()
         cancels = task.cancelling() if task else 0
-        await client._flush_pending(force_flush=True)
+        await insides.write_out(client)
         # nats-py swallows a cancellation that arrives while it waits for its full buffer to be written.
         if task and task.cancelling() > cancels:
             raise asyncio.CancelledError
@@ -139,18 +146,9 @@ class Link:
         client = self.client
         if client.is_closed:
             raise self._failure or BusClosed("the connection to the bus was closed")
-        command = written(subject, body, reply, headers)
-        check_size(subject, len(command) - len(subject) - len(reply))
-        if len(body) > client._max_payload:
-            raise MaxPayloadError
-        connected = client.is_connected
-        if not connected and len(body) + client._pending_data_size > client._max_pending_size:
-            return
-        client._pending.append(command)
-        client._pending_data_size += len(command)
-        flusher = client._flush_queue
-        if connected and flusher is not None and flusher.empty():
-            flusher.put_nowait(asyncio.get_running_loop().create_future())  # wakes it
+        command = written(subject, body, reply, headers, insides.most(client))
+        if client.is_connected or insides.has_room(client, len(command)):
+            insides.queue(client, command)
 
     async def ask(self, subject: str, body: bytes = b"", *, headers: Headers | None = None, timeout: float = PATIENCE) -> Raw:
         """One request, one answer, one attempt.
@@ -168,7 +166,7 @@ class Link:
             raw = await answer
         finally:
             self._asked.forget(token)
-        if not raw.data and raw.status == b"503":
+        if not raw.data and raw.status == 503:
             raise Unheard(subject)
         return raw
 
@@ -196,7 +194,7 @@ class Link:
 
     async def listen(self, subject: str, take: Take, *, queue: str = "") -> Subscription:
         """Subscribe, and be handed each message as it is cut out of what was read, without queue and task."""
-        number = b"%d" % (self.client._sid + 1)  # taken by `subscribe` before it first waits
+        number = insides.next_number(self.client)
         self._parser.takers[number] = take
         try:
             return await self.client.subscribe(subject, queue=queue, cb=_nobody)
@@ -206,10 +204,10 @@ class Link:
 
     async def retire(self, subscription: Subscription) -> None:
         """End a subscription without losing what is on its way: the server stops first, the callback last."""
-        if self._failure is not None or subscription._closed:
+        if self._failure is not None or insides.has_ended(subscription):
             return
         if self.connected:
-            await self.client._send_unsubscribe(subscription._id)
+            await insides.end_at_server(self.client, subscription)
             try:
                 await self.barrier()
             except BusError:
@@ -220,8 +218,8 @@ class Link:
 
     async def drop(self, subscription: Subscription) -> None:
         """End a subscription; what is still on its way is of no interest."""
-        self._parser.takers.pop(b"%d" % subscription._id, None)
-        if self._failure is None and not subscription._closed:
+        self._parser.takers.pop(insides.number_of(subscription), None)
+        if self._failure is None and not insides.has_ended(subscription):
             try:
                 await subscription.unsubscribe()
             except ConnectionClosedError:

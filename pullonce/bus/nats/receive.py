@@ -16,8 +16,9 @@ import msgspec
 from nats.aio.msg import Msg
 
 from pullonce import trace
-from pullonce.bus.nats.jetstream import WRONG_SEQUENCE, Refused, api, position, store
+from pullonce.bus.nats.jetstream import WRONG_SEQUENCE, Refused, api, store
 from pullonce.bus.nats.link import RETRY_PAUSE, Headers, Link
+from pullonce.bus.nats.protocol import Position, position
 from pullonce.bus.ports import Delivery
 from pullonce.errors import BusClosed
 from schemas import orders, subjects
@@ -173,8 +174,8 @@ class Receiver:
     async def _on_message(self, msg: Msg) -> None:
         self._heard = True
         try:
-            if msg.reply.startswith("$JS.ACK."):
-                await self._on_order(msg)
+            if (at := position(msg.reply.encode())) is not None:
+                await self._on_order(msg, at)
             else:
                 await self._on_status(msg)
         except BusClosed:
@@ -182,8 +183,8 @@ class Receiver:
         except Exception as exc:
             self._fail(exc)
 
-    async def _on_order(self, msg: Msg) -> None:
-        delivered, sequence, *_ = position(msg.reply.encode())
+    async def _on_order(self, msg: Msg, at: Position) -> None:
+        delivered, sequence, *_ = at
         self._asked = max(0, self._asked - 1)
         if self._stopping or len(self._running) >= self._limit:
             await self._link.send(msg.reply, b"-NAK")
@@ -205,7 +206,8 @@ class Receiver:
         if status == "100":  # a heartbeat
             return
         if status in _SETTLED:
-            self._asked = max(0, self._asked - int(headers.get("Nats-Pending-Messages", self._limit)))
+            left = headers.get("Nats-Pending-Messages", "")
+            self._asked = max(0, self._asked - (int(left) if left.isdecimal() else self._limit))
             self._turn.set()
             return
         log.info("asking for %s anew: %s %s", self._durable, status, headers.get("Description", ""))

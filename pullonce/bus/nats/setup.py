@@ -14,6 +14,7 @@ from pullonce.bus.limits import MAX_MESSAGE
 from pullonce.bus.nats.asked import PATIENCE, Unclear
 from pullonce.bus.nats.jetstream import NAME_IN_USE, NO_STREAM, Refused, api
 from pullonce.bus.nats.link import RETRY_PAUSE, Link, Unheard
+from pullonce.bus.nats.protocol import too_small
 from pullonce.config import BusSettings
 from pullonce.errors import BusUnsuitable
 from schemas import subjects
@@ -80,9 +81,11 @@ async def check_server(link: Link) -> None:
     """Refuse a server that would misunderstand us silently.
 
     Raises:
-        BusUnsuitable: it has no JetStream, or is too old.
+        BusUnsuitable: it has no JetStream, is too old, or takes too little.
     """
     version = link.client.connected_server_version
+    if why := too_small(link.client.max_payload):
+        raise BusUnsuitable(why)
     deadline = asyncio.get_running_loop().time() + PATIENCE
     while True:
         try:

@@ -12,7 +12,7 @@ from nats.aio.msg import Msg
 
 from pullonce.bus.nats.asked import Unclear
 from pullonce.bus.nats.link import Link, Unheard
-from pullonce.bus.nats.parser import status_of
+from pullonce.bus.nats.protocol import status_of, text
 from pullonce.bus.ports import Reply, Subscription
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class NatsSignals:
 
     async def subscribe(self, subject: str, receive: Callable[[str, bytes], None], *, queue: str = "") -> Subscription:
         def on_message(subject: bytes, reply: bytes, head: bytes, data: bytes) -> None:
-            receive(subject.decode(), data)
+            receive(text(subject), data)
 
         subscription = await self._link.listen(subject, on_message, queue=queue)
         await self._link.barrier()

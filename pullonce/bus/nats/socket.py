@@ -7,13 +7,21 @@ credentials. Everything else is the full client's work: `Unsupported` says so, a
 Source: the NATS client protocol, https://docs.nats.io/reference/reference-protocols/nats-protocol.
 """
 
+from __future__ import annotations
+
 import _socket  # Python's `socket` is made of it; loading that, with its enums and selectors, costs a tenth of a light client.
 import json
 import os
 import select
 import time
+from collections import deque
 
+from pullonce.bus.nats.protocol import Cutter, Frame, Unreadable, complaint, status_of, text, too_small, written
 from pullonce.errors import BusUnavailable, BusUnsuitable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _RECEIVE = 65536
 _FOREVER = 1e6
@@ -34,15 +42,13 @@ class ConnectionLost(Exception):
 class Message:
     """One message. `status` is the number of a status line (503: nobody listens; 404: there is none), else 0."""
 
-    __slots__ = ("body", "headers", "sid", "status", "subject")
+    __slots__ = ("body", "headers", "reply", "sid", "status", "subject")
 
-    def __init__(self, subject: str, sid: int, headers: bytes, body: bytes) -> None:
-        self.subject = subject
-        self.sid = sid
-        self.body = body
-        self.headers = headers
-        first = headers.split(b"\r\n", 1)[0].split()
-        self.status = int(first[1]) if len(first) > 1 and first[1].isdigit() else 0
+    def __init__(self, frame: Frame) -> None:
+        _, subject, number, self.reply, self.headers, self.body = frame
+        self.subject = text(subject)
+        self.sid = int(number)
+        self.status = status_of(self.headers)
 
 
 def address(url: str) -> tuple[str, int]:
@@ -98,7 +104,9 @@ class Connection:
         """
         self.url = url
         self._name = name
-        self._in = bytearray()
+        self._cutter = Cutter()
+        self._frames: deque[Frame] = deque()
+        """What was read and not yet asked for."""
         self._out = bytearray()
         self._sids = 0
         self._pongs = 0
@@ -124,6 +132,9 @@ class Connection:
         if not (self._info.get("headers") and self._info.get("jetstream")):
             self.close()
             raise BusUnsuitable(f"the NATS server at {self.url} has no JetStream; start it with -js, version 2.12 or newer")
+        if why := too_small(self._info.get("max_payload")):
+            self.close()
+            raise BusUnsuitable(f"{self.url}: {why}")
         options = {
             "verbose": False, "pedantic": False, "headers": True, "no_responders": True, "protocol": 1,
             "lang": "python", "version": "0", "name": self._name,
@@ -137,14 +148,14 @@ class Connection:
         return self._sids
 
     def publish(self, subject: str, body: bytes, *, reply: str = "", message_id: str = "", trace: str = "") -> None:
-        """Publish; `message_id` is what a stream recognises a repetition by, `trace` a `traceparent` that goes with it."""
-        traced = f"traceparent: {trace}\r\n" if trace else ""
-        head = f"NATS/1.0\r\nNats-Msg-Id: {message_id}\r\n{traced}\r\n".encode() if message_id else b""
-        sizes = f"{len(head)} {len(head) + len(body)}" if head else f"{len(body)}"
-        verb, answer = "HPUB" if head else "PUB", f"{reply} " if reply else ""
-        self._out += b"%s %s %s%s\r\n%s%s\r\n" % (
-            verb.encode(), subject.encode(), answer.encode(), sizes.encode(), head, body,
-        )  # fmt: skip
+        """Publish; `message_id` is what a stream recognises a repetition by, `trace` a `traceparent` that goes with it.
+
+        Raises:
+            Unwritable, Permanent: as `protocol.written`.
+        """
+        named = {"Nats-Msg-Id": message_id, "traceparent": trace}
+        headers = {name: value for name, value in named.items() if value}
+        self._out += written(subject, body, reply, headers)
 
     def receive(self, timeout: float) -> Message | None:
         """The next message; None when `timeout` seconds have passed without one."""
@@ -171,23 +182,18 @@ class Connection:
         except TimeoutError:
             pass
 
-    def take(self, timeout: float) -> bytes:
-        """Whatever bytes have arrived, for a reader that cuts out its messages itself and answers pings (`pong`).
+    def arrived(self, timeout: float) -> list[Frame]:
+        """All messages that have arrived, as they were cut, for whoever reads many.
 
         Raises:
             TimeoutError: nothing has arrived within `timeout` seconds.
         """
+        deadline = time.monotonic() + timeout
+        while not (found := [frame for frame in self._taken() if self._is_message(frame)]):
+            self._send()
+            self._fill(deadline)
         self._send()
-        if not self._in:
-            self._fill(time.monotonic() + timeout)
-        taken = bytes(self._in)
-        self._in.clear()
-        return taken
-
-    def pong(self) -> None:
-        """Answer a ping of the server's."""
-        self._out += b"PONG\r\n"
-        self._send()
+        return found
 
     def close(self) -> None:
         self._socket.close()
@@ -224,40 +230,39 @@ class Connection:
             raise ConnectionLost(str(exc)) from exc
         if not data:
             raise ConnectionLost("the server closed the connection")
-        self._in += data
+        try:
+            self._frames.extend(self._cutter.feed(data))
+        except Unreadable as exc:
+            raise ConnectionLost(f"what answers there is no NATS server: {exc}") from exc
+
+    def _taken(self) -> Iterator[Frame]:
+        while self._frames:
+            yield self._frames.popleft()
 
     def _next(self) -> Message | None:
         """Take the next message out of what was read; protocol lines in between are dealt with here."""
-        while (end := self._in.find(b"\r\n")) >= 0:
-            line = bytes(self._in[:end])
-            verb, _, rest = line.partition(b" ")
-            if verb in (b"MSG", b"HMSG"):
-                return self._message(verb, rest.split(), end + 2)
-            del self._in[: end + 2]
-            self._control(verb, rest)
+        for frame in self._taken():
+            if self._is_message(frame):
+                return Message(frame)
         return None
 
-    def _control(self, verb: bytes, rest: bytes) -> None:
+    def _is_message(self, frame: Frame) -> bool:
+        """Deal with what is none."""
+        verb, rest, *_ = frame
         match verb:
+            case b"MSG" | b"HMSG":
+                return True
             case b"PING":
-                self.pong()
+                self._out += b"PONG\r\n"
+                self._send()
             case b"PONG":
                 self._pongs += 1
             case b"INFO":
                 self._info = json.loads(rest)
             case b"-ERR":
-                said = rest.decode(errors="replace").strip("'")
+                said = complaint(rest)
                 # These leave the connection open, and what was refused would otherwise just never be answered.
                 if said.lower().startswith(("permissions violation", "authorization", "maximum", "user authentication")):
                     raise BusUnsuitable(f"the NATS server at {self.url} says: {said}")
                 raise ConnectionLost(said)
-
-    def _message(self, verb: bytes, fields: list[bytes], start: int) -> Message | None:
-        """One whole message, or None while its end has not arrived. `fields`: subject, sid, [reply,] [header size,] size."""
-        size, head = int(fields[-1]), int(fields[-2]) if verb == b"HMSG" else 0
-        if len(self._in) < start + size + 2:
-            return None
-        headers = bytes(self._in[start : start + head])
-        body = bytes(self._in[start + head : start + size])
-        del self._in[: start + size + 2]
-        return Message(fields[0].decode(), int(fields[1]), headers, body)
+        return False

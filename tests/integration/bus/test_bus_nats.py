@@ -9,6 +9,7 @@ import nats
 import pytest
 
 from pullonce.bus.nats.bus import connect
+from pullonce.bus.nats.link import Link, open_link
 from pullonce.bus.nats.setup import CLAIMS_PREFIX, STREAMS, conflicts
 from pullonce.bus.ports import ClaimEntry, Delivery
 from pullonce.config import BusSettings
@@ -44,6 +45,29 @@ async def test_a_client_learns_that_nobody_is_there() -> None:
     with pytest.raises(BusUnavailable, match="no NATS server answers"):
         async with connect(settings(f"nats://127.0.0.1:{free_port()}"), patience=0.3):
             pass
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_connection_can_be_closed_while_its_server_dies(tmp_path: Path, loop: str) -> None:
+    """What was still to be said is written to a socket that has just broken; a service that is told to stop ended by that."""
+
+    async def use() -> None:
+        server = NatsServer(tmp_path / loop).start()
+        link = await open_link(settings(server.url), patience=LIMIT)
+        server.kill()
+        await eventually(lambda: away(link))
+        for _ in range(10):
+            link.post("nobody.listens", bytes(1000))
+        await link.close()
+        with pytest.raises(BusClosed):
+            await link.ready()
+
+    async def away(link: Link) -> bool:
+        return not link.connected
+
+    factory = pytest.importorskip(loop).new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(use())
 
 
 async def test_a_service_waits_for_its_server(tmp_path: Path) -> None:

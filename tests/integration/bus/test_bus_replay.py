@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pullonce.bus.nats.bulk import cut
-from pullonce.bus.nats.socket import ConnectionLost
+from pullonce.bus.nats.bulk import stored
+from pullonce.bus.nats.protocol import Cutter
 from pullonce.bus.ports import Recorded
 from tests.support.buses import NatsPlace, digest, fetched, lost, soon
 from tests.support.nats_server import NatsServer
@@ -40,10 +40,14 @@ STREAM = b"".join(
 )
 
 
+def read(*parts: bytes) -> list[Recorded]:
+    cutter = Cutter()
+    return [each for part in parts for each in stored(cutter.feed(part))]
+
+
 def test_messages_are_cut_out_whatever_stands_between_them() -> None:
-    found, rest, pinged = cut(STREAM)
+    found = read(STREAM)
     assert [(each.sequence, each.pending, each.time) for each in found] == [(n, 10 - n, 1.7e9) for n in range(1, 6)]
-    assert pinged and rest == len(STREAM)
     assert all(each.event for each in found[:3])
     assert (found[3].body, found[4].body) == (b"no event\r\nMSG a 1 3\r\nabc", b"")
 
@@ -51,20 +55,12 @@ def test_messages_are_cut_out_whatever_stands_between_them() -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_bytes_may_break_anywhere(seed: int) -> None:
     chance = random.Random(seed)
-    data, found, at = b"", [], 0
+    parts, at = [], 0
     while at < len(STREAM):
         step = chance.choice((1, 2, 7, 50))
-        data += STREAM[at : at + step]
+        parts.append(STREAM[at : at + step])
         at += step
-        messages, rest, _ = cut(data)
-        found += messages
-        data = data[rest:]
-    assert found == cut(STREAM)[0] and not data
-
-
-def test_the_servers_reason_to_leave_is_told() -> None:
-    with pytest.raises(ConnectionLost, match="Slow Consumer"):
-        cut(b"-ERR 'Slow Consumer'\r\n")
+    assert read(*parts) == read(STREAM)
 
 
 async def test_a_gap_in_the_log_is_passed_over(nats_server: NatsServer) -> None:

@@ -236,7 +236,8 @@ async def test_a_pull_loads_next_to_nothing(nats_url: str) -> None:
     assert not loaded & HEAVY
     ours = {name for name in loaded if name.split(".")[0] in ("pullonce", "schemas", "services")}
     assert ours <= {
-        "pullonce", "pullonce.bus", "pullonce.bus.nats", "pullonce.bus.nats.socket", "pullonce.cli", "pullonce.cli.main",
+        "pullonce", "pullonce.bus", "pullonce.bus.limits", "pullonce.bus.nats", "pullonce.bus.nats.protocol",
+        "pullonce.bus.nats.socket", "pullonce.cli", "pullonce.cli.main",
         "pullonce.cli.fast_path", "pullonce.cli.pull", "pullonce.environment", "pullonce.errors", "pullonce.oci",
         "pullonce.oci.reference", "pullonce.process", "pullonce.process.discovery", "pullonce.pulling",
         "pullonce.pulling.blocking", "pullonce.pulling.identity", "pullonce.pulling.parts", "pullonce.pulling.request",

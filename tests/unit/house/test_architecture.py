@@ -105,6 +105,8 @@ PURE = (
     "pullonce.oci",
     "pullonce.oci.*",
     "pullonce.errors",
+    "pullonce.bus.limits",
+    "pullonce.bus.nats.protocol",
     "pullonce.pulling.identity",
     "pullonce.pulling.layers",
     "pullonce.care.choice",
