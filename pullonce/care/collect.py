@@ -13,10 +13,11 @@ from pullonce.bus.ports import Bus
 from pullonce.care import flights as in_flight
 from pullonce.care.choice import Listed, Retention, to_go
 from pullonce.care.flights import ActiveFlights
+from pullonce.care.held import Held, counted
 from pullonce.care.listing import ImageList, uses_of
 from pullonce.care.mounted import mounted, mounted_names
 from pullonce.care.needs import Needs
-from pullonce.care.removal import Hold, Remover, Trash
+from pullonce.care.removal import Claimed, Remover, Trash
 from pullonce.care.things import Thing, Things, blob
 from pullonce.store import placing
 from pullonce.store.content import ContentStore
@@ -47,6 +48,8 @@ class Collected(Struct, kw_only=True):
     """Directories of processes that died."""
     mounted: list[str] = []
     """Snapshots that nobody needs, and that stay since they are mounted, with all below them."""
+    held: dict[str, int] = {}
+    """Holder → layers and blobs that no image or pull needs, and that stay since they were promised to it."""
     busy: int = 0
     """Things that stay for now, since an order for them is out or a pull began to need them."""
     held_bytes: int = 0
@@ -68,6 +71,7 @@ class Collector:
         self._older = older
         self._things = Things(content)
         self._needs = Needs(content)
+        self._held = Held(content)
         self._list = ImageList(content)
         self._remover = Remover(bus, store)
 
@@ -107,6 +111,7 @@ class Collector:
         uses, pinned = list(self._list.uses.all()), set(self._list.pins.all())
         images = [self._listed(image, uses_of(image, uses), active, pinned) for image in self._list.images.all()]
         always = self._needs.of_all([], [use.image for use in uses if active.has(use)], self._list.images.foreign())
+        always |= self._held.things().keys()
         everything = always.union(*(each.needs for each in images))
         sizes = {thing: self._things.size(thing) for thing in everything}
         return [each.image for each in to_go(images, always, sizes, limits)]
@@ -123,14 +128,20 @@ class Collector:
     def _survey(self, active: ActiveFlights, gone: list[ImageRecord], report: Collected) -> list[Thing]:
         """What is there and not needed."""
         there = set(self._things.all())
-        needed = self._needed(active, gone)
+        wanted, held = self._wanted(active, gone), self._held.things()
+        needed = wanted | held.keys()
+        report.held = counted(held, there - wanted)
         report.held_bytes = sum(self._things.size(thing) for thing in needed)
         doomed = there - needed
         layers = [ChainID(thing.name) for thing in doomed if thing.kind == "layer"]
         report.mounted = sorted(mounted(layers))
         return sorted(thing for thing in doomed if thing.name not in report.mounted)
 
-    def _needed(self, active: ActiveFlights, gone: Iterable[ImageRecord] = ()) -> set[Thing]:
+    def _needed(self, active: ActiveFlights) -> set[Thing]:
+        """What images and pulls need at this moment, and what others were promised."""
+        return self._wanted(active) | self._held.things().keys()
+
+    def _wanted(self, active: ActiveFlights, gone: Iterable[ImageRecord] = ()) -> set[Thing]:
         """What images and pulls need at this moment."""
         taken = list(gone)
         listed = [image for image in self._list.images.all() if image not in taken]
@@ -155,7 +166,7 @@ class Collector:
             report.busy += len(doomed) - removed
             await asyncio.to_thread(trash.empty)
 
-    def _move(self, hold: Hold, active: ActiveFlights, trash: Trash, report: Collected) -> int:
+    def _move(self, hold: Claimed, active: ActiveFlights, trash: Trash, report: Collected) -> int:
         """Look once more who needs what, and take the rest out of sight; returns how many went."""
         with self._content.images.hold(), disk_errors(self._content.root):
             needed = self._needed(active)

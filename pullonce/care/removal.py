@@ -74,7 +74,7 @@ class Trash:
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
+class Claimed:
     """Some things that were claimed together."""
 
     things: frozenset[Thing]
@@ -100,14 +100,14 @@ class Remover:
         self._writes = count(1)
 
     @asynccontextmanager
-    async def claimed(self, things: Iterable[Thing]) -> AsyncIterator[Hold]:
+    async def claimed(self, things: Iterable[Thing]) -> AsyncIterator[Claimed]:
         """Claim some things for the block: those of them that nobody is at."""
         until = _now() + _WORK
         wanted = list(things)
         revisions = await asyncio.gather(*(self._claim(thing.key(self._store)) for thing in wanted))
         held = {thing: revision for thing, revision in zip(wanted, revisions, strict=True) if revision}
         try:
-            yield Hold(frozenset(held), until)
+            yield Claimed(frozenset(held), until)
         finally:
             await asyncio.gather(*(self._release(thing.key(self._store), revision) for thing, revision in held.items()))
 

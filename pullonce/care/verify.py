@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from pullonce.bus.ports import Bus
 from pullonce.care.hashing import Pace, damage
+from pullonce.care.held import Held
 from pullonce.care.mounted import mounted
 from pullonce.care.needs import Needs, NeedsUnknown
 from pullonce.care.owed import Owed
@@ -40,6 +41,8 @@ class Damage(Struct, kw_only=True):
     """Where it lies now; empty where it is missing, or was left."""
     left: str = ""
     """Why nothing was done about it."""
+    held: str = ""
+    """To whom it was promised: containerd has it brought again when it looks at it next."""
 
 
 class Verified(Struct, kw_only=True):
@@ -78,6 +81,7 @@ class StoreVerifier:
         self._threads = threads
         self._compare = compare
         self._owed = Owed(content.root)
+        self._held = Held(content)
         self._images: list[ImageRecord] = []
 
     async def run(self) -> tuple[Verified, list[ImageRecord]]:
@@ -198,7 +202,7 @@ class StoreVerifier:
     async def _withdraw(self, found: dict[Thing, str], report: Verified) -> None:
         """Take damaged things out, those aside that somebody is at."""
         for thing, why in found.items():
-            entry = Damage(kind=thing.kind, name=thing.name, why=why)
+            entry = Damage(kind=thing.kind, name=thing.name, why=why, held=self._held.holders(thing))
             report.damaged.append(entry)
             if thing.kind == "layer" and mounted([ChainID(thing.name)]):
                 entry.left = "it is mounted; unmount it and verify again"

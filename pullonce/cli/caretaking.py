@@ -17,7 +17,9 @@ from pullonce.bus.ports import Bus
 from pullonce.care.choice import Retention
 from pullonce.care.collect import Collected, Collector
 from pullonce.care.flights import ask
+from pullonce.care.held import Held, counted
 from pullonce.care.listing import ImageList, NotListed
+from pullonce.care.things import layer
 from pullonce.care.verify import StoreVerifier, Verified, title
 from pullonce.cli.pull import find_bus, let_go, megabytes
 from pullonce.client import connect
@@ -56,8 +58,11 @@ def rm(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([msgspec.to_builtins(record) for record in gone]))
         return 0
+    held = Held(content).things()
     for record in gone:
         print(f"{record.reference} ({record.platform}) is off the list; `pullonce gc` frees what nothing else needs")
+        for holder, number in counted(held, set(map(layer, record.chain_ids))).items():
+            print(f"  {number} of its {len(record.chain_ids)} layers stay until {holder} lets them go")
     return 0
 
 
@@ -134,6 +139,7 @@ def _collected(report: Collected, *, dry: bool) -> Iterator[str]:
     )
     yield f"{'would stay' if dry else 'stays'}: {megabytes(report.held_bytes)}"
     yield from (f"kept, though nothing needs it: {each} is mounted" for each in report.mounted)
+    yield from (f"kept for {holder}: {number} that nothing else needs" for holder, number in report.held.items())
     if report.busy:
         yield f"left for the next time: {report.busy}, in use at this moment"
 
@@ -194,8 +200,9 @@ def _verified(report: Verified) -> Iterator[str]:
     )
     yield from (f"not compared: {chain_id}: {why}" for chain_id, why in report.unchecked.items())
     for each in report.damaged:
+        held = f"; {each.held} holds it" if each.held else ""
         became = each.left or (f"moved to {each.moved_to}" if each.moved_to else "said to be lost")
-        yield f"damaged: {each.kind} {each.name}: {each.why}; {became}"
+        yield f"damaged: {each.kind} {each.name}: {each.why}; {became}{held}"
     for name in report.images:
         if name not in report.repaired:
             yield f"off the list, pull it again: {name}"

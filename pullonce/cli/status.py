@@ -2,15 +2,19 @@
 
 import argparse
 import asyncio
+import contextlib
 import json
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
 from pullonce.bus.ports import Recorded
 from pullonce.client import connect
+from pullonce.config import store_root
+from pullonce.store.holds import Holds, HoldUnreadable, count
 from schemas.events import Event, PullCompleted
 from schemas.status import FlightStatus, Status, Waiting
 from schemas.status import encode as encode_status
@@ -19,14 +23,27 @@ from schemas.status import encode as encode_status
 def status(args: argparse.Namespace) -> int:
     """Carry out `pullonce status`."""
     answer = asyncio.run(_status())
+    held = _held(Path(args.home))
     if args.json:
-        print(encode_status(answer).decode())
+        print(json.dumps({**json.loads(encode_status(answer)), **({"holds": held} if held else {})}))
         return 0
     if not answer.flights:
         print(f"nothing is in the air (log position {answer.position})")
     for flight in answer.flights:
         print("\n".join(_flight_lines(flight, time.time())))
+    for store, holders in held.items():
+        told = ", ".join(f"{number} for {holder}" for holder, number in holders.items())
+        print(f"store {store} keeps, whatever is removed: {told}")
     return 0
+
+
+def _held(home: Path) -> dict[str, dict[str, int]]:
+    """Store → holder → what it was promised, of the stores on this machine that can be read."""
+    found = {}
+    for root in sorted(store_root(home, "any").parent.glob("*")):
+        with contextlib.suppress(OSError, HoldUnreadable):
+            found[root.name] = count(Holds(root).all())
+    return {store: holders for store, holders in found.items() if holders}
 
 
 async def _status() -> Status:

@@ -46,8 +46,7 @@ class Collector:
             world.append(world.lost(name))
             yield
             if name in self._unreachable(position, air) or not world.protocol.look_again:
-                world.disk.discard(name)
-                world.collected += 1
+                world.remove(name)
             yield
             world.put(Put(key, claim.Settled(by=self.name, at=0), revision, 1.0))
 
@@ -71,6 +70,7 @@ class Collector:
         roots = world.records | self._in_use(position, air)
         known = {name: key for image in world.images for name, key in image.needs.items()}
         needed = {name for reference in roots for name in world.image(reference).needs}
+        needed |= world.holds if world.protocol.holds else set()
         return {name: key for name, key in known.items() if name in world.disk and name not in needed}
 
     def _claim(self, key: str) -> int:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.property.collector import Collector
+from tests.property.outsider import Outsider
 from tests.property.test_protocol import ended_badly
 from tests.property.world import Cleaner, Faults, Protocol, Report, World, run
 
@@ -46,3 +47,29 @@ def test_every_request_is_answered_where_blobs_vanish_too(first: int) -> None:
 @pytest.mark.parametrize("part", ["uses", "look_again"])
 def test_without_this_part_a_pull_ends_with_something_missing(part: str) -> None:
     assert any(collected(seed, **{part: False}).premature for seed in range(SOME_SEEDS)), f"taking out {part!r} went unnoticed"
+
+
+def promised(seed: int, **without: bool) -> Report:
+    """A world in which somebody outside is promised layers while collectors remove what nobody needs."""
+    return run(seed, faults=TIDY, cleaners=beside_an_outsider, protocol=Protocol(**without))
+
+
+def beside_an_outsider(world: World) -> list[Cleaner]:
+    return [Outsider(world, Collector(world, "gc1")), Collector(world, "gc2")]
+
+
+@pytest.mark.parametrize("first", range(0, SOME_SEEDS, 10))
+def test_what_was_promised_to_others_stays(first: int) -> None:
+    kept = removed = 0
+    for seed in range(first, first + 10):
+        report = promised(seed)
+        assert not report.broken, f"seed {seed}: removed although it was promised: {report.broken}"
+        assert not report.wrong and not report.premature, f"seed {seed}: {ended_badly(report)}, {report.premature}"
+        kept, removed = kept + report.kept, removed + report.collected
+    assert kept, "nothing was ever promised"
+    assert removed, "nothing was ever collected"
+
+
+@pytest.mark.parametrize("part", ["holds", "hold_first", "look_again"])
+def test_without_this_part_a_promise_is_broken(part: str) -> None:
+    assert any(promised(seed, **{part: False}).broken for seed in range(SOME_SEEDS)), f"taking out {part!r} went unnoticed"

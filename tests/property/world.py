@@ -137,6 +137,10 @@ class Protocol:
     """What a flight uses is noted on the disk in the step in which it looks there; without, the collector knows of none."""
     look_again: bool = True
     """A collector looks once more in the step in which it removes."""
+    holds: bool = True
+    """A collector knows what was promised to others."""
+    hold_first: bool = True
+    """Who is promised something holds it before it looks whether it is there."""
 
 
 @dataclass
@@ -166,6 +170,14 @@ class World:
         self.records: set[str] = set()
         self.uses: dict[str, tuple[int, str]] = {}
         """Flight → position at which it was opened and the reference it resolved, as noted when it looked at the disk."""
+        self.holds: set[str] = set()
+        """Layers that somebody outside holds, as the disk says."""
+        self.promised: set[str] = set()
+        """Those of them that it was told are there, and that must stay there."""
+        self.kept = 0
+        """Times something was promised."""
+        self.broken: list[str] = []
+        """What was removed all the same."""
         self.unsaid: list[tuple[str, list[Event]]] = []
         """What stopped workers have done and not said yet, with the subjects of their orders."""
         self.executions: Counter[str] = Counter()
@@ -184,6 +196,13 @@ class World:
     @property
     def hostile(self) -> bool:
         return self.faults != Faults.none()
+
+    def remove(self, name: str) -> None:
+        """A collector takes something off the disk."""
+        self.disk.discard(name)
+        self.collected += 1
+        if name in self.promised:
+            self.broken.append(name)
 
     # -- the bus -------------------------------------------------------------------------------------------------------
 
@@ -528,6 +547,9 @@ class Report:
     deliveries: Counter[str]
     collected: int = 0
     taken_over: int = 0
+    kept: int = 0
+    broken: list[str] = field(default_factory=list)
+    """What was removed although it was promised."""
 
     @property
     def wrong(self) -> bool:
@@ -638,4 +660,6 @@ def judge(world: World, asked: Asked, *, stuck: bool) -> Report:
         deliveries=world.deliveries,
         collected=world.collected,
         taken_over=world.taken_over,
+        kept=world.kept,
+        broken=world.broken,
     )

@@ -25,6 +25,7 @@ from pullonce.config import BusSettings
 from pullonce.oci.digest import chain_ids
 from pullonce.process import discovery
 from pullonce.store.content import ContentStore
+from pullonce.store.holds import Hold, Holds
 from pullonce.store.snapshots import Snapshots
 from pullonce.store.uses import Uses
 from schemas import subjects
@@ -429,3 +430,32 @@ def test_chain_ids_of_the_helper_are_those_of_the_product(world: World) -> None:
     _, _, chain = world.push()
     diff_ids = [DiffID(digest_of(world.trees[each])) for each in chain]
     assert chain == chain_ids(diff_ids)
+
+
+def test_what_was_promised_to_others_stays_until_it_is_let_go(world: World) -> None:
+    """`rm`, `gc`, `verify` and `status` know a hold, of a snapshot with all below it or of a blob; a damaged one stops `gc`."""
+    reference, pushed, chain = world.pulled()
+    holds, blob = Holds(world.store), Digest(pushed.layers[-1])
+    holds.put(Hold(holder="containerd", name="a", chain_ids=(chain[-2],)))
+    holds.put(Hold(holder="podman", name="b", blobs=(blob,)))
+    told = json.loads(world.run("status", "--json"))
+    assert told["holds"] == {"default": {"containerd": 1, "podman": 1}} and "1 for podman" in world.run("status")
+    assert f"{len(chain) - 1} of its {len(chain)} layers stay until containerd" in world.run("rm", reference)
+    report = world.report("gc")
+    assert report["held"] == {"containerd": len(chain) - 1, "podman": 1} and report["layers"] == 1
+    assert [world.snapshots.has(each) for each in chain] == [True] * (len(chain) - 1) + [False]
+    assert world.content.has(blob) and not world.content.has(Digest(pushed.layers[0]))
+    assert "kept for containerd: 2 that nothing else needs" in world.run("gc")
+
+    next(world.snapshots.path(chain[0]).rglob("small-7")).unlink()
+    world.run("pull", "-q", reference)
+    (found,) = [each for each in world.report("verify", "--repair")["damaged"] if each["name"] == chain[0]]
+    assert found["held"] == "containerd" and world.snapshots.has(chain[0]), "and it was brought again"
+    world.run("rm", reference)
+
+    (damaged,) = world.store.glob("holds/podman/*")
+    damaged.write_text("{")
+    assert "cannot be read" in world.run("gc", code=1) and world.content.has(blob)
+    damaged.unlink()
+    assert holds.drop("containerd", "a") and not holds.drop("containerd", "a")
+    assert world.report("gc")["held"] == {} and not world.snapshots.has(chain[0]) and not world.content.has(blob)

@@ -1,0 +1,109 @@
+"""What a store has promised to others: snapshots that containerd refers to, images that are shown to podman.
+
+    holds/<holder>/<name>      a `Hold` in JSON, written and synced before anything is promised, removed when it is let go
+
+Whoever promises something writes the hold first and looks whether the thing is there after that, under the store's lock.
+Whoever removes something looks at the holds under that lock: so it sees the hold, or the other sees that the thing is gone. No
+service needs to run for that: the disk alone says what is held.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from pullonce.errors import PullonceError
+from pullonce.store.disk import disk_errors, replace_file
+from pullonce.store.layout import Layout
+from schemas.oci import ChainID, Digest
+
+_encode = msgspec.json.Encoder().encode
+
+
+class HoldUnreadable(PullonceError):
+    """What a hold keeps cannot be told, so nothing may be removed that it might keep."""
+
+
+class Hold(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One promise."""
+
+    holder: str
+    """Whose it is, as people call it: `containerd`."""
+    name: str
+    """What its holder calls it; one hold a name."""
+    chain_ids: tuple[ChainID, ...] = ()
+    """Snapshots that stay, with all below them."""
+    blobs: tuple[Digest, ...] = ()
+    """Blobs that stay."""
+    reference: str = ""
+    """The image it belongs to, where that is known."""
+    note: str = ""
+    """What its holder wants to find again."""
+
+
+_decode = msgspec.json.Decoder(Hold).decode
+
+
+class Holds:
+    """The holds of one store.
+
+    Args:
+        root: the store's directory.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._place = Layout(root).holds
+
+    def put(self, hold: Hold) -> None:
+        """Write a hold, in place of one of the same holder and name. When this returns it is on the disk.
+
+        Raises:
+            Permanent: the disk refuses.
+        """
+        path = self._path(hold.holder, hold.name)
+        with disk_errors(path):
+            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            replace_file(path, _encode(hold))
+
+    def drop(self, holder: str, name: str) -> bool:
+        """Let go; False where there was no such hold. It is not synced: one that a power cut brings back keeps too much.
+
+        Raises:
+            Permanent: the disk refuses.
+        """
+        path = self._path(holder, name)
+        with disk_errors(path):
+            try:
+                path.unlink()
+            except FileNotFoundError:
+                return False
+        return True
+
+    def all(self, holder: str = "*") -> Iterator[Hold]:
+        """Every hold, or those of one holder.
+
+        Raises:
+            HoldUnreadable: one cannot be read.
+        """
+        for path in sorted(self._place.glob(f"{holder}/*")):
+            if path.name.startswith("."):  # being written
+                continue
+            try:
+                yield _decode(path.read_bytes())
+            except FileNotFoundError:
+                continue
+            except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as exc:
+                raise HoldUnreadable(
+                    f"{path} cannot be read ({exc}), so nobody knows what {path.parent.name} was promised; "
+                    f"make it readable, or remove it if {path.parent.name} uses nothing of this store"
+                ) from exc
+
+    def _path(self, holder: str, name: str) -> Path:
+        return self._place / holder / hashlib.sha256(name.encode()).hexdigest()[:40]
+
+
+def count(holds: Iterable[Hold]) -> dict[str, int]:
+    """How many holds each holder has."""
+    return dict(Counter(hold.holder for hold in holds))
