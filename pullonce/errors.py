@@ -41,13 +41,17 @@ class Retryable(PullonceError):
         code: of the distribution spec where it has one, else lower-case dotted.
         after: seconds to wait before the next attempt; None leaves it to the worker.
         concerns: whom the failure concerns once the worker gives up.
+        brief: it will hardly pass (a name that nobody knows, a certificate that nobody trusts): a few attempts are enough.
     """
 
-    def __init__(self, message: str, *, code: str, after: float | None = None, concerns: Concerns = "source") -> None:
+    def __init__(
+        self, message: str, *, code: str, after: float | None = None, concerns: Concerns = "source", brief: bool = False
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.after = after
         self.concerns: Concerns = concerns
+        self.brief = brief
 
 
 class Permanent(PullonceError):

@@ -86,7 +86,7 @@ ROLES = {
             *(PullResolved, PullUnresolved, PullRecorded, PullUnrecorded),
             *(BlobFetched, BlobFailed, BlobLost, LayerLost, BlobProgress, PullProgress, StoreOpened),
         ),
-        receives=(ResolveReference, FetchBlob, RecordImage, *_WITHDRAWN),
+        receives=(ResolveReference, FetchBlob, RecordImage, *_WITHDRAWN, PullFailed),
         asks=(subjects.STORE_NOW_SUBJECT,),
         answers=_OF_WORKERS,
         of_a_store=True,

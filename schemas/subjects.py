@@ -132,6 +132,11 @@ def failure_filters(store: str) -> tuple[str, str]:
     return f"blob.failed.{store}.*", f"layer.failed.{store}.*"
 
 
+def failed_filter(store: str) -> str:
+    """All endings of one store's flights that failed or were left."""
+    return f"pull.failed.{store}.*.*"
+
+
 def blob_key(store: str, digest: str) -> str:
     return f"blob.{store}.{digest_token(digest)}"
 

@@ -19,7 +19,7 @@ from pullonce.failpoints import reach
 from pullonce.trace import carried
 from schemas import events, routing, subjects
 from schemas.events import Event, Malformed
-from schemas.orders import Order
+from schemas.orders import Order, RecordImage, ResolveReference
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +46,12 @@ class Watching(Protocol):
         """The order is done, or given back at once; not called where an attempt will be repeated."""
 
 
+BRIEF = 5
+"""Attempts at what will hardly pass, and at what nobody foresaw."""
+
 _FIRST_DELAY = 0.5
-_LONGEST_DELAY = 30.0
+_LONGEST_DELAY = 15.0
+"""Seconds, so that work goes on soon after a registry is back."""
 _LONGEST_WISH = 300.0
 """Seconds: what a registry may ask for in `Retry-After`."""
 
@@ -58,6 +62,15 @@ _POISONOUS = 4
 def backoff(attempt: int, luck: float) -> float:
     """Seconds until the next attempt after `attempt` (1 is the first): doubling, capped, spread by `luck` in [0, 1)."""
     return min(_LONGEST_DELAY, _FIRST_DELAY * 2.0 ** min(attempt - 1, 16)) * (0.5 + luck / 2)
+
+
+def attempts_for(seconds: float) -> int:
+    """Attempts that outlast a trouble of so many seconds, however short the waits between them turn out; at least `BRIEF`."""
+    attempts = 1
+    while seconds > 0 or attempts < BRIEF:
+        seconds -= backoff(attempts, 0.0)
+        attempts += 1
+    return attempts
 
 
 class Worker:
@@ -78,7 +91,7 @@ class Worker:
         table: Mapping[type[Order], tuple[Handler, int]],
         *,
         give_up: GiveUp,
-        attempts: int = 5,
+        attempts: int = BRIEF,
         retrying: Retrying | None = None,
         watching: Watching | None = None,
     ) -> None:
@@ -96,7 +109,7 @@ class Worker:
         """Serve until cancelled; then every running order is given back at once. Raises BusClosed."""
         serving = [asyncio.ensure_future(self._serve(kind, *entry)) for kind, entry in self._table.items()]
         serving.append(asyncio.ensure_future(self._beat()))
-        watching = [await self._bus.signals.subscribe(each, self._hear) for each in subjects.failure_filters(self._store)]
+        watching = [await self._bus.signals.subscribe(each, self._hear) for each in self._heard()]
         try:
             await asyncio.gather(*serving)
         finally:
@@ -104,14 +117,19 @@ class Worker:
                 task.cancel()
             await asyncio.gather(*serving, *(watch.stop() for watch in watching), return_exceptions=True)
 
+    def _heard(self) -> tuple[str, ...]:
+        """What makes work of these kinds needless: its own failure, or that of the flight which a step belongs to."""
+        of_flights = (subjects.failed_filter(self._store),) if {ResolveReference, RecordImage} & set(self._table) else ()
+        return (*subjects.failure_filters(self._store), *of_flights)
+
     def _hear(self, subject: str, body: bytes) -> None:
-        """An order that runs here was withdrawn, since nobody waits for it: the log holds its failure already. Stop it."""
+        """An order that runs here is needless, since nobody waits for it: the log holds that already. Stop it."""
         try:
-            revision = getattr(events.decode(subject, body), "revision", 0)
+            event = events.decode(subject, body)
         except Malformed:
             return  # the fold parks it
         for delivery, task in self._running.items():
-            if routing.failure_subject(delivery.order) == subject and delivery.order.revision == revision:
+            if _needless(delivery.order, event, subject):
                 self._withdrawn.add(delivery)
                 task.cancel()
 
@@ -167,12 +185,12 @@ class Worker:
             raise
         except Exception as exc:
             log.exception("an order failed in a way nobody foresaw", extra={"order": repr(order)})
-            failure = Retryable(f"{type(exc).__name__}: {exc}", code="internal", concerns="key")
+            failure = Retryable(f"{type(exc).__name__}: {exc}", code="internal", concerns="key", brief=True)
             return await self._try_again(delivery, failure)
         return await self._end(delivery)
 
     async def _try_again(self, delivery: Delivery, failure: Retryable) -> None:
-        if delivery.attempt >= self._attempts:
+        if delivery.attempt >= (min(self._attempts, BRIEF) if failure.brief else self._attempts):
             await self._give_up(delivery, failure)
             return await self._end(delivery)
         if failure.after is None:
@@ -200,6 +218,15 @@ class Worker:
     def _let_go(self, delivery: Delivery) -> None:
         if self._watching is not None:
             self._watching.ended(delivery.order)
+
+
+def _needless(order: Order, event: Event, subject: str) -> bool:
+    """Whether a fact says of an order that nobody waits for it: its own failure, or a failed flight's ending."""
+    match order, event:
+        case ResolveReference() | RecordImage(), events.PullFailed():
+            return (order.store, order.flight, order.opened) == (event.store, event.flight, event.opened)
+        case _:
+            return routing.failure_subject(order) == subject and order.revision == getattr(event, "revision", 0)
 
 
 def _about(delivery: Delivery) -> dict[str, object]:

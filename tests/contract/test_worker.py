@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from pullonce.bus.ports import Bus
 from pullonce.errors import Permanent, Retryable
-from pullonce.worker.worker import Failure, Worker, backoff
-from schemas.events import BlobFailed, BlobFetched, Event
-from schemas.orders import FetchBlob
+from pullonce.worker.worker import BRIEF, Failure, Worker, attempts_for, backoff
+from schemas.events import BlobFailed, BlobFetched, Event, PullFailed
+from schemas.orders import FetchBlob, ResolveReference
 from schemas.routing import order_subject
 from tests.support.buses import ACK_WAIT, Place, Reader, digest, ended, eventually, fetch, running
 
@@ -106,6 +107,19 @@ async def test_what_does_not_pass_becomes_a_fact(place: Place, error: Exception,
         await queue_is_empty(bus)
 
 
+async def test_what_will_hardly_pass_gets_a_few_attempts_of_many(place: Place) -> None:
+    called: list[FetchBlob] = []
+
+    async def handle(order: FetchBlob) -> list[Event]:
+        called.append(order)
+        raise Retryable("nobody knows that name", code="x.y", after=0.0, brief=True)
+
+    async with place.connect() as bus, Reader(bus) as reader, running(worker(bus, handle, attempts=50).run()):
+        await bus.orders.send(fetch(1))
+        await reader.until(lambda r: len(r.read) == 1)
+        assert len(called) == BRIEF
+
+
 async def test_a_fact_too_large_for_the_bus_is_a_failure_and_no_loop(place: Place) -> None:
     async def handle(order: FetchBlob) -> list[Event]:
         return [give_up(order, Permanent("x" * 600_000, code="x"))]
@@ -178,10 +192,18 @@ async def test_an_order_that_kills_its_workers_is_given_up(place: Place) -> None
 
 
 @pytest.mark.parametrize(
-    "attempt, luck, delay", [(1, 0.0, 0.25), (1, 1.0, 0.5), (2, 1.0, 1.0), (5, 1.0, 8.0), (50, 1.0, 30.0), (50, 0.0, 15.0)]
+    "attempt, luck, delay", [(1, 0.0, 0.25), (1, 1.0, 0.5), (2, 1.0, 1.0), (5, 1.0, 8.0), (50, 1.0, 15.0), (50, 0.0, 7.5)]
 )
 def test_backoff_doubles_up_to_a_cap(attempt: int, luck: float, delay: float) -> None:
     assert backoff(attempt, luck) == delay
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1.0, 10.0, 60.0, 600.0])
+def test_attempts_outlast_what_they_are_to_outlast_and_are_never_fewer_than_a_few(seconds: float) -> None:
+    attempts = attempts_for(seconds)
+    shortest = sum(backoff(attempt, 0.0) for attempt in range(1, attempts))
+    assert attempts >= BRIEF and shortest >= seconds
+    assert attempts == BRIEF or shortest - backoff(attempts - 1, 0.0) < seconds
 
 
 async def test_an_order_that_is_withdrawn_stops_at_once_and_leaves_the_queue(place: Place) -> None:
@@ -215,6 +237,38 @@ async def test_an_order_that_is_withdrawn_stops_at_once_and_leaves_the_queue(pla
                 except Exception:
                     return False
                 return True
+
+            await eventually(gone)
+        assert len(reader.read) == 2
+
+
+async def test_a_step_of_a_flight_stops_when_the_flight_has_ended_without_it(place: Place) -> None:
+    """Everybody who asked has left: whoever still resolves for them hears the flight's end, and stores no fact of its own."""
+    begun, stopped = asyncio.Event(), asyncio.Event()
+
+    async def handle(order: ResolveReference) -> list[Event]:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+        return []
+
+    flight = "0123456789abcdef"
+    order = ResolveReference(reference="docker.io/library/redis:latest", flight=flight, opened=7, revision=3)
+    ended = PullFailed(reference=order.reference, flight=flight, opened=7, covers=9, code="pull.cancelled", message="left")
+    async with place.connect() as bus, Reader(bus) as reader:
+        async with running(Worker(bus, "default", {ResolveReference: (handle, 4)}, give_up=give_up).run()):
+            await bus.orders.send(order)
+            await asyncio.wait_for(begun.wait(), 20)
+            await bus.log.append(msgspec.structs.replace(ended, opened=6))
+            assert not stopped.is_set(), "an earlier flight of the same name is another one"
+            await bus.log.append(ended)
+            await asyncio.wait_for(stopped.wait(), 20)
+            await reader.until(lambda r: len(r.read) == 2)
+
+            async def gone() -> bool:
+                return not await bus.orders.is_out(order_subject(order))
 
             await eventually(gone)
         assert len(reader.read) == 2
