@@ -33,7 +33,7 @@ from schemas.orders import FetchBlob
 from services.fetcher.auth.credentials import Credentials
 from services.fetcher.handlers import Handlers
 from services.fetcher.remote.registry import connect
-from services.fetcher.settings import RegistrySettings
+from services.fetcher.settings import Bounds, RegistrySettings
 from tests.support.images import Layer, digest_of, image
 from tests.support.registry import RegistryServer
 
@@ -57,7 +57,7 @@ async def fetch(host: str, blobs: list[str], size: int, root: Path, *, sync: boo
     """The fetcher's handler, all blobs at once."""
     content, bus = open_store(root, sync=sync), MemoryBus()
     async with connect(RegistrySettings(), Credentials(root), "bench") as registry:
-        handlers = Handlers(registry, content, bus.signals, store="default", at_once=at_once)
+        handlers = Handlers(registry, content, bus.signals, store="default", bounds=Bounds(fetches_per_registry=at_once))
         source = Source(registry=host, repository="bench")
         orders = [FetchBlob(blob=Descriptor(media_type="", digest=Digest(d), size=size), source=source) for d in blobs]
         await asyncio.gather(*map(handlers.fetch_blob, orders))
@@ -82,7 +82,11 @@ def work(kind: str, host: str, size: int, at_once: int, blobs: list[str]) -> Non
 
             runner = asyncio.Runner(loop_factory=uvloop.new_event_loop if "uvloop" in kind else None)
             with runner:
-                runner.run(fetch(host, blobs, size, Path(where), sync="unsynced" not in kind, at_once=at_once))
+                runner.run(
+                    fetch(
+                        host, blobs, size, Path(where), sync="unsynced" not in kind, bounds=Bounds(fetches_per_registry=at_once)
+                    )
+                )
         wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     print(json.dumps({"wall": wall, "cpu": cpu, "grown": memory("VmHWM") - resting}))

@@ -29,6 +29,11 @@ def parse_digest(text: str) -> Digest:
     return Digest(text)
 
 
+def is_digest(text: str) -> bool:
+    """Whether `parse_digest` would take it."""
+    return _FORM.fullmatch(text) is not None
+
+
 def digest_bytes(content: Buffer) -> Digest:
     """The sha256 digest of some content."""
     return Digest(f"sha256:{hashlib.sha256(content).hexdigest()}")

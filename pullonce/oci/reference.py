@@ -15,6 +15,8 @@ from pullonce.errors import ReferenceInvalid
 HUB = "docker.io"
 _HUB_ALIASES = ("index.docker.io", HUB)
 _LONGEST_NAME = 255
+_LONGEST_LABEL = 63
+_LAST_PORT = 65535
 
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _REGISTRY = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{{1,5}})?")
@@ -81,6 +83,7 @@ def parse(text: str) -> Reference:
     registry, repository = _split_registry(name)
     if not _REGISTRY.fullmatch(registry):
         raise _invalid(text, f"{registry!r} is no registry host")
+    _check_host(text, registry)
     if not _REPOSITORY.fullmatch(repository):
         hint = "; repositories are lower case" if repository != repository.lower() else ""
         raise _invalid(text, f"{repository!r} is no repository name{hint}")
@@ -89,6 +92,23 @@ def parse(text: str) -> Reference:
     if tag is None and not digest:
         tag = "latest"
     return Reference(registry, repository, tag or "", digest)
+
+
+def _check_host(text: str, registry: str) -> None:
+    """Refuse a host that has the right form and can still never be reached. Sources: RFC 1035 section 2.3.4, RFC 4291."""
+    bracketed, _, behind = registry.rpartition("]")
+    host, _, port = behind.partition(":")
+    if port and not 1 <= int(port) <= _LAST_PORT:
+        raise _invalid(text, f"{registry!r} has the port {port}; ports go from 1 to {_LAST_PORT}")
+    if any(len(label) > _LONGEST_LABEL for label in host.split(".")):
+        raise _invalid(text, f"a part of the host {host!r} is longer than the {_LONGEST_LABEL} letters that a name may have")
+    if bracketed:
+        from ipaddress import IPv6Address  # costs a light client's start too much to be had for everybody
+
+        try:
+            IPv6Address(bracketed[1:])
+        except ValueError:
+            raise _invalid(text, f"{bracketed[1:]!r} is no IPv6 address") from None
 
 
 def _refuse_misunderstandings(text: str) -> None:

@@ -7,6 +7,8 @@ seen is complete and right. A crash leaves a growing file that the next attempt 
 Path names are those of `layout`.
 """
 
+import asyncio
+import os
 import secrets
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -15,7 +17,7 @@ import msgspec
 
 from pullonce.errors import Permanent
 from pullonce.oci.digest import matches, parse_digest
-from pullonce.store.disk import disk_errors, replace_file
+from pullonce.store.disk import disk_errors, replace_file, sync_directory
 from pullonce.store.images import EMPTY_INDEX, Images
 from pullonce.store.ingest import Ingest, ingesting
 from pullonce.store.layout import Layout
@@ -98,30 +100,51 @@ class ContentStore:
                 return False
         return True
 
-    def ingest(self, blob: Descriptor) -> AbstractAsyncContextManager[Ingest]:
+    def ingest(self, blob: Descriptor, *, wait: float | None = None) -> AbstractAsyncContextManager[Ingest]:
         """Open the growing file of a blob for its one writer; waits while there is another, in this process or elsewhere.
 
         Inside, `present` says that the blob is complete already and nothing need be written; otherwise bytes are to be
         appended from `offset` on. Leaving without `commit` keeps what was written, for the next attempt.
 
+        Args:
+            wait: seconds for which another writer is waited for; None: until it is done.
+
         Raises:
+            TimeoutError: another one is still at it.
             Permanent: the disk refuses, or has visibly too little room (`disk.full`).
         """
-        return ingesting(self.ingest_path(blob.digest), self.blob_path(blob.digest), blob, sync=self._sync)
+        return ingesting(self.ingest_path(blob.digest), self.blob_path(blob.digest), blob, sync=self._sync, wait=wait)
 
     async def put(self, blob: Descriptor, content: bytes) -> None:
         """Store a small blob that is at hand. Afterwards it is there, whoever stored it.
+
+        It does not wait for whoever is writing the same blob: a source that sends it drop by drop holds that lock for as long.
 
         Raises:
             Permanent: `digest.mismatch` where the content is not what the descriptor says; or the disk refuses.
         """
         if len(content) != blob.size or not matches(content, blob.digest):
             raise Permanent(f"what should be {blob.digest} ({blob.size} bytes) is something else", code="digest.mismatch")
-        async with self.ingest(blob) as ingest:
-            if not ingest.present:
-                await ingest.restart()
-                await ingest.write(content)
-                await ingest.commit()
+        if not self.has(blob.digest):
+            await asyncio.to_thread(self._place, blob, content)
+
+    def _place(self, blob: Descriptor, content: bytes) -> None:
+        final = self.blob_path(blob.digest)
+        private = self.ingest_path(blob.digest).with_suffix(f".{secrets.token_hex(8)}")
+        try:
+            with disk_errors(final, blob.size):
+                with open(private, "xb") as file:
+                    file.write(content)
+                    file.flush()
+                    if self._sync:
+                        os.fsync(file.fileno())
+                final.parent.mkdir(exist_ok=True)  # the first blob of its digest algorithm
+                private.replace(final)
+                if self._sync:
+                    sync_directory(final.parent)
+        except BaseException:
+            private.unlink(missing_ok=True)
+            raise
 
 
 def open_store(root: Path, *, sync: bool = True) -> ContentStore:

@@ -17,6 +17,8 @@ from pullonce.store.growing import GrowingFile
 from schemas.oci import Descriptor
 
 _BATCH = 1 << 20
+_LOOK = 0.05
+"""Seconds between looks at a lock that is not waited for to the end."""
 _INTERVAL = 0.1
 """Seconds after which a smaller batch is written too: on a slow line, whoever follows the file would wait long for 1 MB."""
 
@@ -142,10 +144,13 @@ class Ingest:
 
 
 @asynccontextmanager
-async def ingesting(growing: Path, final: Path, blob: Descriptor, *, sync: bool) -> AsyncIterator[Ingest]:
+async def ingesting(
+    growing: Path, final: Path, blob: Descriptor, *, sync: bool, wait: float | None = None
+) -> AsyncIterator[Ingest]:
     """See `ContentStore.ingest`."""
-    with disk_errors(growing, blob.size):
-        file = await _open(growing, final, blob, sync=sync)
+    async with asyncio.timeout(wait):
+        with disk_errors(growing, blob.size):
+            file = await _open(growing, final, blob, sync=sync, poll=wait is not None)
     ingest = Ingest(file, final, blob)
     try:
         if not ingest.present:
@@ -155,10 +160,10 @@ async def ingesting(growing: Path, final: Path, blob: Descriptor, *, sync: bool)
         await ingest.close()
 
 
-async def _open(growing: Path, final: Path, blob: Descriptor, *, sync: bool) -> GrowingFile:
+async def _open(growing: Path, final: Path, blob: Descriptor, *, sync: bool, poll: bool) -> GrowingFile:
     """Take the lock, then look: whoever held it may have completed the blob, or removed the file."""
     while True:
-        file = GrowingFile(await _open_locked(growing), growing, blob, sync=sync)
+        file = GrowingFile(await _open_locked(growing, poll=poll), growing, blob, sync=sync)
         if final.exists():
             growing.unlink(missing_ok=True)
             return file
@@ -167,21 +172,39 @@ async def _open(growing: Path, final: Path, blob: Descriptor, *, sync: bool) -> 
         file.close()
 
 
-async def _open_locked(path: Path) -> int:
-    """Open (or make) a file and take its exclusive lock."""
+async def _open_locked(path: Path, *, poll: bool) -> int:
+    """Open (or make) a file and take its exclusive lock.
+
+    Args:
+        poll: look now and then, rather than have a thread wait, which nothing could call back.
+    """
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        await _wait_for_lock(fd)
+        held = _lock(fd)
+        while poll and not held:
+            await asyncio.sleep(_LOOK)
+            held = _lock(fd)
     except BaseException:
         os.close(fd)
         raise
+    if not held:
+        await _wait_for_lock(fd)
     return fd
 
 
+def _lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 async def _wait_for_lock(fd: int) -> None:
-    """Wait for a lock in a thread of its own: in the shared pool, waiters could take every thread that the holder needs."""
+    """Wait for a lock in a thread of its own: in the shared pool, waiters could take every thread that the holder needs.
+
+    Closes the file where it is left without the lock.
+    """
     loop = asyncio.get_running_loop()
     locked: asyncio.Future[None] = loop.create_future()
 

@@ -14,7 +14,7 @@ from pullonce.worker.measured import WorkMeter
 from pullonce.worker.one_store import OneStore
 from pullonce.worker.present import Present
 from pullonce.worker.traced import traced
-from pullonce.worker.worker import Worker
+from pullonce.worker.worker import Worker, attempts_for
 from schemas.events import StoreOpened
 from schemas.orders import FetchBlob, RecordImage, ResolveReference
 from services.fetcher.auth.credentials import Credentials
@@ -23,11 +23,12 @@ from services.fetcher.progress import on_disk
 from services.fetcher.remote.registry import connect as connect_registry
 from services.fetcher.settings import FetcherSettings
 
-_DOCUMENTS_AT_ONCE = 16
-"""References resolved, and images listed, at a time: small requests that mostly wait."""
-_ORDERS_A_TRANSFER = 4
-"""Blobs in hand for each that may come in at a time: most of them are small, and wait for the disk rather than for bytes. More
-would be kept from other fetchers."""
+_IN_HAND = 1024
+"""Orders of one kind that are taken from the queue at a time. Most of them wait for a slot of their registry, which costs
+nothing; fewer would let one registry that says nothing keep all others, and what is there already, waiting behind it."""
+_THREADS_A_TRANSFER = 4
+"""None shall wait for its bytes to be written while others wait for a sync. Syncs that are asked for together are done
+together."""
 
 
 async def main() -> None:
@@ -35,10 +36,8 @@ async def main() -> None:
     store = settings.store.name
     content = open_store(settings.store.root, sync=settings.sync)
     credentials = Credentials(settings.credentials, settings.configs)
-    orders = _ORDERS_A_TRANSFER * settings.fetches
-    # A thread for each blob that may be in one: none shall wait for its bytes to be written while others wait for a sync. Syncs
-    # that are asked for together are done together.
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(orders + _DOCUMENTS_AT_ONCE, "disk"))
+    threads = _THREADS_A_TRANSFER * settings.bounds.fetches + settings.bounds.looks
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(threads, "disk"))
     meter = Meter("fetcher", store, version())
     measured = WorkMeter(meter)
     async with (
@@ -49,23 +48,17 @@ async def main() -> None:
     ):
         bus = MeteredBus(connection, meter)
         present = Present(bus.signals, "fetcher", store, on_disk(content, store))
-        handlers = Handlers(
-            registry,
-            content,
-            present.signals,
-            store=store,
-            transfers=settings.fetches,
-            at_once=settings.fetches_per_registry,
-        )
+        handlers = Handlers(registry, content, present.signals, store=store, bounds=settings.bounds)
         worker = Worker(
             bus,
             store,
             {
-                ResolveReference: (measured.measured(traced(spans, handlers.resolve_reference)), _DOCUMENTS_AT_ONCE),
-                FetchBlob: (measured.measured(traced(spans, handlers.fetch_blob)), orders),
-                RecordImage: (measured.measured(traced(spans, handlers.record_image)), _DOCUMENTS_AT_ONCE),
+                ResolveReference: (measured.measured(traced(spans, handlers.resolve_reference)), _IN_HAND),
+                FetchBlob: (measured.measured(traced(spans, handlers.fetch_blob)), _IN_HAND),
+                RecordImage: (measured.measured(traced(spans, handlers.record_image)), _IN_HAND),
             },
             give_up=measured.giving_up(handlers.give_up),
+            attempts=attempts_for(settings.retry),
             retrying=present.retrying,
             watching=present,
         )

@@ -6,7 +6,6 @@ Every handler may be called again with the same order, after a crash or beside a
 import asyncio
 import logging
 import os
-from collections import defaultdict
 from contextlib import aclosing, suppress
 from functools import partial
 
@@ -35,11 +34,14 @@ from schemas.events import (
 )
 from schemas.oci import Descriptor
 from schemas.orders import FetchBlob, Order, RecordImage, ResolveReference
+from services.fetcher.documents.asking import Asking
 from services.fetcher.documents.manifest import DOCKER_MANIFEST, MANIFEST_LIMIT, OCI_MANIFEST, in_oci_types
 from services.fetcher.documents.resolve import Image, Resolver
 from services.fetcher.inventory import Incomplete, Inventory
 from services.fetcher.progress import FetchProgress
 from services.fetcher.remote.registry import Registry
+from services.fetcher.settings import Bounds
+from services.fetcher.slots import Shares, Slots
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +55,7 @@ class Handlers:
 
     Args:
         store: its name.
-        transfers: blobs that come in at a time.
-        at_once: those of them that come from one registry.
+        bounds: how much is asked for at a time.
     """
 
     def __init__(
@@ -64,8 +65,7 @@ class Handlers:
         signals: Signals,
         *,
         store: str,
-        transfers: int = 12,
-        at_once: int = 3,
+        bounds: Bounds,
     ) -> None:
         self._registry = registry
         self._content = content
@@ -73,8 +73,11 @@ class Handlers:
         self._signals = signals
         self._store = store
         self._incarnation = content.incarnation
-        self._transfers = asyncio.Semaphore(transfers)
-        self._slots: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(at_once))
+        self._asking = Asking()
+        self._resolving = Slots(bounds.resolves_per_registry)
+        self._fetching = Slots(bounds.fetches_per_registry)
+        self._shares = Shares(bounds.fetches, rate=bounds.slow_rate)
+        self._looks = asyncio.Semaphore(bounds.looks)
 
     @timed("store")
     async def resolve_reference(self, order: ResolveReference) -> list[Event]:
@@ -82,10 +85,11 @@ class Handlers:
         opened = self._reopened()
         reference, wanted = _read(order)
         source = Source(registry=reference.registry, repository=reference.repository, credential=order.credential)
-        resolver = Resolver(self._registry, self._content, source, wanted)
+        resolver = Resolver(self._registry, self._content, source, wanted, self._asking)
         image = self._inventory.listed(resolver, str(reference), wanted) if order.policy == "if-not-present" else None
         if image is None:
-            image = await resolver.resolve(reference)
+            async with self._resolving.of(source.registry):
+                image = await resolver.resolve(reference)
         if not platforms.serves(image.platform, wanted):
             log.warning("%s is for %s only, not for %s", reference, image.platform, wanted, extra={"flight": order.flight})
         log.info("resolved %s", reference, extra={"digest": image.digest, "flight": order.flight})
@@ -101,10 +105,13 @@ class Handlers:
         announcer = FetchProgress(self._signals, self._store, blob)
         reused = self._content.has(blob.digest)
         if not reused:
-            async with self._content.ingest(blob) as ingest:
-                reused = ingest.present
-                if not reused:
-                    await self._transfer(source, blob, ingest, announcer)
+            turn("slot")
+            async with self._fetching.of(source.registry):
+                turn("look")
+                async with self._content.ingest(blob) as ingest:
+                    reused = ingest.present
+                    if not reused:
+                        await self._transfer(source, blob, ingest, announcer)
         await announcer.verified()
         log.info("reused" if reused else "fetched", extra={"digest": blob.digest, "size": blob.size})
         fetched = BlobFetched(store=order.store, digest=blob.digest, size=blob.size, revision=order.revision, reused=reused)
@@ -120,8 +127,9 @@ class Handlers:
             if order.source is None or exc.code not in _GONE:
                 raise
             log.warning("cannot list %s yet: %s", order.reference, exc, extra={"flight": order.flight})
-        resolver = Resolver(self._registry, self._content, _checked(order.source), order.platform)
-        await resolver.restore(order.manifest, order.config)
+        resolver = Resolver(self._registry, self._content, _checked(order.source), order.platform, self._asking)
+        async with self._resolving.of(order.source.registry):
+            await resolver.restore(order.manifest, order.config)
         return self._telling(opened, *await self._record(order))
 
     async def _record(self, order: RecordImage) -> list[Event]:
@@ -136,7 +144,8 @@ class Handlers:
         )
         try:
             check = partial(self._inventory.check_complete, order, record.listed)
-            await asyncio.to_thread(self._content.images.record, record, check)
+            async with self._looks:
+                await asyncio.to_thread(self._content.images.record, record, check)
         except Incomplete as exc:
             log.warning("cannot list %s yet: %s", order.reference, exc, extra={"flight": order.flight})
             return [*_lost(order, exc), self._unrecorded(order, CONTENT_MISSING, str(exc))]
@@ -198,12 +207,13 @@ class Handlers:
         """From the registry into the growing file, and into view once it is verified."""
         try:
             turn("slot")
-            async with self._slots[source.registry], self._transfers:
+            async with self._shares.one() as share:
                 turn("answer")
                 await announcer.advance(ingest.stored)
                 async with aclosing(self._registry.blob(source, blob, ingest.offset)) as body:
                     async for chunk in body:
                         turn("transfer")
+                        await share.took(len(chunk))
                         await ingest.write(chunk)
                         await announcer.advance(ingest.stored)
             turn("verify")
@@ -231,7 +241,8 @@ class Handlers:
         )
 
     async def _resolved(self, order: ResolveReference, source: Source, image: Image) -> PullResolved:
-        layers, recorded = await asyncio.to_thread(self._inventory.take_stock, order, image)
+        async with self._looks:
+            layers, recorded = await asyncio.to_thread(self._inventory.take_stock, order, image)
         return PullResolved(
             store=order.store,
             reference=order.reference,

@@ -11,6 +11,24 @@ from urllib.request import getproxies_environment, proxy_bypass_environment  # t
 from pullonce.config import BusSettings, StoreSettings, home, number
 from services.fetcher.remote.inward import Network, network
 
+RETRY = 60.0
+"""A registry that restarts, or is moved to another machine, is back by then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much a fetcher asks for at a time."""
+
+    fetches: int = 12
+    """Blobs that are fetched at once, from all registries."""
+    fetches_per_registry: int = 3
+    resolves_per_registry: int = 8
+    """References that are resolved at once against one registry."""
+    slow_rate: float = 16_384.0
+    """Bytes a second below which a transfer does not keep others from coming in."""
+    looks: int = 16
+    """Images whose state on the disk is looked at, or listed, at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class RegistrySettings:
@@ -64,15 +82,16 @@ class FetcherSettings:
     """Docker's and podman's login files, searched where a request names no credential."""
     sync: bool
     """Whether content is on the disk, not only in its cache, before it is announced."""
-    fetches: int
-    """Blobs that are fetched at once, from all registries."""
-    fetches_per_registry: int
+    bounds: Bounds
+    retry: float
+    """Seconds of trouble that an order outlasts before its failure is final."""
 
     @staticmethod
     def from_env(environ: Mapping[str, str] = os.environ) -> "FetcherSettings":
         """`PULLONCE_INSECURE_REGISTRIES`, `PULLONCE_INWARD_HOSTS`, `PULLONCE_HOSTS_DIR`, `PULLONCE_CREDENTIALS`,
-        `PULLONCE_SYNC`, `PULLONCE_FETCHES`, `PULLONCE_FETCHES_PER_REGISTRY`, `PULLONCE_PATIENCE`, `DOCKER_CONFIG`,
-        `REGISTRY_AUTH_FILE`, and the usual proxies.
+        `PULLONCE_SYNC`, `PULLONCE_FETCHES`, `PULLONCE_FETCHES_PER_REGISTRY`, `PULLONCE_RESOLVES_PER_REGISTRY`,
+        `PULLONCE_RETRY`, `PULLONCE_SLOW_RATE`, `PULLONCE_PATIENCE`, `DOCKER_CONFIG`, `REGISTRY_AUTH_FILE`, and the usual
+        proxies.
 
         Raises:
             SettingInvalid: a value cannot be used.
@@ -90,8 +109,13 @@ class FetcherSettings:
             credentials=Path(environ.get("PULLONCE_CREDENTIALS") or home(environ) / "credentials"),
             configs=_login_files(environ),
             sync=number(environ, "PULLONCE_SYNC", 1, low=0, high=1) > 0,
-            fetches=int(number(environ, "PULLONCE_FETCHES", 12, low=1, high=256)),
-            fetches_per_registry=int(number(environ, "PULLONCE_FETCHES_PER_REGISTRY", 3, low=1, high=256)),
+            bounds=Bounds(
+                fetches=int(number(environ, "PULLONCE_FETCHES", 12, low=1, high=256)),
+                fetches_per_registry=int(number(environ, "PULLONCE_FETCHES_PER_REGISTRY", 3, low=1, high=256)),
+                resolves_per_registry=int(number(environ, "PULLONCE_RESOLVES_PER_REGISTRY", 8, low=1, high=256)),
+                slow_rate=number(environ, "PULLONCE_SLOW_RATE", 16_384.0, low=0.0, high=1e12),
+            ),
+            retry=number(environ, "PULLONCE_RETRY", RETRY, low=0.0, high=86_400.0),
         )
 
 

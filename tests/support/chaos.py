@@ -116,6 +116,7 @@ class Crew:
         self.armed.mkdir(parents=True, exist_ok=True)
         self.environ = {
             **os.environ,
+            "PULLONCE_RETRY": "0",
             "PULLONCE_HOME": str(home),
             "PULLONCE_NATS_URL": url,
             "PULLONCE_ACK_WAIT": "2",

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from pullonce.errors import Permanent, Retryable
+from pullonce.errors import Permanent
 from pullonce.oci import platform as platforms
 from pullonce.oci.digest import digest_bytes, matches
 from pullonce.oci.reference import Reference
@@ -18,6 +18,7 @@ from pullonce.store.content import ContentStore
 from pullonce.worker.stopwatch import spent_on
 from schemas.events import Source
 from schemas.oci import Descriptor, DiffID, Digest, Index, Manifest
+from services.fetcher.documents.asking import Asking
 from services.fetcher.documents.manifest import CONFIG_LIMIT, MANIFEST_LIMIT, read_document, read_layers
 from services.fetcher.remote.registry import Registry
 
@@ -45,13 +46,15 @@ class Resolver:
     Args:
         source: where the reference points, and with which credential.
         wanted: normalised platform.
+        asking: what others ask for at this moment.
     """
 
-    def __init__(self, registry: Registry, content: ContentStore, source: Source, wanted: str) -> None:
+    def __init__(self, registry: Registry, content: ContentStore, source: Source, wanted: str, asking: Asking) -> None:
         self._registry = registry
         self._content = content
         self._source = source
         self._wanted = wanted
+        self._asking = asking
         self._available: list[str] = []
 
     async def resolve(self, reference: Reference) -> Image:
@@ -159,18 +162,23 @@ class Resolver:
         """A document out of the store, or asked for and stored. Of several resolvers that miss the same one, one asks."""
         if descriptor.size > limit:
             raise Permanent(f"the document {descriptor.digest} is longer than {limit >> 20} MiB", code="MANIFEST_INVALID")
-        if (kept := self._kept(descriptor, limit)) is not None:
-            return kept
-        async with self._content.ingest(descriptor) as ingest:
-            if not ingest.present:
+
+        async def store(patience: float) -> bytes:
+            try:
+                async with self._content.ingest(descriptor, wait=patience) as ingest:
+                    if ingest.present:
+                        return self._content.read(descriptor.digest, limit)
+                    content = _embedded(descriptor) or await ask()
+                    await ingest.restart()
+                    await ingest.write(content)
+                    await ingest.commit()
+                    return content
+            except TimeoutError:
                 content = _embedded(descriptor) or await ask()
-                await ingest.restart()
-                await ingest.write(content)
-                await ingest.commit()
+                await self._content.put(descriptor, content)
                 return content
-        if (kept := self._kept(descriptor, limit)) is None:
-            raise Retryable(f"{descriptor.digest} was removed before it was read", code="blob.missing", after=0.0)
-        return kept
+
+        return await self._asking.once(descriptor.digest, self._source, lambda: self._kept(descriptor, limit), store)
 
     def _kept(self, descriptor: Descriptor, limit: int) -> bytes | None:
         """What the store holds; what it holds damaged is removed, so that it is fetched again."""

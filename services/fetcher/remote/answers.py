@@ -1,5 +1,7 @@
-"""Reading what a server answers: bounded, and with the HTTP library's errors translated once."""
+"""Reading what a server answers: bounded, and with whatever goes wrong on the way translated once."""
 
+import logging
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,16 +10,23 @@ import aiohttp
 from pullonce.errors import Permanent, Retryable
 from services.fetcher.remote.connections import Inward
 
+log = logging.getLogger(__name__)
+
+_UNKNOWN = frozenset((socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)))
+
 
 @contextmanager
 def registry_errors(what: str, *, inward: Permanent | None = None) -> Iterator[None]:
-    """Translate what the HTTP library raises, where it may work another time; `what` names the server for people.
+    """Translate what is raised while a server is asked; `what` names it for people.
+
+    What nobody foresaw counts against that server too: it chose what it answered, and others must not suffer for it.
 
     Args:
         inward: what to raise where a connection was refused because of its address.
 
     Raises:
-        Retryable: `registry.unavailable`.
+        Retryable: `registry.unavailable`, where it may work another time.
+        Permanent: `registry.answer`; what it says cannot be used.
     """
     try:
         yield
@@ -27,15 +36,17 @@ def registry_errors(what: str, *, inward: Permanent | None = None) -> Iterator[N
         raise _unavailable(what, exc) from exc
     except (aiohttp.ClientError, TimeoutError, OSError) as exc:
         raise _unavailable(what, exc) from exc
+    except (Permanent, Retryable):
+        raise
+    except Exception as exc:
+        raise unforeseen(what, exc) from exc
 
 
-def _unavailable(what: str, exc: Exception) -> Retryable:
-    reason = str(exc) or "no answer in time"
-    if isinstance(exc, aiohttp.ClientConnectorCertificateError):
-        reason = f"its certificate is not trusted ({exc.certificate_error})"
-    elif isinstance(exc, aiohttp.InvalidURL):
-        reason = "its address is malformed"
-    return Retryable(f"{what} cannot be reached: {reason}", code="registry.unavailable")
+def unforeseen(what: str, exc: Exception) -> Permanent:
+    """What to call an error that nothing here knows, out of what a server said: final, and that server's alone."""
+    log.warning("%s answered what led to %s", what, type(exc).__name__, exc_info=exc)
+    why = " ".join(str(exc).split())[:200]
+    return Permanent(f"what {what} answers cannot be used ({type(exc).__name__}: {why})", code="registry.answer")
 
 
 async def read_limited(response: aiohttp.ClientResponse, limit: int) -> bytes:
@@ -48,3 +59,15 @@ async def read_limited(response: aiohttp.ClientResponse, limit: int) -> bytes:
         if size > limit:
             break
     return b"".join(parts)[: limit + 1]
+
+
+def _unavailable(what: str, exc: Exception) -> Retryable:
+    """Trouble on the way. A name that nobody knows, or a certificate that nobody trusts, will hardly come right by itself."""
+    reason, brief = str(exc) or "no answer in time", False
+    if isinstance(exc, aiohttp.ClientConnectorCertificateError):
+        reason, brief = f"its certificate is not trusted ({exc.certificate_error})", True
+    elif isinstance(exc, aiohttp.InvalidURL):
+        reason, brief = "its address is malformed", True
+    elif isinstance(exc, aiohttp.ClientConnectorDNSError):
+        brief = exc.os_error.errno in _UNKNOWN
+    return Retryable(f"{what} cannot be reached: {reason}", code="registry.unavailable", brief=brief)

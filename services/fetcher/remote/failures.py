@@ -81,13 +81,19 @@ def retry_after(header: str | None, now: float) -> float | None:
     """
     if not header:
         return None
-    if header.strip().isdigit():
-        return min(float(header.strip()[:9]), _LONGEST_WAIT)
+    text = header.strip()
+    if text.isascii() and text.isdigit():
+        return min(float(text[:9]), _LONGEST_WAIT)
     try:
-        wait = parsedate_to_datetime(header).timestamp() - now
-    except (ValueError, OverflowError):
+        wait = parsedate_to_datetime(text).timestamp() - now
+    except Exception:  # the library's reader of dates meets junk with several kinds of errors
         return None
     return min(max(wait, 0.0), _LONGEST_WAIT)
+
+
+def whole_number(text: str) -> int | None:
+    """A number of bytes as HTTP writes one: ASCII digits, and no more of them than any size has. None for anything else."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
 
 
 def redacted(url: str) -> str:
@@ -105,7 +111,7 @@ def _told(body: bytes) -> _Error:
     """The first error in an answer, cut to a length fit for one line."""
     try:
         errors = msgspec.json.decode(body, type=_Errors).errors
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         errors = []
     first = errors[0] if errors else _Error()
     message = " ".join((first.message or "").split())

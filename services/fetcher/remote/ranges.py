@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from pullonce.errors import Permanent
 from schemas.oci import Descriptor
+from services.fetcher.remote.failures import whole_number
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 
@@ -37,8 +38,8 @@ def bytes_to_skip(status: int, headers: Mapping[str, str], position: int, blob: 
             # Storage may label a gzip layer so, which is then the blob itself; a body that was compressed on the way is not.
             why = f"something before the source compresses {blob.digest} ({encoding[:40]!r}), though it was asked not to"
             raise Permanent(why, code="registry.encoding")
-        if length.isdigit():
-            _check_size(int(length), blob)
+        if (size := whole_number(length)) is not None:
+            _check_size(size, blob)
         return position
     return None
 

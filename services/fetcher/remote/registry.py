@@ -17,16 +17,16 @@ import aiohttp
 import yarl
 
 from pullonce.errors import Permanent, Retryable
-from pullonce.oci.digest import matches, parse_digest
+from pullonce.oci.digest import is_digest, matches, parse_digest
 from schemas.events import Source
 from schemas.oci import Descriptor, Digest
 from services.fetcher.auth.authorizer import Authorizer
 from services.fetcher.auth.credentials import Credentials
 from services.fetcher.auth.tokens import Tokens
 from services.fetcher.documents.manifest import ACCEPT, MANIFEST_LIMIT
-from services.fetcher.remote.answers import read_limited, registry_errors
+from services.fetcher.remote.answers import read_limited, registry_errors, unforeseen
 from services.fetcher.remote.connections import Connections
-from services.fetcher.remote.failures import Asked, failure, retry_after, told_of
+from services.fetcher.remote.failures import Asked, failure, retry_after, told_of, whole_number
 from services.fetcher.remote.ranges import bytes_to_skip
 from services.fetcher.remote.transport import ERROR_LIMIT, Transport
 from services.fetcher.servers.hosts import Capability, Host, able
@@ -100,6 +100,8 @@ class Registry:
                     found.__cause__ = exc
             except (Permanent, Retryable) as exc:
                 found = exc
+            except Exception as exc:  # whatever it is, this server's answer led to it
+                found = unforeseen(hosts[0].origin, exc)
             else:
                 if position == before and len(hosts) == 1:
                     return  # the source has no more
@@ -152,6 +154,8 @@ class Registry:
             except (Permanent, Retryable) as exc:
                 self._missed(host, exc)
                 tried.append((host, exc))
+            except Exception as exc:  # whatever it is, this server's answer led to it
+                tried.append((host, unforeseen(host.origin, exc)))
         raise _told(tried)
 
     def _missed(self, host: Host, found: Failure) -> None:
@@ -171,9 +175,10 @@ class Registry:
                 raise await self._failure("manifest", host, source, locator, response)
             # Anything else that went wrong is explained only in the body of a GET.
             digest, length = headers.get("Docker-Content-Digest", ""), headers.get("Content-Length", "")
-            if response.status != 200 or not digest or not length.isdigit() or int(length) == 0:
+            size = whole_number(length) or 0
+            if response.status != 200 or not is_digest(digest) or not size:
                 return None
-            return Descriptor(media_type=headers.get("Content-Type", ""), digest=parse_digest(digest), size=int(length))
+            return Descriptor(media_type=headers.get("Content-Type", ""), digest=parse_digest(digest), size=size)
 
     async def _manifest(self, host: Host, source: Source, locator: str) -> tuple[str, bytes]:
         async with self._asked("GET", host, source, "manifests", locator, {"Accept": ACCEPT}) as response:

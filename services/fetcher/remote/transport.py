@@ -1,13 +1,14 @@
 """One request to one server of a registry: its challenge answered, its redirects followed, its secrets kept from all others."""
 
 import logging
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import aiohttp
 import yarl
 
-from pullonce.errors import Permanent
+from pullonce.errors import Permanent, Retryable
 from schemas.events import Source
 from services.fetcher.auth.authorizer import Authorizer
 from services.fetcher.remote.answers import read_limited, registry_errors
@@ -15,7 +16,8 @@ from services.fetcher.remote.connections import Connections
 from services.fetcher.remote.failures import redacted
 from services.fetcher.remote.inward import ANYWHERE, Reach, kinds_of_host
 from services.fetcher.remote.notices import Notices
-from services.fetcher.servers.hosts import Host
+from services.fetcher.remote.silence import Silence
+from services.fetcher.servers.hosts import Host, is_host
 from services.fetcher.servers.mirrors import Mirrors
 from services.fetcher.settings import RegistrySettings
 
@@ -40,6 +42,7 @@ class Transport:
         self._settings = settings
         self._mirrors = mirrors
         self._notices = Notices()
+        self._silence = Silence(settings.patience)
 
     @asynccontextmanager
     async def answer(
@@ -98,7 +101,7 @@ class Transport:
         home = by = url
         reach = self._connections.home(host.name)
         for _ in range(_MOST_REDIRECTS + 1):
-            with registry_errors(redacted(str(url)), inward=_inward(by, url)):
+            with self._listening(url, by):
                 response = await self._send(method, url, host, headers, reach, at_home=_same_place(url, home))
             try:
                 location = response.headers.get("Location")
@@ -123,7 +126,7 @@ class Transport:
         given = [(name, value) for name, value in host.headers if at_home and name.lower() not in ours]
         patience = self._settings.patience
         connect = (host.connect or (min(_MIRROR_CONNECT, patience) if host.mirror else patience)) if at_home else patience
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect, sock_read=patience)
+        timeout = aiohttp.ClientTimeout(total=None, connect=connect, sock_connect=connect, sock_read=patience)
         proxy = self._settings.proxy(url.scheme, url.host or "")
         trusted = self._mirrors.context(host, elsewhere=not at_home) or True
         # A proxy is where the operator says, and looks names up itself.
@@ -137,6 +140,24 @@ class Transport:
             timeout=timeout,
             allow_redirects=False,
         )
+
+    @contextmanager
+    def _listening(self, url: yarl.URL, by: yarl.URL) -> Iterator[None]:
+        """A server that lets us wait in vain is known for it: the next ones are told so at once."""
+        origin, what = str(url.origin()), redacted(str(url))
+        if self._silence.rests(origin, time.monotonic()):
+            found = Retryable(f"{what} is not asked: {url.authority} has not answered lately", code="registry.unavailable")
+            raise found from TimeoutError(f"{url.authority} has not answered lately")
+        try:
+            with registry_errors(what, inward=_inward(by, url)):
+                yield
+        except Retryable as exc:
+            if isinstance(exc.__cause__, TimeoutError):
+                self._silence.missed(origin, time.monotonic())
+            else:
+                self._silence.heard(origin)
+            raise
+        self._silence.heard(origin)
 
     def check_redirect(self, url: yarl.URL, target: yarl.URL) -> Reach:
         """A registry out there must not have us ask for anything within, nor for anything without encryption.
@@ -174,8 +195,11 @@ def _target(url: yarl.URL, location: str) -> yarl.URL:
     try:
         target = url.join(yarl.URL(location, encoded=True))
         target.origin()
-    except ValueError:
-        raise Permanent(f"{redacted(str(url))} redirects to nowhere", code="registry.redirects") from None
+        fits = is_host(target.raw_host or "") and target.port != 0
+    except ValueError:  # among them those of ports out of range, and of names that no encoding takes
+        fits = False
+    if not fits:
+        raise Permanent(f"{redacted(str(url))} redirects to nowhere", code="registry.redirects")
     return target
 
 

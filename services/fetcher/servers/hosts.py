@@ -144,6 +144,12 @@ def able(hosts: tuple[Host, ...], capability: Capability) -> list[Host]:
     return [each for each in hosts if capability in each.capabilities]
 
 
+def is_host(name: str) -> bool:
+    """Whether a name could be looked up at all, or is an address. Source: RFC 1035 section 2.3.4."""
+    labels = name.removesuffix(".").split(".")
+    return name.isascii() and name.isprintable() and len(name) <= 253 and all(0 < len(each) <= 63 for each in labels)
+
+
 def _host(address: str, fields: Mapping[str, Any], beside: str, what: str) -> Host:
     """One table. A `path` of nothing stands for `override_path` until the address is read."""
     if unknown := sorted(set(fields) - _KEYS):
@@ -172,7 +178,7 @@ def _address(text: str, plain: Callable[[str], bool], *, whole: bool) -> tuple[s
             host = urlsplit(f"//{text}").netloc
             text = f"{'http' if plain(host) else 'https'}://{text}"
         parts = urlsplit(text)
-        fits = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        fits = parts.scheme in ("http", "https") and is_host(parts.hostname or "") and parts.port != 0
     except ValueError:
         fits = False
     if not fits or "@" in parts.netloc or parts.query or parts.fragment:

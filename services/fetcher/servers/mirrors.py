@@ -50,7 +50,8 @@ class Mirrors:
                 return kept[2]
             hosts = order(_hosts(path), registry, self._plain)
         except (HostsInvalid, OSError, UnicodeDecodeError) as exc:
-            raise Permanent(f"{path} cannot be used: {exc}", code="hosts.invalid") from exc
+            what = path or f"the registry {registry}"
+            raise Permanent(f"{what} cannot be used: {exc}", code="hosts.invalid") from exc
         self._read[registry] = (path, stamp, hosts)
         return hosts
 

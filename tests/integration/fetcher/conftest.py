@@ -20,7 +20,7 @@ from schemas.subjects import progress_filter
 from services.fetcher.auth.credentials import Credentials
 from services.fetcher.handlers import Handlers
 from services.fetcher.remote.registry import Registry, connect
-from services.fetcher.settings import RegistrySettings
+from services.fetcher.settings import Bounds, RegistrySettings
 from tests.support.registry import RegistryServer
 
 FLIGHT = "0123456789abcdef"
@@ -97,7 +97,7 @@ def fetcher(tmp_path: Path) -> Opened:
                 progress.append(message)
 
             await bus.signals.subscribe(progress_filter("default"), heard)
-            handlers = Handlers(registry, content, bus.signals, store="default", at_once=at_once)
+            handlers = Handlers(registry, content, bus.signals, store="default", bounds=Bounds(fetches_per_registry=at_once))
             yield Fetcher(content, registry, handlers, progress)
 
     return opened

@@ -126,6 +126,7 @@ PURE = (
     "services.fetcher.remote.ranges",
     "services.fetcher.auth.login_files",
     "services.fetcher.auth.secret",
+    "services.fetcher.remote.silence",
     "services.ledger.answers.explain",
     "services.ledger.fold.staging",
     "services.ledger.fold.statements",
