@@ -14,7 +14,7 @@ from pullonce.errors import Retryable
 from schemas.events import BlobFetched, Event, PullFailed, PullResolved, PullUnresolved
 from schemas.oci import Digest
 from schemas.orders import FetchBlob, RecordImage, ResolveReference
-from schemas.subjects import order_subject
+from schemas.routing import order_subject
 from services.fetcher.remote.silence import REST
 from services.fetcher.settings import RegistrySettings
 from tests.integration.fetcher.conftest import Opened
