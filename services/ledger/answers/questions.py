@@ -94,7 +94,7 @@ class Questions:
             case AskExplain(pull=pull):
                 return await self._explain(pull)
             case AskSql():
-                return await self._shelf.read(lambda reader: sandbox.run(reader, question))
+                return await self._shelf.read_for_guest(lambda reader: sandbox.run(reader, question))
             case AskExport():
                 return await self._export(question)
             case AskRebuild():

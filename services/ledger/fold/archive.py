@@ -1,10 +1,21 @@
-"""Old detail: written out as Parquet files, and rolled up to one row a day, store and image."""
+"""Old detail: written out as Parquet files, and rolled up to one row a day, store and image.
+
+The ledger that answers questions is sealed: no statement of anybody's reaches a file through it. So an export is written out
+of a copy, by a database of its own that nobody else has a connection to.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+
+import duckdb
 
 from pullonce.failpoints import reach
 from pullonce.store.disk import disk_errors
@@ -16,6 +27,9 @@ _KEPT = (WAITING, DAYS, POSITION)
 
 _UNFINISHED = ".unfinished"
 """How the directory of an export is called while it is written."""
+
+COPY = "copied"
+"""What the name of the copy begins with that an export is written out of."""
 
 _NAMES = {ANSWERED.name: "requests", ENDED.name: "flights"}
 
@@ -33,7 +47,7 @@ def export(ledger: Ledger, before: datetime | None, *, roll_up: bool, now: datet
 
     Args:
         before: the start of this day counts; None: everything.
-        roll_up: then keep of it only what `days` says. In one transaction with the export: nothing falls in between.
+        roll_up: then keep of it only what `days` says. Nothing falls in between: one thread writes, and it is ours meanwhile.
 
     Raises:
         Permanent, duckdb.Error: it cannot be written; then nothing is rolled up.
@@ -57,26 +71,61 @@ def export(ledger: Ledger, before: datetime | None, *, roll_up: bool, now: datet
 
 
 def _export(ledger: Ledger, unfinished: Path, until: datetime, *, roll_up: bool) -> int:
-    with ledger.transaction() as writer:
-        count = 0
-        for table in TABLES:
-            if table in _KEPT:
-                continue
-            where = f"WHERE {_when(table.name)} < TIMESTAMP '{until.isoformat(sep=' ')}'"
-            target = unfinished / f"{_NAMES.get(table.name, table.name)}.parquet"
-            copied = writer.execute(
-                f"COPY (SELECT * FROM {table.name} {where}) TO '{_quoted(target)}' (FORMAT parquet, COMPRESSION zstd)"
+    count = 0
+    with _copied(ledger) as copied:
+        for table in _aging():
+            where = f"WHERE {_when(table)} < TIMESTAMP '{until.isoformat(sep=' ')}'"
+            target = unfinished / f"{_NAMES.get(table, table)}.parquet"
+            written = copied.execute(
+                f"COPY (SELECT * FROM {table} {where}) TO '{_quoted(target)}' (FORMAT parquet, COMPRESSION zstd)"
             ).fetchall()
-            count += int(copied[0][0])
-        reach("export.written")
-        unfinished.rename(unfinished.with_name(unfinished.name.removesuffix(_UNFINISHED)))
-        if roll_up:
+            count += int(written[0][0])
+    reach("export.written")
+    unfinished.rename(unfinished.with_name(unfinished.name.removesuffix(_UNFINISHED)))
+    if roll_up:
+        with ledger.transaction() as writer:
             writer.execute(_ROLL_UP, [until])
-            for table in TABLES:
-                if table not in _KEPT:
-                    writer.execute(f"DELETE FROM {table.name} WHERE {_when(table.name)} < ?", [until])
+            for table in _aging():
+                writer.execute(f"DELETE FROM {table} WHERE {_when(table)} < ?", [until])
             reach("roll-up.made")
     return count
+
+
+def _aging() -> list[str]:
+    return [table.name for table in TABLES if table not in _KEPT]
+
+
+@contextmanager
+def _copied(ledger: Ledger) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A copy of all that was committed, open for us alone; it goes with the block."""
+    copy = ledger.path.with_name(f"{COPY}-{os.getpid()}.duckdb")
+    beside = copy.with_name(copy.name + ".wal")
+    try:
+        _copy(ledger.path, copy)
+        _copy(ledger.path.with_name(ledger.path.name + ".wal"), beside)
+        settings: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": ledger.memory,
+            "temp_directory": str(copy.with_suffix(".tmp")),
+        }
+        connection = duckdb.connect(str(copy), config=settings)
+        try:
+            yield connection
+        finally:
+            connection.close()
+    finally:
+        copy.unlink(missing_ok=True)
+        beside.unlink(missing_ok=True)
+        shutil.rmtree(copy.with_suffix(".tmp"), ignore_errors=True)
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.unlink(missing_ok=True)
+    if not source.exists():
+        return
+    command = [sys.executable, "-m", "services.ledger.fold.copying", str(source), str(target)]
+    with disk_errors(target, source.stat().st_size):
+        if number := subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode:
+            raise OSError(number, f"the ledger cannot be copied to {target}: {os.strerror(number)}")
 
 
 def day(moment: datetime) -> datetime:

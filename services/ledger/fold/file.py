@@ -14,6 +14,7 @@ from typing import TypeVar
 import duckdb
 
 from pullonce.failpoints import reach
+from services.ledger.fold.guests import Guests
 from services.ledger.fold.projection import Ledger, LedgerOutdated
 from services.ledger.fold.trouble import trouble
 
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 READERS = 4
-"""Questions that are answered at a time; further ones wait."""
+"""Questions of our own making that are answered at a time: the page's, the command line's. Further ones wait."""
 
 
 class LedgerFile:
@@ -44,6 +45,7 @@ class LedgerFile:
         self._exchanging = False
         self._writers = ThreadPoolExecutor(1, "ledger-write")
         self._readers = ThreadPoolExecutor(READERS, "ledger-read")
+        self._guests = Guests()
         self._ledger = self._open()
 
     @property
@@ -79,27 +81,51 @@ class LedgerFile:
 
     def _write(self, change: Callable[[Ledger], T]) -> T:
         try:
-            return change(self._ledger)
+            return self._with_memory(lambda: change(self._ledger))
         except duckdb.FatalException:
             # A checkpoint that the disk refused; nothing can be read any more, though all that was committed is there.
             self._exchange(lambda _: None)
             raise
 
     async def read(self, question: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
-        """Run something that only reads, on a connection of its own."""
+        """Run something of our own that only reads, on a connection of its own."""
 
         def ask() -> T:
             with self.reader() as reader:
                 return question(reader)
 
-        def ask_again() -> T:
-            try:
-                return ask()
-            except duckdb.FatalException:
-                self._writers.submit(lambda: None).result()  # whoever wrote has opened the ledger again by then
-                return ask()
+        return await asyncio.get_running_loop().run_in_executor(
+            self._readers, lambda: self._ask(lambda: self._with_memory(ask))
+        )
 
-        return await asyncio.get_running_loop().run_in_executor(self._readers, ask_again)
+    async def read_for_guest(self, query: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        """Run a query in somebody else's words. It is interrupted where our own work finds no memory beside it.
+
+        Raises:
+            Permanent: `sql.busy`: too many are there.
+        """
+
+        def ask() -> T:
+            with self.reader() as reader, self._guests.running(reader):
+                return query(reader)
+
+        return await self._guests.run(lambda: self._ask(ask))
+
+    def _ask(self, ask: Callable[[], T]) -> T:
+        try:
+            return ask()
+        except duckdb.FatalException:
+            self._writers.submit(lambda: None).result()  # whoever wrote has opened the ledger again by then
+            return ask()
+
+    def _with_memory(self, act: Callable[[], T]) -> T:
+        """Do our own work; where there is no memory for it, end what guests run, and do it again."""
+        try:
+            return act()
+        except duckdb.OutOfMemoryException:
+            if not self._guests.send_away():
+                raise
+            return act()
 
     @contextmanager
     def reader(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -125,6 +151,8 @@ class LedgerFile:
     def _exchange(self, change: Callable[[Path], None]) -> None:
         with self._turns:
             self._exchanging = True
+        self._guests.send_away()
+        with self._turns:
             self._turns.wait_for(lambda: not self._reading)
         try:
             self._ledger.close()
@@ -142,4 +170,5 @@ class LedgerFile:
         """Wait for whoever is at work, and close the file."""
         self._writers.shutdown()
         self._readers.shutdown()
+        self._guests.close()
         self._ledger.close()

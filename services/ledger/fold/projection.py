@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 MEMORY = "512MB"
 """What DuckDB may take; beyond it, big queries spill to the disk."""
 
+SPILLS = 4
+"""How many times that may lie on the disk."""
+
 _LONGEST_LINE = 4 << 20
 """Bytes of one staged row: a message of the bus is shorter."""
 
@@ -45,7 +48,7 @@ class Ledger:
     Args:
         path: the file; made if it is missing.
         memory: DuckDB's limit.
-        sealed: no SQL that is given to this process can touch any file but those in `exports`.
+        sealed: no SQL that is given to this process can touch any file, nor change a setting.
 
     Raises:
         LedgerTaken: another process has the file open.
@@ -56,6 +59,7 @@ class Ledger:
 
     def __init__(self, path: Path, *, memory: str = MEMORY, sealed: bool = True) -> None:
         self.path = path
+        self.memory = memory
         self.exports = path.parent / "export"
         with disk_errors(self.exports):
             self.exports.mkdir(parents=True, exist_ok=True)
@@ -63,6 +67,9 @@ class Ledger:
         settings: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": memory,
             "temp_directory": str(path.with_suffix(".tmp")),
+            "max_temp_directory_size": f"{SPILLS * int(memory.removesuffix('MB'))}MB",
+            # Else a name in a query that no table has may be one of a variable of ours.
+            "python_enable_replacements": False,
         }
         try:
             self._writer = duckdb.connect(str(path), config=settings)
@@ -87,7 +94,6 @@ class Ledger:
         self._writer.execute(statements.STAGE)
         self._writer.execute("SET autoinstall_known_extensions = false; SET autoload_known_extensions = false")
         if sealed:
-            self._writer.execute(f"SET allowed_directories = ['{str(self.exports).replace(chr(39), chr(39) * 2)}/']")
             self._writer.execute("SET enable_external_access = false")
             self._writer.execute("SET lock_configuration = true")
 

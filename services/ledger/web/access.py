@@ -5,6 +5,7 @@ import binascii
 import hmac
 import ipaddress
 import re
+from collections.abc import Mapping
 
 _HOST = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9.-]+))(?::\d*)?")
 
@@ -53,3 +54,25 @@ def is_named_plainly(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def is_from_elsewhere(headers: Mapping[str, str], host: str, *, page: bool) -> bool:
+    """Whether a browser asks on behalf of another site, which may not read the answer, and may not have the work done either.
+
+    `same-site` counts as elsewhere: other ports of this machine are the same site, and belong to other people. What is no
+    browser sends none of these headers.
+
+    Args:
+        host: the `Host` header.
+        page: it is the page itself that is asked for, which holds nothing: a link may lead there from anywhere.
+
+    Source: Fetch Metadata Request Headers, W3C; the Fetch standard on `Origin`.
+    """
+    site = headers.get("Sec-Fetch-Site", "").lower()
+    if site:
+        opened = (
+            headers.get("Sec-Fetch-Mode", "").lower() == "navigate" and headers.get("Sec-Fetch-Dest", "").lower() == "document"
+        )
+        return site not in ("same-origin", "none") and not (page and opened)
+    origin = headers.get("Origin", "")
+    return bool(origin) and origin.partition("://")[2].lower() != host.lower()

@@ -16,13 +16,13 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from schemas.ledger import Answer, AskExplain, AskHistory, AskSql, AskStats, Error, Question, encode
-from services.ledger.web.access import authorized, is_named_plainly
+from services.ledger.web.access import authorized, is_from_elsewhere, is_named_plainly
 from services.ledger.web.assets import START, Asset, load
 from services.ledger.web.watching import Viewers
 
 _ASKED: dict[str, type[Question]] = {"history": AskHistory, "stats": AskStats, "explain": AskExplain, "sql": AskSql}
 
-_STATUS = {"pull.unknown": 404, "sql.timeout": 504, "ledger.memory": 503, "sql.memory": 503, "disk.full": 503}
+_STATUS = {"pull.unknown": 404, "sql.timeout": 504, "ledger.memory": 503, "sql.memory": 503, "sql.busy": 503, "disk.full": 503}
 
 _HEADERS = {
     # Scripts and styles are files of ours, never part of a document: whatever an image is called, it stays a name.
@@ -100,6 +100,8 @@ class Pages:
             raise web.HTTPUnauthorized(headers=asking, text="the ledger's token is asked for")
         if not token and not is_named_plainly(request.host):
             raise web.HTTPForbidden(text="without a token, the ledger answers only to an address or localhost")
+        if is_from_elsewhere(request.headers, request.host, page=request.path == "/"):
+            raise web.HTTPForbidden(text="the ledger answers no page of another site, nor of another port of this machine")
         return await handler(request)
 
     # -- the page ------------------------------------------------------------------------------------------------------

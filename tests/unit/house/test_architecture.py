@@ -128,6 +128,7 @@ PURE = (
     "services.fetcher.auth.secret",
     "services.fetcher.remote.silence",
     "services.ledger.answers.explain",
+    "services.ledger.answers.statement",
     "services.ledger.fold.staging",
     "services.ledger.fold.statements",
     "services.ledger.fold.table",
