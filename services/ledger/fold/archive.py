@@ -28,9 +28,6 @@ _KEPT = (WAITING, DAYS, POSITION)
 _UNFINISHED = ".unfinished"
 """How the directory of an export is called while it is written."""
 
-COPY = "copied"
-"""What the name of the copy begins with that an export is written out of."""
-
 _NAMES = {ANSWERED.name: "requests", ENDED.name: "flights"}
 
 _ROLL_UP = """
@@ -72,7 +69,7 @@ def export(ledger: Ledger, before: datetime | None, *, roll_up: bool, now: datet
 
 def _export(ledger: Ledger, unfinished: Path, until: datetime, *, roll_up: bool) -> int:
     count = 0
-    with _copied(ledger) as copied:
+    with _copied(ledger, unfinished) as copied:
         for table in _aging():
             where = f"WHERE {_when(table)} < TIMESTAMP '{until.isoformat(sep=' ')}'"
             target = unfinished / f"{_NAMES.get(table, table)}.parquet"
@@ -96,9 +93,9 @@ def _aging() -> list[str]:
 
 
 @contextmanager
-def _copied(ledger: Ledger) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A copy of all that was committed, open for us alone; it goes with the block."""
-    copy = ledger.path.with_name(f"{COPY}-{os.getpid()}.duckdb")
+def _copied(ledger: Ledger, directory: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A copy of all that was committed, in a directory, open for us alone; it goes with the block."""
+    copy = directory / "copied.duckdb"
     beside = copy.with_name(copy.name + ".wal")
     try:
         _copy(ledger.path, copy)
@@ -119,7 +116,6 @@ def _copied(ledger: Ledger) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def _copy(source: Path, target: Path) -> None:
-    target.unlink(missing_ok=True)
     if not source.exists():
         return
     command = [sys.executable, "-m", "services.ledger.fold.copying", str(source), str(target)]

@@ -63,6 +63,33 @@ async def test_without_a_token_it_stays_on_this_machine(nats_server: NatsServer,
             assert response.status == 200
 
 
+async def test_no_other_site_has_a_browser_ask(nats_server: NatsServer, tmp_path: Path) -> None:
+    """On loopback without a token, and with one: a browser adds passwords that it knows by itself."""
+    for more in ({}, {"PULLONCE_LEDGER_TOKEN": "a secret"}):
+        async with ledger(nats_server, tmp_path / str(len(more)), **more) as (_, where, _):
+            ours = {"Authorization": "Bearer a secret"} if more else {}
+            async with aiohttp.ClientSession(where, headers=ours) as session:
+                for headers in (
+                    {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"},
+                    {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "cors", "Origin": "http://127.0.0.1:8080"},
+                    {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"},
+                    {"Origin": "http://evil.example"},
+                    {"Origin": "null"},
+                ):
+                    for path in ("/api/sql?query=SELECT+1", "/api/history", "/api/live", "/api/parts", "/metrics"):
+                        async with session.get(path, headers=headers) as response:
+                            assert response.status == 403, (path, headers)
+                async with session.get("/", headers={"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"}) as response:
+                    assert response.status == 403
+                linked = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+                for path, headers in (
+                    ("/", linked), ("/api/history", {"Sec-Fetch-Site": "same-origin"}), ("/api/history", {"Sec-Fetch-Site": "none"}),
+                    ("/api/history", {"Origin": where}), ("/api/history", {}),
+                ):  # fmt: skip
+                    async with session.get(path, headers=headers) as response:
+                        assert response.status == 200, (path, headers)
+
+
 async def test_many_may_watch_and_no_more(nats_server: NatsServer, tmp_path: Path) -> None:
     async with ledger(nats_server, tmp_path) as (bus, where, running):
         connector = aiohttp.TCPConnector(limit=0)

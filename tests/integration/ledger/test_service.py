@@ -82,14 +82,15 @@ def events(length: int) -> list[Event]:
     return [event for _, _, event in long_log(length)]
 
 
-async def ask(bus: Bus, question: Question) -> questions.Answer:
-    return decode_answer(await bus.signals.request(LEDGER_SUBJECT, encode(question), timeout=LIMIT))
+async def ask(bus: Bus, question: Question, within: float = LIMIT) -> questions.Answer:
+    return decode_answer(await bus.signals.request(LEDGER_SUBJECT, encode(question), timeout=within))
 
 
 async def reached(bus: Bus) -> int:
     """How far the ledger has folded; -1 while there is none."""
     try:
-        answer = await ask(bus, AskSql(query="SELECT sequence FROM position"))
+        # A ledger that is killed takes the questions with it that it was just given.
+        answer = await ask(bus, AskSql(query="SELECT sequence FROM position"), within=2.0)
     except TimeoutError:
         return -1
     assert isinstance(answer, Table), answer
