@@ -83,7 +83,8 @@ async def test_no_other_site_has_a_browser_ask(nats_server: NatsServer, tmp_path
                     assert response.status == 403
                 linked = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
                 for path, headers in (
-                    ("/", linked), ("/api/history", {"Sec-Fetch-Site": "same-origin"}), ("/api/history", {"Sec-Fetch-Site": "none"}),
+                    ("/", linked), ("/api/history", {"Sec-Fetch-Site": "same-origin"}),
+                    ("/api/history", {"Sec-Fetch-Site": "none"}),
                     ("/api/history", {"Origin": where}), ("/api/history", {}),
                 ):  # fmt: skip
                     async with session.get(path, headers=headers) as response:
