@@ -85,11 +85,12 @@ def test_scripts_are_plain_shell(script: str) -> None:
     assert (ROOT / script).stat().st_mode & 0o111
 
 
-def test_the_readme_tells_the_exit_codes_and_settings() -> None:
+def test_the_documents_tell_the_exit_codes_and_settings() -> None:
     from pullonce.cli import commands, main
 
     readme = (ROOT / "README.md").read_text()
     for code in (main.DONE, main.FAILED, main.USAGE, main.NO_SERVICE, main.INTERRUPTED):
         assert f"| {code} |" in readme
+    settings = (ROOT / "docs" / "settings.md").read_text()
     for variable in re.findall(r"PULLONCE_[A-Z_]+", commands.ENVIRONMENT):
-        assert f"`{variable}`" in readme
+        assert f"`{variable}`" in settings
