@@ -13,7 +13,7 @@ from pullonce.store.layout import short_name
 from schemas.oci import ChainID
 from schemas.subjects import digest_of
 
-_NAMES = re.compile(r"(?<![A-Z2-7])[A-Z2-7]{20}(?![A-Z2-7])|sha256-[0-9a-f]{64}")
+_NAMES = re.compile(r"(?<![A-Z2-7])[A-Z2-7]{20}(?![A-Z2-7])|sha256-[0-9a-f]{64}|sha512-[0-9a-f]{128}")
 
 
 def mounted(chain_ids: Iterable[ChainID], tables: Iterable[str] | None = None) -> set[ChainID]:

@@ -2,7 +2,9 @@
 
 Environment: `PULLONCE_NATS_URL`, `PULLONCE_ACK_WAIT`, `PULLONCE_HOME`, `PULLONCE_STORE` (see `pullonce.config`);
 `PULLONCE_UNPACK_WORKERS` layers at work at a time (default: the cores of this machine), `PULLONCE_LAYER_MAX_BYTES` and
-`PULLONCE_LAYER_MAX_ENTRIES` what one layer may expand to, `PULLONCE_LAYER_MAX_RATIO` how many bytes for each one stored.
+`PULLONCE_LAYER_MAX_ENTRIES` what one layer may expand to, `PULLONCE_LAYER_MAX_RATIO` how many bytes for each one stored;
+`PULLONCE_ZSTD_WINDOW` bytes of memory that a layer's compression may ask for; `PULLONCE_UNPACK_PATIENCE` seconds without any
+progress after which a worker is ended.
 """
 
 import os
@@ -54,6 +56,8 @@ class UnpackerSettings:
                 size=int(number(environ, "PULLONCE_LAYER_MAX_BYTES", default.size, low=1, high=1 << 50)),
                 ratio=int(number(environ, "PULLONCE_LAYER_MAX_RATIO", default.ratio, low=1, high=1 << 40)),
                 entries=int(number(environ, "PULLONCE_LAYER_MAX_ENTRIES", default.entries, low=1, high=1 << 30)),
+                window=int(number(environ, "PULLONCE_ZSTD_WINDOW", default.window, low=1 << 20, high=1 << 31)),
+                patience=number(environ, "PULLONCE_UNPACK_PATIENCE", default.patience, low=1, high=86_400),
             ),
         )
 

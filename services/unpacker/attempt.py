@@ -23,7 +23,7 @@ from services.unpacker.tree.outcome import Outcome
 from services.unpacker.tree.rights import Rights
 from services.unpacker.waiting import DiskWaits
 from services.unpacker.work.messages import Failed, Job, Unpacked, WorkLimits
-from services.unpacker.work.workers import Pool, Preempted, WorkerProcess
+from services.unpacker.work.workers import Pool, Preempted, Stuck, WorkerProcess
 
 _MAX_PASSES = 40
 """Times a layer is unpacked to find links of layers below that lead to further ones: as many as Linux follows."""
@@ -103,6 +103,8 @@ class Attempt:
             except Preempted:
                 answer = Failed("preempted")
                 verified = False
+            except Stuck as exc:
+                answer = Failed(f"{exc}; PULLONCE_UNPACK_PATIENCE gives it longer", code="unpack.stuck")
             if isinstance(answer, Unpacked):
                 return draft, answer.outcome
             if verified or is_of_the_disk(answer):

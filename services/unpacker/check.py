@@ -24,7 +24,7 @@ from services.unpacker.handlers import Unpacker
 from services.unpacker.service import unpacking
 from services.unpacker.work.messages import WorkLimits
 
-_ANY = WorkLimits(size=1 << 50, entries=1 << 30, ratio=1 << 40)
+_ANY = WorkLimits(size=1 << 50, entries=1 << 30, ratio=1 << 40, window=1 << 31)
 """What was unpacked once may be so again, however the limits were set then."""
 _MOST = 5
 """Differences that are told of one snapshot."""

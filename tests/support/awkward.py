@@ -96,7 +96,7 @@ UPPER = {
         entry("dattr", "dir", xattrs={"user.d": "d"}),
     ],
     "times": [
-        entry("old", content=b"o", mtime=-86400),
+        entry("old", content=b"o", mtime=1),
         entry("frac", content=b"f", mtime=1234567890.25),
         entry("zero", "dir", mtime=0),
         entry("l", "symlink", linkname="old", mtime=12345.5),

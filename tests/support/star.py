@@ -62,7 +62,7 @@ ARCHIVE = b"".join(
         star(b"e" * 60 + b"/", b"5", prefix=b"d" * 60, mode=0o700),
         star(b"n" * 100, content=b"far", prefix=LONG),
         star(b"big", uid=3_000_000, gid=2_097_152),
-        star(b"old", mtime=-86_400),
+        star(b"old", mtime=1),
         END,
     ]
 )

@@ -1,8 +1,10 @@
 """Bytes of a tar → entries. Pure: chunks come in, entries and their content go out.
 
 Understands v7, ustar, star, pax and GNU archives: long names (`L`, `K`, `x`), base-256 numbers, sparse files in all four
-forms. As Go's archive/tar, and so every other container tool, reads them: global headers change nothing, links, directories and
-devices have no content whatever their size field says, and an archive may end without its two zero blocks.
+forms. As Go's archive/tar, and so every other container tool, reads them: extension headers are applied before anything is
+decided on a header's fields; a global header changes nothing, but uses up what was said before it of the next entry; links,
+directories and devices have no content whatever their size field says; and an archive may end without its two zero blocks, and
+without the padding of its last file.
 """
 
 import re
@@ -12,7 +14,7 @@ from zlib import adler32
 
 from services.unpacker.tar import extensions
 from services.unpacker.tar.entry import BLOCK_DEVICE, CHARACTER, DIRECTORY, FIFO, FILE, HARDLINK, MAX_NAME, SYMLINK, Entry
-from services.unpacker.tar.fields import number
+from services.unpacker.tar.fields import MAX_ID, number, owner
 from services.unpacker.tar.invalid import LayerError, TooLarge, shown
 from services.unpacker.tar.stream import BLOCK, Stream
 
@@ -27,7 +29,8 @@ _MARK = len(b"/.wh..wh..opq")
 _EXTENSIONS = frozenset(b"xgXLK")
 _KINDS = {b"\0": FILE, b"7": FILE, b"S": FILE} | {kind: kind for kind in (FILE, HARDLINK, SYMLINK, CHARACTER, BLOCK_DEVICE)}
 _KINDS |= {DIRECTORY: DIRECTORY, FIFO: FIFO}
-_NUMERIC = re.compile(rb"[\0-9 \x80\xff]")
+_NUMBERS = re.compile(rb"[0-7 \0]*")
+"""Number fields in which Python's `int` finds no more than Go's parser does."""
 
 
 class Archive:
@@ -57,18 +60,26 @@ class Archive:
                     case b"x" | b"X":
                         extra = extensions.records(body)
                     case b"L":
-                        name = body.rstrip(b"\0")
+                        name = body.partition(b"\0")[0]
                     case b"K":
-                        link = body.rstrip(b"\0")
+                        link = body.partition(b"\0")[0]
+                    case b"g":
+                        # Go hands a global header out as an entry: what came before it does not reach the next one.
+                        extensions.records(body)
+                        extra = name = link = None
                 continue
             entry = parse(header)
             if extra is not None:
                 extensions.apply(entry, extra)
             # A GNU long name wins over a pax one, as in Go.
-            if name is not None:
+            if name:
                 entry.name = name
-            if link is not None:
+            if link:
                 entry.link = link
+            if kind == b"\0" and entry.name[-1:] == b"/":
+                entry.kind = DIRECTORY
+            if entry.uid > MAX_ID or entry.gid > MAX_ID or entry.uid < 0 or entry.gid < 0:
+                entry.uid, entry.gid = owner(entry.uid), owner(entry.gid)
             self._open(entry, header, extra)
             yield entry
             extra = name = link = None
@@ -82,6 +93,11 @@ class Archive:
         self._left = left - len(view)
         return view
 
+    @property
+    def pulled(self) -> int:
+        """Chunks of the archive that were asked for so far."""
+        return self._stream.pulled
+
     def drain(self) -> None:
         """Pull what follows the archive."""
         self._stream.drain()
@@ -92,7 +108,8 @@ class Archive:
         zeros = 0
         while zeros < 2:
             if self._left or self._padding:
-                stream.skip(self._left + self._padding)
+                stream.skip(self._left)
+                stream.pad(self._padding)
                 self._left = self._padding = 0
             header = stream.block()
             if header is None:
@@ -108,33 +125,42 @@ class Archive:
         check(header)
         if not 0 <= size <= MAX_EXTENSION:
             raise TooLarge(f"an extension header of {size} bytes; at most {MAX_EXTENSION} are read")
-        body = self._stream.take(size)
-        self._stream.skip(-size % BLOCK)
-        return body
+        self._padding = -size % BLOCK
+        return self._stream.take(size)
 
     def _open(self, entry: Entry, header: bytes, extra: dict[bytes, bytes] | None) -> None:
         """Check the entry and stand before its content."""
         self.entries += 1
         if self.entries > self._max_entries:
             raise TooLarge(f"more than {self._max_entries} entries; PULLONCE_LAYER_MAX_ENTRIES raises the limit")
-        if b"\0" in entry.name or b"\0" in entry.link:
-            raise LayerError(f"entry {shown(entry.name)}: a zero byte in its name or link target")
-        if len(entry.name) > MAX_NAME + _MARK or len(entry.link) > MAX_NAME:
-            raise LayerError(f"entry {shown(entry.name)}: a name of more than {MAX_NAME} bytes")
+        self._check_names(entry)
         stored = entry.size if entry.kind == FILE else 0
+        if stored < 0:
+            raise LayerError(f"entry {shown(entry.name)}: a size of {stored} bytes")
         self._left = stored
         self._padding = -stored % BLOCK
+        form = extensions.sparse_form(extra) if extra else b""
         if entry.kind == FILE:
-            if header[156:157] == b"S" or (extra and b"GNU.sparse" in extra):
-                self._left -= extensions.open_sparse(entry, header, extra or {}, self._stream)
+            if header[156:157] == b"S" or form:
+                self._left -= extensions.open_sparse(entry, header, extra or {}, form, self._stream)
+                self._check_names(entry)
             self._bytes += entry.size
             if self._bytes > self._max_bytes:
                 what = f"more than {self._max_bytes} bytes with the files before it, holes included"
                 raise TooLarge(f"entry {shown(entry.name)}: {what}; PULLONCE_LAYER_MAX_BYTES raises the limit")
+        elif form:
+            raise LayerError(f"entry {shown(entry.name)}: a sparse file that is no file")
+
+    @staticmethod
+    def _check_names(entry: Entry) -> None:
+        if b"\0" in entry.name or b"\0" in entry.link:
+            raise LayerError(f"entry {shown(entry.name)}: a zero byte in its name or link target")
+        if len(entry.name) > MAX_NAME + _MARK or len(entry.link) > MAX_NAME:
+            raise LayerError(f"entry {shown(entry.name)}: a name of more than {MAX_NAME} bytes")
 
 
 def parse(header: bytes) -> Entry:
-    """Read one header block without its extensions.
+    """Read one header block without its extensions, which may yet say otherwise: nothing is decided here.
 
     Raises:
         LayerError: the checksum is wrong, a number is none, or the type is unknown.
@@ -147,18 +173,16 @@ def parse(header: bytes) -> Entry:
     kind = _KINDS.get(flag)
     if kind is None:
         raise LayerError(f"entry {shown(name)}: type {shown(flag)} is none that a layer may hold")
-    if flag == b"\0" and name[-1:] == b"/":
-        kind = DIRECTORY
     fields = (mode, uid, gid, size, mtime)
     try:
+        if not _NUMBERS.fullmatch(header, 100, 148):
+            raise ValueError
         numbers = [int(field.rstrip(b"\0 "), 8) for field in fields]
     except ValueError:
         numbers = [number(field, what) for field, what in zip(fields, _FIELDS, strict=True)]
     entry = Entry(name, kind, link.partition(b"\0")[0], numbers)
     if kind in (CHARACTER, BLOCK_DEVICE):
         entry.device = (number(major, "major"), number(minor, "minor"))
-    if entry.size < 0:
-        raise LayerError(f"entry {shown(name)}: a size of {entry.size} bytes")
     return entry
 
 
@@ -167,12 +191,24 @@ def _prefixed(name: bytes, prefix: bytes, magic: bytes, header: bytes) -> bytes:
     if magic == b"ustar\x0000" or magic[:6] == b"ustar\0":
         # star keeps access and change time where ustar has the end of its prefix.
         field = prefix[:131] if header[508:] == b"tar\0" else prefix
-    elif magic == b"ustar  \0" and not _NUMERIC.match(prefix):
+    elif magic == b"ustar  \0" and not _are_times(prefix):
         # Go before 1.8 wrote a prefix into GNU headers, which have times there.
-        field = prefix
+        field = prefix if prefix.partition(b"\0")[0].isascii() else b""
     else:
         return name
-    return field.partition(b"\0")[0] + b"/" + name
+    field = field.partition(b"\0")[0]
+    return field + b"/" + name if field else name
+
+
+def _are_times(prefix: bytes) -> bool:
+    """Whether what stands in place of a GNU header's prefix are its two times."""
+    try:
+        for field in (prefix[:12], prefix[12:24]):
+            if field[0]:
+                number(field, "time")
+    except LayerError:
+        return False
+    return True
 
 
 def check(header: bytes) -> None:

@@ -1,6 +1,7 @@
 """How a layer is stored → its tar, in chunks of bounded size.
 
-The bytes decide, not the media type: registries serve layers whose label lies. gzip may come in several members and zstd in
+The bytes decide, not the media type: registries serve layers whose label lies. The header block of a tar is one whatever the
+name in it begins with, since it carries its own checksum. gzip may come in several members and zstd in
 several frames with skippable ones between (eStargz, zstd:chunked); both are read to the end and refused when cut off.
 """
 
@@ -13,7 +14,9 @@ from typing import Protocol
 from isal import igzip_lib
 
 from services.unpacker.tar import zstd
+from services.unpacker.tar.archive import check
 from services.unpacker.tar.invalid import LayerError, TooLarge, Truncated, Unsupported
+from services.unpacker.tar.stream import BLOCK
 
 CHUNK = 1 << 20
 """Bytes of tar in one piece, at most: what bounds the memory whatever the layer claims to expand to."""
@@ -44,27 +47,34 @@ class _Decompressor(Protocol):
     def decompress(self, data: bytes, max_length: int = ...) -> bytes: ...
 
 
-def chunks(source: ByteSource, media_type: str = "") -> Iterator[bytes]:
+def chunks(source: ByteSource, media_type: str = "", *, window: int = 1 << 28) -> Iterator[bytes]:
     """The uncompressed tar of a stored layer.
+
+    Args:
+        window: bytes of memory that zstd and xz may use for what they refer back to.
 
     Raises:
         Unsupported: it is encrypted, or neither a tar nor compressed in a way that is known.
         LayerError: it is damaged, cut off, or followed by something else.
+        TooLarge: it was compressed with a larger window.
     """
     if "+encrypted" in media_type:
         raise Unsupported(f"the layer is encrypted ({media_type}); pull an image that is not")
     head = b""
     while len(head) < 512 and (more := source.read(READ)):
         head += more
+    if _is_header(head):
+        return _plain(head, source)
     if head.startswith(_GZIP):
         return _members(head, source, _gzip, _GZIP, "gzip")
     if zstd.is_frame(head):
-        return zstd.decompress(_Headed(head, source), chunk=CHUNK, read=READ)
+        return zstd.decompress(_Headed(head, source), chunk=CHUNK, read=READ, window=window)
     if head.startswith(_BZIP2):
         return _members(head, source, bz2.BZ2Decompressor, _BZIP2, "bzip2")
     if head.startswith(_XZ):
-        return _members(head, source, lzma.LZMADecompressor, _XZ, "xz")
-    if head[257:262] == b"ustar" or not head.strip(b"\0") or _old_tar(head):
+        # What it needs beside its window: some 64 kB.
+        return _members(head, source, lambda: lzma.LZMADecompressor(memlimit=window + (1 << 20)), _XZ, "xz")
+    if head[257:262] == b"ustar" or not head.strip(b"\0"):
         return _plain(head, source)
     raise Unsupported(f"the layer ({media_type or 'no media type'}) is neither a tar nor gzip, zstd, bzip2 or xz of one")
 
@@ -106,7 +116,7 @@ def _members(head: bytes, source: ByteSource, new: Callable[[], _Decompressor], 
             data = b""
             if piece:
                 yield piece
-            elif not member.eof and member.needs_input and not (data := source.read(READ)):
+            elif not member.eof and not (data := source.read(READ)):
                 raise Truncated(f"the {name} of the layer ends in the middle")
         data = _next_member(member.unused_data, source, magic, name)
 
@@ -115,6 +125,8 @@ def _expand(member: _Decompressor, data: bytes, name: str) -> bytes:
     try:
         return member.decompress(data, CHUNK)
     except (_IsalError, lzma.LZMAError, OSError, EOFError, ValueError) as exc:
+        if "emory usage limit" in str(exc):
+            raise zstd.window_too_large(name) from exc
         raise LayerError(f"the {name} of the layer is damaged: {exc}") from exc
 
 
@@ -148,7 +160,12 @@ class _Headed:
         return self._source.read(size)
 
 
-def _old_tar(head: bytes) -> bool:
-    """A tar from before ustar has no magic, only a checksum."""
-    digits = head[148:156].strip(b" \0")
-    return len(head) >= 512 and digits.isdigit() and sum(head[:148]) + 256 + sum(head[156:512]) == int(digits, 8)
+def _is_header(head: bytes) -> bool:
+    """Whether the first block is the header of a tar entry. One from before ustar has no magic: the checksum tells."""
+    if len(head) < BLOCK or not head[148:156].strip(b" \0"):
+        return False
+    try:
+        check(head[:BLOCK])
+    except LayerError:
+        return False
+    return True

@@ -30,7 +30,7 @@ class Entry:
         """Target of a symbolic or hard link, as it stands in the archive."""
         mode, self.uid, self.gid, self.size, seconds = numbers
         self.mode = mode & 0o7777
-        """The twelve permission bits. `size`: length of the file; of a sparse one with its holes."""
+        """The twelve permission bits. `uid`, `gid`: -1 is whoever unpacks. `size`: with the holes of a sparse file."""
         self.mtime = seconds * 1_000_000_000
         """Nanoseconds since the epoch; may be negative."""
         self.device = (0, 0)

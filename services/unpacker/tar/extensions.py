@@ -17,40 +17,51 @@ MAX_EXTENTS = 1_000_000
 MAX_FILE = 1 << 62
 _XATTR = b"SCHILY.xattr."
 _NAMES = (b"path", b"linkpath", b"GNU.sparse.name")
+_OFFSET, _LENGTH, _MAP = b"GNU.sparse.offset", b"GNU.sparse.numbytes", b"GNU.sparse.map"
+_DIGITS = 20
+"""Characters in which the length of a record is looked for."""
 
 
 def records(body: bytes) -> dict[bytes, bytes]:
     """Read the records of a pax header; the last of a key wins.
 
-    The repeated `GNU.sparse.offset` and `.numbytes` of sparse form 0.0 are gathered under `GNU.sparse.map`, as in form 0.1; any
-    `GNU.sparse.` record also sets the key `GNU.sparse`.
+    The repeated `GNU.sparse.offset` and `.numbytes` of sparse form 0.0 are gathered under `GNU.sparse.map`, as in form 0.1.
 
     Raises:
-        LayerError: a record's length, its `=` or its end is not where it should be.
+        LayerError: a record's length, its `=` or its end is not where it should be; a key holds a zero byte, or the value of
+            one that is a name does; a sparse map has its numbers in another order.
     """
     found: dict[bytes, bytes] = {}
     pairs: list[bytes] = []
     at, end = 0, len(body)
     while at < end:
-        space = body.find(b" ", at, at + 20)
-        digits = body[at:space]
-        length = int(digits) if space > 0 and digits.isdigit() else 0
-        record = body[space + 1 : at + length]
-        key, equals, value = record[:-1].partition(b"=")
-        if not equals or not key or record[-1:] != b"\n" or at + length > end:
-            raise LayerError(f"a pax header with a broken record at byte {at}")
-        at += length
-        if key in _NAMES and b"\0" in value:
+        key, value, at = _record(body, at, end)
+        if b"\0" in key or (key in _NAMES and b"\0" in value):
             raise LayerError(f"a pax header with a zero byte in {shown(key)}")
-        if key.startswith(b"GNU.sparse."):
-            found[b"GNU.sparse"] = b""
-            if key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes"):
-                pairs.append(value)
-                continue
-        found[key] = value
+        if key in (_OFFSET, _LENGTH):
+            if key != (_LENGTH if len(pairs) % 2 else _OFFSET) or b"," in value:
+                raise LayerError("a pax header whose sparse map has its numbers in another order")
+            pairs.append(value)
+        else:
+            found[key] = value
     if pairs:
-        found[b"GNU.sparse.map"] = b",".join(pairs)
+        found[_MAP] = b",".join(pairs)
     return found
+
+
+def _record(body: bytes, at: int, end: int) -> tuple[bytes, bytes, int]:
+    """Key and value of the record at `at`, and where the next one begins: always further on."""
+    space = body.find(b" ", at, at + _DIGITS)
+    digits = body[at:space] if space > at else b""
+    length = int(digits) if digits.isdigit() else 0
+    after = at + length
+    # Behind the space there is at least `k=` and the newline.
+    if length < len(digits) + 4 or after > end or body[after - 1] != 0x0A:
+        raise LayerError(f"a pax header with a broken record at byte {at}")
+    key, equals, value = body[space + 1 : after - 1].partition(b"=")
+    if not equals or not key:
+        raise LayerError(f"a pax header with a broken record at byte {at}")
+    return key, value, after
 
 
 def apply(entry: Entry, extra: dict[bytes, bytes]) -> None:
@@ -62,9 +73,8 @@ def apply(entry: Entry, extra: dict[bytes, bytes]) -> None:
             entry.xattrs[key[len(_XATTR) :]] = value
         elif value:
             match key:
-                case b"path" | b"GNU.sparse.name":
-                    if key != b"path" or b"GNU.sparse.name" not in extra:
-                        entry.name = value
+                case b"path":
+                    entry.name = value
                 case b"linkpath":
                     entry.link = value
                 case b"size":
@@ -77,8 +87,22 @@ def apply(entry: Entry, extra: dict[bytes, bytes]) -> None:
                     entry.mtime = nanoseconds(value)
 
 
-def open_sparse(entry: Entry, header: bytes, extra: dict[bytes, bytes], stream: Stream) -> int:
-    """Find the map of a sparse file, and put it and the true length into the entry.
+def sparse_form(extra: dict[bytes, bytes]) -> bytes:
+    """The form in which pax records describe a sparse file: `0`, `1`, or nothing where they describe none.
+
+    As Go decides it: records of a version that is not known, or a name alone, make no sparse file.
+    """
+    major, minor = extra.get(b"GNU.sparse.major", b""), extra.get(b"GNU.sparse.minor", b"")
+    if not major and not minor:
+        return b"0" if extra.get(_MAP) else b""
+    return major if (major, minor) in ((b"0", b"0"), (b"0", b"1"), (b"1", b"0")) else b""
+
+
+def open_sparse(entry: Entry, header: bytes, extra: dict[bytes, bytes], form: bytes, stream: Stream) -> int:
+    """Find the map of a sparse file, and put it, the true name and the true length into the entry.
+
+    Args:
+        form: see `sparse_form`; not looked at where the header itself is one of a sparse file.
 
     Returns the bytes of the entry's stored content that were read for it.
 
@@ -89,13 +113,15 @@ def open_sparse(entry: Entry, header: bytes, extra: dict[bytes, bytes], stream: 
     consumed = 0
     if header[156:157] == b"S":
         numbers, size = _old_map(header, stream)
-    elif extra.get(b"GNU.sparse.major", b"0") != b"0":
-        size = decimal(extra.get(b"GNU.sparse.realsize", b""), b"GNU.sparse.realsize")
-        numbers, consumed = _leading_map(stored, stream)
     else:
-        size = decimal(extra.get(b"GNU.sparse.size") or extra.get(b"GNU.sparse.realsize", b""), b"GNU.sparse.size")
-        listed = extra.get(b"GNU.sparse.map", b"")
-        numbers = [decimal(part, b"GNU.sparse.map") for part in listed.split(b",")] if listed else []
+        entry.name = extra.get(b"GNU.sparse.name") or entry.name
+        told = extra.get(b"GNU.sparse.size") or extra.get(b"GNU.sparse.realsize")
+        size = decimal(told, b"GNU.sparse.size") if told else stored
+        if form == b"1":
+            numbers, consumed = _leading_map(stored, stream)
+        else:
+            listed = extra.get(_MAP, b"")
+            numbers = [decimal(part, _MAP) for part in listed.split(b",")] if listed else []
     entry.sparse = extents(numbers, size, stored - consumed, entry.name)
     entry.size = size
     return consumed
@@ -148,7 +174,7 @@ def _leading_map(stored: int, stream: Stream) -> tuple[list[int], int]:
         lines += block.count(b"\n")
         if wanted == 1 and lines:
             count = decimal(b"".join(blocks).partition(b"\n")[0], b"sparse map")
-            if count > MAX_EXTENTS:
+            if not 0 <= count <= MAX_EXTENTS:
                 raise TooLarge(f"a sparse file in {count} pieces; at most {MAX_EXTENTS} are read")
             wanted = 1 + 2 * count
     numbers = b"".join(blocks).split(b"\n")[1:wanted]

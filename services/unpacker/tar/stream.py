@@ -11,10 +11,10 @@ class Stream:
     """Bytes of a tar, pulled chunk by chunk from an iterator.
 
     Raises:
-        Truncated: the chunks end before what was asked for; from every method.
+        Truncated: the chunks end before what was asked for; from every method but `pad`.
     """
 
-    __slots__ = ("_buffer", "_chunks", "_end", "_offset", "_view")
+    __slots__ = ("_buffer", "_chunks", "_end", "_offset", "_view", "pulled")
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
@@ -22,10 +22,13 @@ class Stream:
         self._view = memoryview(b"")
         self._offset = 0
         self._end = 0
+        self.pulled = 0
+        """Chunks so far."""
 
     def _fill(self) -> bool:
         """Step to the next chunk that holds anything; False where there is none."""
         for chunk in self._chunks:
+            self.pulled += 1
             if chunk:
                 self._buffer = chunk
                 self._view = memoryview(chunk)
@@ -76,8 +79,17 @@ class Stream:
                 raise Truncated(f"the tar ends {size} bytes too early")
         self._offset += size
 
+    def pad(self, size: int) -> None:
+        """Pass over what is there of the next `size` bytes: an archive may end without its last padding."""
+        while size > self._end - self._offset:
+            size -= self._end - self._offset
+            if not self._fill():
+                self._offset = self._end
+                return
+        self._offset += size
+
     def drain(self) -> None:
         """Pull all that is left: what follows the end of the archive still counts for the diffID."""
         for _ in self._chunks:
-            pass
+            self.pulled += 1
         self._offset = self._end

@@ -9,14 +9,12 @@ from typing import IO, Protocol, cast
 
 import zstandard
 
-from services.unpacker.tar.invalid import LayerError, Truncated
+from services.unpacker.tar.invalid import LayerError, TooLarge, Truncated
 
 _MAGIC = b"\x28\xb5\x2f\xfd"
 _DICTIONARY = (0, 1, 2, 4)
 _CONTENT = (0, 2, 4, 8)
 _RLE = 1
-_MAX_WINDOW = 1 << 27
-"""What `zstd` accepts without `--long`, in bytes: the memory a layer can make us hold."""
 
 
 class Readable(Protocol):
@@ -34,20 +32,31 @@ def _is_skippable(head: bytes) -> bool:
     return len(head) >= 4 and head[1:4] == b"\x2a\x4d\x18" and head[0] & 0xF0 == 0x50
 
 
-def decompress(source: Readable, *, chunk: int, read: int) -> Iterator[bytes]:
+def window_too_large(name: str) -> TooLarge:
+    """Whoever compressed a layer did it with more memory than may be used to read it."""
+    return TooLarge(f"the {name} of the layer needs a larger window to be read; PULLONCE_ZSTD_WINDOW raises the limit")
+
+
+def decompress(source: Readable, *, chunk: int, read: int, window: int) -> Iterator[bytes]:
     """What the frames hold, at most `chunk` bytes at a time; `read` bytes are asked for at a time.
 
+    Args:
+        window: bytes that a frame may refer back to, at most 2 GiB.
+
     Raises:
+        TooLarge: a frame refers back to more.
         Truncated: the bytes end within a frame.
         LayerError: they are damaged.
     """
     watched = Watched(source)
-    decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
+    decompressor = zstandard.ZstdDecompressor(max_window_size=window)
     reader = decompressor.stream_reader(cast(IO[bytes], watched), read_size=read, read_across_frames=True)
     try:
         while piece := reader.read(chunk):
             yield piece
     except zstandard.ZstdError as exc:
+        if "too much memory" in str(exc):
+            raise window_too_large("zstd") from exc
         raise LayerError(f"the zstd of the layer is damaged: {exc}") from exc
     if not watched.complete:
         raise Truncated("the zstd of the layer ends in the middle")

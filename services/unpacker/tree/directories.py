@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import stat
 from collections.abc import Iterator, Mapping
 
@@ -22,7 +23,9 @@ _MAX_LINKS = 40
 _MOST_TOLD = 160 << 20
 """Bytes of what is to be looked up in the layers below, in one report: a million directories that no entry names, say."""
 _MAX_OPEN = 384
-_KEEP_OPEN = 256
+"""Directories that are open at a time, where the process may have so many; a fourth of them is closed at once."""
+_OTHERS = 64
+"""Descriptors that a process needs for everything else."""
 
 
 class NoDirectory(LayerError):
@@ -123,6 +126,7 @@ class Directories:
         self._made = 0
         self._told = 0
         self._open: dict[Directory, None] = {}
+        self._most_open = most_open()
 
     def fd(self, directory: Directory) -> int:
         """Open descriptor of a directory, good until the next call."""
@@ -137,13 +141,14 @@ class Directories:
             step.fd = os.open(step.name, _OPEN, dir_fd=node.fd)
             self._open[step] = None
             node = step
-            if len(self._open) > _MAX_OPEN:
-                self._close_oldest()
+            if len(self._open) > self._most_open:
+                self._close_oldest(node)
         return directory.fd
 
-    def _close_oldest(self) -> None:
-        for directory in list(self._open)[: _MAX_OPEN - _KEEP_OPEN]:
-            self._shut(directory)
+    def _close_oldest(self, spared: Directory) -> None:
+        for directory in list(self._open)[: max(1, self._most_open // 4)]:
+            if directory is not spared:
+                self._shut(directory)
 
     def _shut(self, directory: Directory) -> None:
         if self._open.pop(directory, 0) is None:
@@ -273,3 +278,9 @@ class Directories:
             # One name reaches no further; by links made before, they could nest without end.
             raise LayerError(f"a directory {child.length} bytes of name below the root; at most {MAX_NAME} can be reached")
         return child
+
+
+def most_open() -> int:
+    """How many directories may be open: as many as are worth it, or what the limit of this process leaves (getrlimit(2))."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MAX_OPEN if soft == resource.RLIM_INFINITY else max(8, min(_MAX_OPEN, soft - _OTHERS))

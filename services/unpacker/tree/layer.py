@@ -20,8 +20,8 @@ from services.unpacker.tree.rights import Attributes, Rights
 from services.unpacker.tree.sparse import write_sparse
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_MAX_ID = 0xFFFF_FFFE
-_MAX_TIME = 1 << 62
+_LAST = (1 << 63) - 1
+"""Nanoseconds: times after it, in 2262, and before the epoch become the epoch itself, as containerd has it."""
 _NODES = {CHARACTER: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK}
 
 
@@ -43,6 +43,8 @@ class Layer:
         self._trashed = 0
         self._rights = rights
         self._size = 0
+        self.completed = 0
+        """Directories that have all their attributes."""
         self._links = self._directories.links
         self._last: tuple[bytes, Directory] = (b"", self._directories.root)
 
@@ -73,8 +75,8 @@ class Layer:
         action, path, name = step
         if action is Action.NOTHING:
             return
-        if not (0 <= entry.uid <= _MAX_ID and 0 <= entry.gid <= _MAX_ID and -_MAX_TIME < entry.mtime < _MAX_TIME):
-            raise LayerError(f"owner {entry.uid}:{entry.gid} or time {entry.mtime} ns is out of range")
+        if not 0 <= entry.mtime <= _LAST:
+            entry.mtime = 0
         directory = self._last[1] if path == self._last[0] else self._parent(step, entry)
         if directory is None:
             return
@@ -208,10 +210,12 @@ class Layer:
 
     def _link_now(self, directory: Directory, name: bytes, source: Directory, last: bytes) -> None:
         def link() -> None:
-            # Opening one descriptor may close another: the second look opens neither.
-            self._directories.fd(source)
-            target = self._directories.fd(directory)
-            os.link(last, name, src_dir_fd=self._directories.fd(source), dst_dir_fd=target, follow_symlinks=False)
+            # Opening one descriptor may close another, and its number may be another directory's then.
+            target = os.dup(self._directories.fd(directory))
+            try:
+                os.link(last, name, src_dir_fd=self._directories.fd(source), dst_dir_fd=target, follow_symlinks=False)
+            finally:
+                os.close(target)
 
         try:
             link()
@@ -269,6 +273,7 @@ class Layer:
             if directory.attributes is not None:
                 # By its own descriptor: chmod would follow a link that somebody has put under its name meanwhile.
                 rights.complete(self._directories.fd(directory), directory.attributes)
+            self.completed += 1
 
     def _outcome(self, archive: Archive) -> Outcome:
         tree = list(self._directories.root.walk())

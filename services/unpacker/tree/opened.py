@@ -6,6 +6,7 @@ So it does not matter how long a name becomes, and somebody who swaps a director
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from services.unpacker.tree.rights import PRIVATE
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 """Enough to look up names and to make them, whatever the directory's own mode."""
 _MOST = 64
+"""Directories that stay open at a time, where the process may have sixteen times as many: several threads do this at once."""
 
 
 class Opened:
@@ -28,6 +30,8 @@ class Opened:
     def __init__(self) -> None:
         self._open: dict[tuple[Path, bytes], int] = {}
         """The last ones that were asked for, the latest last."""
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._most = _MOST if soft == resource.RLIM_INFINITY else max(8, min(_MOST, soft // 16))
 
     def __enter__(self) -> Opened:
         return self
@@ -55,7 +59,7 @@ class Opened:
 
     def _keep(self, tree: Path, path: bytes, fd: int) -> None:
         self._open[tree, path] = fd
-        if len(self._open) > _MOST:
+        if len(self._open) > self._most:
             os.close(self._open.pop(next(iter(self._open))))
 
     def at(self, tree: Path, path: bytes) -> tuple[int, bytes]:

@@ -43,8 +43,8 @@ class Rights:
         self.left_out: Counter[str] = Counter()
 
     def own(self, fd: int, uid: int, gid: int) -> None:
-        """Give an open file its owner."""
-        if uid == self.user and gid == self.group:
+        """Give an open file its owner; -1 is whoever made it."""
+        if uid in (-1, self.user) and gid in (-1, self.group):
             return
         if self.user != 0:
             self.left_out["owners"] += 1
@@ -53,8 +53,8 @@ class Rights:
             os.fchown(fd, uid, gid)
 
     def own_at(self, name: bytes, uid: int, gid: int, *, dir_fd: int) -> None:
-        """Give a name in an open directory its owner, a link itself."""
-        if uid == self.user and gid == self.group:
+        """Give a name in an open directory its owner, a link itself; -1 is whoever made it."""
+        if uid in (-1, self.user) and gid in (-1, self.group):
             return
         if self.user != 0:
             self.left_out["owners"] += 1

@@ -29,7 +29,8 @@ class Follow:
         self._more = more
         self._seen = seen
         self._file: FileIO | None = None
-        self._position = 0
+        self.position = 0
+        """Bytes read so far."""
 
     def read(self, size: int, /) -> bytes:
         """The next bytes, at least one; none at the end of the blob. Waits where they are not there yet.
@@ -40,12 +41,12 @@ class Follow:
             Stale: the blob is verified and this is another file.
         """
         verified = complete = False
-        while self._position < self._job.size:
+        while self.position < self._job.size:
             if self._file is None:
                 self._file = _open(self._job)
-            if self._file is not None and (data := self._file.read(min(size, self._job.size - self._position))):
-                self._position += len(data)
-                self._seen(self._position)
+            if self._file is not None and (data := self._file.read(min(size, self._job.size - self.position))):
+                self.position += len(data)
+                self._seen(self.position)
                 return data
             if complete:
                 break

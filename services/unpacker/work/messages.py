@@ -5,18 +5,25 @@ from msgspec import Struct
 
 from services.unpacker.tree.outcome import Outcome
 
+BEATS = 8
+"""Times that a worker says how far it is before it is taken for stuck."""
 _ALWAYS = 1 << 30
 """Bytes of tar that the ratio forbids no layer."""
 
 
 class WorkLimits(Struct, frozen=True, kw_only=True):
-    """What one layer may ask of the disk."""
+    """What one layer may ask for: of the disk, of memory, of time without progress."""
 
     size: int = 1 << 37
     """Bytes of tar, and bytes of its files with their holes: 128 GiB."""
     entries: int = 10_000_000
     ratio: int = 2000
     """Bytes of tar for each byte stored, beyond the first GiB. gzip cannot exceed 1032; zstd can, with a bomb."""
+
+    window: int = 1 << 28
+    """Bytes of what was unpacked before that zstd may refer back to, and xz: the memory a layer can make a worker hold."""
+    patience: float = 120.0
+    """Seconds in which a worker must have read, written or finished something, or it is ended as stuck."""
 
     @property
     def directories(self) -> int:
@@ -62,6 +69,12 @@ class Working(Struct, frozen=True, tag="working"):
     done: int
 
 
+class Moved(Struct, frozen=True, tag="moved"):
+    """Worker → service, `BEATS` times in the patience there is: so much is done, in steps of no certain size."""
+
+    steps: int
+
+
 class Unpacked(Struct, frozen=True, tag="unpacked"):
     """Worker → service: the tree is complete as far as the layer itself goes, and its diffID is the expected one."""
 
@@ -82,7 +95,7 @@ class Failed(Struct, frozen=True, tag="failed"):
 
 
 Order = Job | Grown
-Report = Starving | Working | Unpacked | Failed
+Report = Starving | Working | Moved | Unpacked | Failed
 
 _encode = msgspec.json.Encoder().encode
 _orders: msgspec.json.Decoder[Order] = msgspec.json.Decoder(Order)

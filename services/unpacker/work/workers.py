@@ -5,6 +5,7 @@ the one that has waited longest gives its process up; its layer starts anew once
 """
 
 import asyncio
+import logging
 import os
 import socket
 import sys
@@ -14,14 +15,22 @@ from contextlib import asynccontextmanager
 
 from pullonce.errors import PullonceError, Retryable
 from services.unpacker.work import messages
-from services.unpacker.work.messages import Failed, Grown, Job, Starving, Unpacked, Working
+from services.unpacker.work.messages import BEATS, Failed, Grown, Job, Moved, Starving, Unpacked, Working
 
+log = logging.getLogger(__name__)
+
+_REAPED = 5.0
+"""Seconds in which a killed process is gone; one that hangs in the kernel, on a dead disk say, is not waited for."""
 _MAX_LINE = 1 << 28
 """Bytes of one report; a layer of a million unnamed directories needs some."""
 
 
 class Preempted(PullonceError):
     """The worker was taken away for a layer whose bytes are there."""
+
+
+class Stuck(PullonceError):
+    """The worker read, wrote and finished nothing for as long as it was given."""
 
 
 class WorkerProcess:
@@ -32,6 +41,7 @@ class WorkerProcess:
         self._reader = reader
         self._writer = writer
         self.preempted = False
+        self._starving = False
         self.on_starving: Callable[[bool], None] = lambda starving: None
         self.on_progress: Callable[[int], None] = lambda done: None
 
@@ -41,13 +51,21 @@ class WorkerProcess:
 
     @staticmethod
     async def spawn() -> "WorkerProcess":
-        """Start one."""
+        """Start one. Raises Retryable where the machine has no room for another process."""
         ours, theirs = socket.socketpair()
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "services.unpacker.work.process", str(theirs.fileno()), str(os.getpid()),
                 stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, pass_fds=(theirs.fileno(),),
             )  # fmt: skip
+        except OSError as exc:
+            ours.close()
+            raise Retryable(
+                f"no worker process could be started: {exc.strerror}", code="unpack.failed", concerns="key"
+            ) from exc
+        except BaseException:
+            ours.close()
+            raise
         finally:
             theirs.close()
         reader, writer = await asyncio.open_unix_connection(sock=ours, limit=_MAX_LINE)
@@ -55,7 +73,7 @@ class WorkerProcess:
 
     def grown(self, *, verified: bool) -> None:
         """Tell it to look again."""
-        self.on_starving(False)
+        self._starve(False)
         self._writer.write(messages.line(Grown(verified)))
 
     async def carry_out(self, job: Job) -> Unpacked | Failed:
@@ -63,21 +81,43 @@ class WorkerProcess:
 
         Raises:
             Preempted: another layer needed the process.
+            Stuck: it got no further, though its bytes were there.
             Retryable: the process died.
         """
         self._writer.write(messages.line(job))
-        while text := await self._reader.readline():
-            match messages.report(text):
+        still, steps = 0, -1
+        while (text := await self._said(job.limits.patience / BEATS)) != b"":
+            match messages.report(text) if text else Moved(steps):
                 case Starving():
-                    self.on_starving(True)
+                    self._starve(True)
                 case Working(done):
+                    still = 0
                     self.on_progress(done)
+                case Moved(now):
+                    still = still + 1 if now == steps and not self._starving else 0
+                    steps = now
                 case Unpacked() | Failed() as end:
                     return end
+            if still > BEATS:
+                raise Stuck(f"nothing was read, written or finished for {job.limits.patience:.0f} s")
         if self.preempted:
             raise Preempted("another layer needed the process")
         code = await self._process.wait()
         raise Retryable(f"a worker process died with exit code {code}", code="unpack.crashed", concerns="key")
+
+    async def _said(self, seconds: float) -> bytes | None:
+        """The next line, empty at the end; None after some silence. Counted, not measured: a machine that slept has said
+        nothing only once."""
+        try:
+            async with asyncio.timeout(1.5 * seconds):
+                line = await self._reader.readline()
+            return line if line.endswith(b"\n") else b""  # one that was killed may leave half a line
+        except TimeoutError:
+            return None
+
+    def _starve(self, starving: bool) -> None:
+        self._starving = starving
+        self.on_starving(starving)
 
     def preempt(self) -> None:
         """Take it away from its job."""
@@ -92,7 +132,11 @@ class WorkerProcess:
         """End it and wait for it."""
         self._writer.close()
         self._kill()
-        await self._process.wait()
+        try:
+            async with asyncio.timeout(_REAPED):
+                await self._process.wait()
+        except TimeoutError:
+            log.error("worker process %d does not end; a disk does not answer", self.pid)
 
 
 class Pool:
@@ -143,8 +187,10 @@ class Pool:
         self.idle.clear()
         try:
             worker = await self._take()
-        finally:
-            self._granted -= 1
+        except BaseException:
+            self._give_back()
+            raise
+        self._granted -= 1
         self._busy.add(worker)
         worker.on_starving = lambda starving: self._mark(worker, starving=starving)
         try:
@@ -164,8 +210,7 @@ class Pool:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self._granted -= 1
-                self._admit()
+                self._give_back()
             raise
 
     async def _take(self) -> WorkerProcess:
@@ -180,7 +225,7 @@ class Pool:
 
     def _admit(self) -> None:
         """Give out slots, in order: to as many as there are cores, not counting those that wait for bytes."""
-        while self._waiting and len(self._busy) - len(self._starving) + self._granted < self._limit:
+        while self._has_waiting() and len(self._busy) - len(self._starving) + self._granted < self._limit:
             if not self._free and self._processes >= self._most:
                 longest = next(iter(self._starving), None)
                 if longest is None:
@@ -188,10 +233,24 @@ class Pool:
                 self._forget(longest)
                 self._processes -= 1
                 longest.preempt()
-            turn = self._waiting.popleft()
-            if not turn.done():
-                self._granted += 1
-                turn.set_result(None)
+            self._granted += 1
+            self._waiting.popleft().set_result(None)
+
+    def _has_waiting(self) -> bool:
+        """Whether anybody still waits for a slot. Whoever was cancelled meanwhile is passed over and costs no process."""
+        while self._waiting and self._waiting[0].done():
+            self._waiting.popleft()
+        return bool(self._waiting)
+
+    def _give_back(self) -> None:
+        """A slot was given, and nothing came of it: whoever waits has it, or nothing is at work."""
+        self._granted -= 1
+        self._settle()
+
+    def _settle(self) -> None:
+        if not self._busy and not self._granted:
+            self.idle.set()
+        self._admit()
 
     def _mark(self, worker: WorkerProcess, *, starving: bool) -> None:
         if starving and worker in self._busy:
@@ -213,7 +272,5 @@ class Pool:
             self._free.append(worker)
         elif not worker.preempted:
             self._processes -= 1
-        if not self._busy and not self._granted:
-            self.idle.set()
-        self._admit()
+        self._settle()
         return kept

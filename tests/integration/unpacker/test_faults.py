@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import hashlib
 import os
 from pathlib import Path
 
 import pytest
+import zstandard
 
+from pullonce.care.mounted import mounted
 from pullonce.store.disk import free_bytes
 from pullonce.store.snapshots import Snapshots
 from schemas.oci import DiffID
+from services.unpacker.check import check
 from services.unpacker.work.messages import WorkLimits
 from tests.support.buses import eventually
 from tests.support.layers import Image, entry, fails, tar, unpack_all, unpacker
@@ -124,3 +128,41 @@ async def test_a_full_disk_concerns_everybody_and_leaves_nothing_behind(tmp_path
 async def run(*command: str) -> None:
     process = await asyncio.create_subprocess_exec(*command)
     assert await process.wait() == 0
+
+
+async def test_diff_ids_by_sha512(tmp_path: Path) -> None:
+    """Each layer is hashed as its diffID says, whatever its neighbours' say; one that is wrong is still found."""
+    layers = [BASE, tar(entry("g", content=b"g")), tar(entry("h", content=b"h"))]
+    image = Image(layers)
+    image.set_diff_ids([f"sha512:{hashlib.sha512(layers[0]).hexdigest()}", image.diff_ids[1],
+                        f"sha512:{hashlib.sha512(layers[2]).hexdigest()}"])  # fmt: skip
+    wrong = Image([BASE])
+    wrong.set_diff_ids([f"sha512:{'0' * 128}"])
+    async with unpacker(tmp_path) as running:
+        image.store(running.content)
+        await unpack_all(running, image.orders())
+        assert (await fails(running, wrong)).code == "diffid.mismatch"
+        for chain_id in image.chain:
+            assert (await check(running, chain_id)).differences == []
+    assert [snapshot.chain_id for snapshot in Snapshots(tmp_path).chain(image.top)] == image.chain[::-1]
+    assert mounted(image.chain, [f"1 1 0:1 / /x ro - overlay overlay lowerdir={Snapshots(tmp_path).path(image.chain[0])}"]) == {
+        image.chain[0]
+    }
+
+
+@pytest.mark.parametrize("window", [1 << 28, 1 << 29])
+async def test_a_large_window_of_zstd_is_read_up_to_the_limit(window: int, tmp_path: Path) -> None:
+    layer = tar(entry("f", content=b"f" * 100))
+    parameters = zstandard.ZstdCompressionParameters(window_log=window.bit_length() - 1, write_content_size=False)
+    packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    image = Image([layer], [packer.compress(layer) + packer.flush()])
+    async with unpacker(tmp_path) as running:
+        image.store(running.content)
+        if window <= WorkLimits().window:
+            await unpack_all(running, image.orders())
+        else:
+            fact = await fails(running, image)
+            assert fact.code == "layer.too-large"
+            assert "PULLONCE_ZSTD_WINDOW" in fact.message
+    async with unpacker(tmp_path, limits=WorkLimits(window=1 << 29)) as running:
+        await unpack_all(running, image.orders())

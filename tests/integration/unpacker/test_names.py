@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import pickle
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -178,3 +181,44 @@ async def test_what_no_name_reaches_is_refused(entries: list[object], said: str,
     assert (fact.code, fact.concerns) == ("layer.invalid", "source")
     assert said in fact.message
     assert len(fact.message) < 1000
+
+
+def test_thousands_of_directories_with_few_descriptors(tmp_path: Path) -> None:
+    """Under `ulimit -n 256`, the hard limit too; deep ones, and hard links from one deep one to another."""
+    deep, other = ("/".join([letter] * 600) for letter in "ab")
+    layer = tar(
+        *(entry(f"d{n}/e/f", content=b"f") for n in range(1250)),
+        entry(f"{deep}/f", content=b"far"),
+        entry(f"{other}/f", content=b"away"),
+        *(entry(f"{place}/h{n}", "hardlink", linkname=f"{target}/f") for n, place in enumerate((deep, other))
+          for target in (deep, other)),
+    )  # fmt: skip
+    upper = tar(*(entry(f"d{n}/e/g", content=b"g") for n in range(1250)), entry(f"{deep}/g"))
+    image = Image([layer, upper])
+    (tmp_path / "run.py").write_text(
+        "import asyncio, pickle, sys\n"
+        "from pathlib import Path\n"
+        "from tests.support.layers import unpack_all, unpacker\n"
+        "image = pickle.loads(Path(sys.argv[2]).read_bytes())\n"
+        "async def main():\n"
+        "    async with unpacker(Path(sys.argv[1])) as running:\n"
+        "        image.store(running.content)\n"
+        "        await unpack_all(running, image.orders())\n"
+        "asyncio.run(main())\n"
+    )
+    (tmp_path / "image").write_bytes(pickle.dumps(image))
+    store = tmp_path / "store"
+    command = ["sh", "-c", 'ulimit -n 256 && exec "$@"', "sh", sys.executable, tmp_path / "run.py", store, tmp_path / "image"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(names_in_tree(store, image, 0)) == 1250
+    assert len(names_in_tree(store, image, 1)) == 1250
+    tree = Snapshots(store).path(image.chain[0])
+    assert content(tree, f"{deep}/h0") == b"away"
+    assert content(tree, f"{other}/h1") == b"away"
+
+
+def names_in_tree(store: Path, image: Image, layer: int) -> list[Path]:
+    tree = Snapshots(store).path(image.chain[layer])
+    return list(tree.glob("d*/e/[fg]"))

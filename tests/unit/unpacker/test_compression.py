@@ -17,6 +17,7 @@ import zstandard
 from services.unpacker.tar.compression import CHUNK, chunks, hashed
 from services.unpacker.tar.invalid import LayerError, TooLarge, Truncated, Unsupported
 from tests.support.layers import entry, tar
+from tests.support.odd_tars import header
 
 TAR = tar(entry("f", content=os.urandom(300_000) + bytes(3_000_000)), entry("g", content=b"abc" * 100_000))
 SKIPPABLE = b"\x5a\x2a\x4d\x18\x04\0\0\0skip"
@@ -41,6 +42,16 @@ def zstd_stream(data: bytes) -> bytes:
     """Without the content's size in the header."""
     compressor = zstandard.ZstdCompressor().compressobj()
     return compressor.compress(data) + compressor.flush()
+
+
+def zstd_window(data: bytes, window: int) -> bytes:
+    parameters = zstandard.ZstdCompressionParameters(window_log=window.bit_length() - 1, write_content_size=False)
+    compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    return compressor.compress(data) + compressor.flush()
+
+
+def xz_window(data: bytes, window: int) -> bytes:
+    return lzma.compress(data, filters=[{"id": lzma.FILTER_LZMA2, "dict_size": window}])
 
 
 PACKERS: list[Callable[[bytes], bytes]] = [gzip.compress, zstd, zstd_stream, bz2.compress, lzma.compress]
@@ -131,3 +142,18 @@ def test_a_bomb_takes_a_bounded_amount_of_memory(pack: Callable[[bytes], bytes])
         assert tracemalloc.get_traced_memory()[1] < 16 << 20
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", [b"BZh91AY", b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"\x50\x2a\x4d\x18", b"\xfd7zXZ"])
+@pytest.mark.parametrize("magic", [b"ustar\x0000", b"ustar  \0", b""])
+def test_a_plain_tar_whose_first_name_begins_like_compression(name: bytes, magic: bytes) -> None:
+    data = header(name, magic=magic) + bytes(1024)
+    assert b"".join(chunks(Feed(data))) == data
+
+
+@pytest.mark.parametrize("name, pack", [("zstd", zstd_window), ("xz", xz_window)])
+def test_windows_are_limited(name: str, pack: Callable[[bytes, int], bytes]) -> None:
+    packed = pack(TAR, 1 << 24)
+    assert b"".join(chunks(Feed(packed), window=1 << 24)) == TAR
+    with pytest.raises(TooLarge, match=f"the {name} of the layer needs a larger window"):
+        list(chunks(Feed(packed), window=1 << 23))
