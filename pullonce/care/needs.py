@@ -6,11 +6,12 @@ import msgspec
 
 from pullonce.care.things import Thing, blob, layer
 from pullonce.errors import Permanent, PullonceError
+from pullonce.oci import go_json
 from pullonce.store.content import ContentStore
 from pullonce.store.images import ImageRecord
 from schemas.oci import Descriptor, Digest
 
-_LIMIT = 8 << 20
+_LIMIT = 16 << 20
 """Bytes of the longest document that a fetcher stores."""
 
 
@@ -27,9 +28,6 @@ class _Document(msgspec.Struct):
     config: Descriptor | None = None
     layers: tuple[Descriptor, ...] = ()
     manifests: tuple[Descriptor, ...] = ()
-
-
-_decode = msgspec.json.Decoder(_Document).decode
 
 
 class Needs:
@@ -88,7 +86,7 @@ class Needs:
         """None for what is not there, and for what is no document."""
         if digest not in self._documents:
             try:
-                self._documents[digest] = _decode(self._content.read(Digest(digest), _LIMIT))
-            except (Permanent, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                self._documents[digest] = go_json.decode(self._content.read(Digest(digest), _LIMIT), _Document)
+            except (Permanent, go_json.NoDocument):
                 return None
         return self._documents[digest]

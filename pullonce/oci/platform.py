@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from schemas.oci import Descriptor, ImageConfig, Platform
 
 _WORD = re.compile(r"[A-Za-z0-9_.-]+")
+_LONGEST_WORD = 32
+_MOST_NAMED = 20
+"""Platforms that an error names."""
 _SYSTEMS = {"macos": "darwin"}
 _MACHINES = {
     "x86_64": "amd64",
@@ -108,19 +111,24 @@ def platform_of(described: "Platform | ImageConfig | None") -> str:
     """What an index entry or a config says of its platform, normalised; empty where it says nothing."""
     if described is None:
         return ""
-    return spell(described.os, described.architecture, described.variant)
+    said = (described.os, described.architecture, described.variant)
+    if not all(len(word) <= _LONGEST_WORD and (not word or _WORD.fullmatch(word)) for word in said):
+        return _NOWHERE  # whatever that is, nobody asks for it, and it fits into no message
+    return spell(*said)
 
 
 def unavailable(wanted: str, available: Sequence[str]) -> Permanent:
     """The error of an image that has nothing for a platform."""
-    there = ", ".join(dict.fromkeys(available)) or "nothing"
+    names = list(dict.fromkeys(available))
+    more = f", and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    there = f"{', '.join(names[:_MOST_NAMED])}{more}" if names else "nothing"
     return Permanent(f"the image has nothing for {wanted}; available: {there}", code="platform.unavailable")
 
 
 def _arm64(variant: str) -> list[str]:
     """v9.N includes v8.(N+5); plain arm64 is v8.0."""
     major, _, minor = variant.removeprefix("v").partition(".")
-    low = min(int(minor), 9) if minor.isdigit() and len(minor) < 4 else 0
+    low = min(int(minor), 9) if minor.isascii() and minor.isdigit() and len(minor) < 4 else 0
     names: list[str] = []
     if major == "9":
         names += [f"arm64/v9.{level}" for level in range(low, 0, -1)] + ["arm64/v9"]
@@ -130,7 +138,7 @@ def _arm64(variant: str) -> list[str]:
 
 def _number(variant: str, default: int) -> int:
     digits = variant.removeprefix("v")
-    return min(int(digits), 9) if digits.isdigit() and len(digits) < 4 else default
+    return min(int(digits), 9) if digits.isascii() and digits.isdigit() and len(digits) < 4 else default
 
 
 def _demands(entry: "Descriptor") -> bool:

@@ -17,6 +17,10 @@ from schemas.orders import RecordImage, ResolveReference
 from services.fetcher.documents.manifest import MANIFEST_LIMIT, read_document
 from services.fetcher.documents.resolve import Image, Resolver
 
+_LONGEST_TYPE = 255
+"""Letters of a media type (RFC 6838 section 4.2: twice 127, and the stroke)."""
+_LONGEST_URL = 200
+
 
 class Incomplete(PullonceError):
     """An image cannot be listed: some of what it needs is not there any more."""
@@ -120,7 +124,7 @@ class Inventory:
 
     def _layer(self, blob: Descriptor, diff_id: DiffID, chain_id: ChainID) -> ResolvedLayer:
         return ResolvedLayer(
-            blob=Descriptor(media_type=blob.media_type, digest=blob.digest, size=blob.size, urls=blob.urls),
+            blob=_told(blob),
             diff_id=diff_id,
             chain_id=chain_id,
             fetched=self._content.has(blob.digest),
@@ -131,3 +135,10 @@ class Inventory:
 def _chain(image: Image) -> list[ChainID]:
     """The ChainID of each layer, bottom first; empty ones where it is an artifact."""
     return chain_ids(image.diff_ids) if all(image.diff_ids) else [ChainID("")] * len(image.layers)
+
+
+def _told(blob: Descriptor) -> Descriptor:
+    """What events say of a blob: short, whatever a manifest holds, since the disk has the manifest. Of the addresses at which a
+    layer is offered, the first is enough for people, if it is one that they could use."""
+    urls = tuple(url for url in blob.urls[:1] if len(url) <= _LONGEST_URL)
+    return Descriptor(media_type=blob.media_type[:_LONGEST_TYPE], digest=blob.digest, size=blob.size, urls=urls)

@@ -1,21 +1,27 @@
 """Manifests, indexes and configs: read from bytes, and refused where they are ambiguous or cannot be served. Pure.
 
+They are read as Go would read them (`pullonce.oci.go_json`), since what registries hold was taken by docker and containerd.
+
 Sources: OCI image-spec 1.1, docker's manifest v2 schema 2; CVE-2021-41190 (a document that is manifest and index at once).
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import msgspec
 
 from pullonce.errors import Permanent
+from pullonce.oci import go_json
 from pullonce.oci.digest import parse_digest
-from schemas.oci import DiffID, ImageConfig, Index, Manifest
+from schemas.oci import Descriptor, DiffID, ImageConfig, Index, Manifest
 
 MANIFEST_LIMIT = 4 << 20
 """Bytes that a manifest or an index may have (the limit that distribution-spec asks registries to keep)."""
-CONFIG_LIMIT = 8 << 20
+CONFIG_LIMIT = 16 << 20
 LAYER_LIMIT = 1000
-"""Layers that an image may have; containers rarely have more than 127."""
+"""Blobs that a manifest may name. Images rarely have more than 127."""
+STACK_LIMIT = 500
+"""Layers that the kernel mounts on each other (overlayfs, `OVL_MAX_STACK`): an image with more could never be mounted."""
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -57,8 +63,8 @@ def read_document(content: bytes, content_type: str, what: str) -> tuple[str, Ma
     fields = _fields(content, what)
     told = content_type.partition(";")[0].strip().lower()
     if (
-        "fsLayers" in fields
-        or fields.get("schemaVersion") == 1
+        "fslayers" in fields
+        or fields.get("schemaversion") == 1
         or told.startswith("application/vnd.docker.distribution.manifest.v1")
     ):
         raise Permanent(
@@ -67,17 +73,45 @@ def read_document(content: bytes, content_type: str, what: str) -> tuple[str, Ma
         )
     media_type = _media_type(fields, told, what)
     document: Manifest | Index
-    _check_digests(fields)
     try:
-        document = msgspec.convert(fields, Index) if is_index(media_type) else msgspec.convert(fields, Manifest)
-    except msgspec.ValidationError as exc:
+        document = go_json.fill(fields, Index) if is_index(media_type) else go_json.fill(fields, Manifest)
+    except go_json.NoDocument as exc:
         raise _invalid(what, str(exc)) from exc
-    if document.schema_version != 2:
+    if document.schema_version not in (0, 2):
         raise _invalid(what, f"its schemaVersion is {document.schema_version}")
-    for descriptor in document.manifests if isinstance(document, Index) else (document.config, *document.layers):
-        if not 0 <= descriptor.size < 1 << 63:
-            raise _invalid(what, f"{descriptor.digest} has the size {descriptor.size}")
+    if isinstance(document, Manifest):
+        if "config" not in fields:
+            raise _invalid(what, "it names no config")
+        for descriptor in (document.config, *document.layers):
+            check_descriptor(descriptor, what)
     return media_type, document
+
+
+def check_descriptor(descriptor: Descriptor, what: str) -> None:
+    """Refuse what cannot be fetched. Entries of an index are checked when they are chosen: others may be of the future.
+
+    Raises:
+        Permanent: `DIGEST_INVALID`, `MANIFEST_INVALID`.
+    """
+    parse_digest(descriptor.digest)
+    if descriptor.size < 0:
+        raise _invalid(what, f"{descriptor.digest} has the size {descriptor.size}")
+
+
+def is_artifact(manifest: Manifest) -> bool:
+    """Whether a manifest says itself that it is no image: an SBOM, a chart, a signature."""
+    return manifest.config.media_type not in (*_IMAGE_CONFIGS, *_UNTYPED)
+
+
+def check_stack(diff_ids: Sequence[DiffID], what: str) -> None:
+    """Refuse an image that could be unpacked and never be mounted.
+
+    Raises:
+        Permanent: `image.layers`.
+    """
+    if len(diff_ids) > STACK_LIMIT and any(diff_ids):
+        why = f"it has {len(diff_ids)} layers, and the kernel mounts {STACK_LIMIT} on each other at most"
+        raise Permanent(f"{what} cannot be mounted: {why}; squash it, or pull it without unpacking", code="image.layers")
 
 
 def read_layers(manifest: Manifest, config: bytes, what: str) -> tuple[ImageConfig, list[DiffID]]:
@@ -89,11 +123,11 @@ def read_layers(manifest: Manifest, config: bytes, what: str) -> tuple[ImageConf
     if len(manifest.layers) > LAYER_LIMIT:
         raise _invalid(what, f"it has {len(manifest.layers)} layers, more than {LAYER_LIMIT}")
     nothing = [DiffID("")] * len(manifest.layers)
-    if manifest.config.media_type not in (*_IMAGE_CONFIGS, *_UNTYPED):
+    if is_artifact(manifest):
         return ImageConfig(), nothing
     try:
-        image = msgspec.json.decode(config, type=ImageConfig)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+        image = go_json.decode(config, ImageConfig)
+    except go_json.NoDocument as exc:
         if manifest.config.media_type in _UNTYPED:
             return ImageConfig(), nothing
         raise _invalid(what, f"its config cannot be read: {exc}") from exc
@@ -111,32 +145,43 @@ def in_oci_types(content: bytes) -> bytes | None:
     The two formats differ in nothing else (image-spec, media types, compatibility matrix). Config and layers stay the same
     blobs.
     """
-    fields = msgspec.json.decode(content)
-    if fields.get("mediaType") != DOCKER_MANIFEST:
+    fields = go_json.fields(go_json.parse(content))
+    if fields.get("mediatype") != DOCKER_MANIFEST:
         return None
-    fields["mediaType"] = OCI_MANIFEST
-    for descriptor in (fields["config"], *fields["layers"]):
-        descriptor["mediaType"] = _IN_OCI.get(descriptor["mediaType"], descriptor["mediaType"])
-    return msgspec.json.encode(fields)
+    document = go_json.fill(fields, Manifest)
+    inner = [_in_oci(each) for each in (fields["config"], *(fields.get("layers") or ()))]
+    translated = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": inner[0], "layers": inner[1:]}
+    return msgspec.json.encode(translated | ({"annotations": document.annotations} if document.annotations else {}))
+
+
+def _in_oci(descriptor: dict[str, Any]) -> dict[str, Any]:
+    """One descriptor, its names in their one spelling and its type in OCI's word; what is `null` is left out."""
+    found = go_json.fill(descriptor, Descriptor)
+    renamed = msgspec.structs.replace(found, media_type=_IN_OCI.get(found.media_type, found.media_type))
+    return cast(dict[str, Any], msgspec.to_builtins(renamed))
 
 
 def _fields(content: bytes, what: str) -> dict[str, Any]:
     try:
-        fields = msgspec.json.decode(content)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
-        raise _invalid(what, f"it is no JSON: {exc}") from exc
+        fields = go_json.parse(content)
+    except go_json.NoDocument as exc:
+        raise _invalid(what, str(exc)) from exc
     if not isinstance(fields, dict):
         raise _invalid(what, "it is no JSON object")
+    fields = go_json.fields(fields)
     if "manifests" in fields and ("layers" in fields or "config" in fields):
         raise _invalid(what, "it is a manifest and an index at once, so that its digest could stand for two images")
     return fields
 
 
 def _media_type(fields: dict[str, Any], told: str, what: str) -> str:
-    """The body's own word; it may not contradict the header, nor the fields that are there."""
-    own = fields.get("mediaType") or ""
+    """The body's own word: docker's or OCI's, whatever it was called where it is named, as long as both are of one kind.
+
+    What the fields say must be of that kind too.
+    """
+    own = fields.get("mediatype") or ""
     known = (*_INDEXES, *_MANIFESTS)
-    if own and told in known and own != told:
+    if own in known and told in known and is_index(own) != is_index(told):
         raise _invalid(what, f"it says it is {own!r}, and the registry says {told!r}")
     media_type = own or (told if told in known else "")
     if not media_type:
@@ -146,14 +191,6 @@ def _media_type(fields: dict[str, Any], told: str, what: str) -> str:
     if is_index(media_type) != ("manifests" in fields):
         raise _invalid(what, f"it says it is {media_type!r}, and its fields say otherwise")
     return str(media_type)
-
-
-def _check_digests(fields: dict[str, Any]) -> None:
-    """Refuse a digest by the code that is its own, before the document is refused as a whole for its form."""
-    for found in (fields.get("config"), fields.get("layers"), fields.get("manifests")):
-        for descriptor in found if isinstance(found, list) else (found,):
-            if isinstance(descriptor, dict) and isinstance(digest := descriptor.get("digest"), str):
-                parse_digest(digest)
 
 
 def _is_layer(media_type: str) -> bool:

@@ -19,7 +19,14 @@ from pullonce.worker.stopwatch import spent_on
 from schemas.events import Source
 from schemas.oci import Descriptor, DiffID, Digest, Index, Manifest
 from services.fetcher.documents.asking import Asking
-from services.fetcher.documents.manifest import CONFIG_LIMIT, MANIFEST_LIMIT, read_document, read_layers
+from services.fetcher.documents.manifest import (
+    CONFIG_LIMIT,
+    MANIFEST_LIMIT,
+    check_descriptor,
+    is_artifact,
+    read_document,
+    read_layers,
+)
 from services.fetcher.remote.registry import Registry
 
 _DEEPEST = 3
@@ -38,6 +45,8 @@ class Image:
     layers: tuple[Descriptor, ...]
     diff_ids: tuple[DiffID, ...]
     """One for each layer; empty ones where it is an artifact."""
+    artifact: bool = False
+    """Its manifest says that it is no image."""
 
 
 class Resolver:
@@ -110,6 +119,7 @@ class Resolver:
         media_type, document = read_document(content, content_type, what)
         if isinstance(document, Manifest):
             config = await self._config(document.config)
+            await self._keep_embedded(document.layers)
             described = Descriptor(media_type=media_type, digest=top.digest, size=len(content))
             return self._image(top.digest, described, document, config)
         if depth == _DEEPEST:
@@ -117,12 +127,15 @@ class Resolver:
         entries = platforms.images(document.manifests)
         self._available += filter(None, (platforms.platform_of(entry.platform) for entry in entries))
         for entry in platforms.choose(entries, self._wanted):
+            check_descriptor(entry, what)
             below = await self._document(entry)
             found = await self._choose(entry, entry.media_type, below, depth=depth + 1)
             if found is None:
                 continue
             # Only an entry that says nothing of its platform may turn out to be for another one.
             stated = platforms.platform_of(entry.platform)
+            if not stated and found.artifact:
+                continue  # an SBOM, a signature: it is for no platform
             if stated or platforms.serves(found.platform, self._wanted):
                 return replace(found, digest=top.digest, platform=stated or found.platform)
             self._available.append(found.platform)
@@ -132,7 +145,14 @@ class Resolver:
         image, diff_ids = read_layers(document, config, manifest.digest)
         platform = platforms.platform_of(image) or self._wanted
         plain = Descriptor(media_type=document.config.media_type, digest=document.config.digest, size=len(config))
-        return Image(digest, platform, manifest, plain, document.layers, tuple(diff_ids))
+        return Image(digest, platform, manifest, plain, document.layers, tuple(diff_ids), is_artifact(document))
+
+    async def _keep_embedded(self, layers: tuple[Descriptor, ...]) -> None:
+        """Store what the manifest itself holds of its layers: a registry need not have it."""
+        for layer in layers:
+            content = _embedded(layer)
+            if content is not None and not self._content.has(layer.digest):
+                await self._content.put(layer, content)
 
     async def _document(self, descriptor: Descriptor) -> bytes:
         """A manifest or index by digest."""
@@ -145,13 +165,15 @@ class Resolver:
 
     async def _config(self, descriptor: Descriptor) -> bytes:
         async def ask() -> bytes:
-            content = b""
+            parts, size = list[bytes](), 0
             with spent_on("config"):
                 async with aclosing(self._registry.blob(self._source, descriptor)) as body:
                     async for chunk in body:
-                        content += chunk
-                        if len(content) > descriptor.size:
+                        parts.append(chunk)
+                        size += len(chunk)
+                        if size > descriptor.size:
                             break
+            content = b"".join(parts)
             if not matches(content, descriptor.digest) and (again := self._registry.doubt(self._source, descriptor.digest)):
                 raise again
             return content
@@ -202,4 +224,4 @@ def _embedded(descriptor: Descriptor) -> bytes | None:
         content = base64.b64decode(descriptor.data, validate=True)
     except (binascii.Error, ValueError):
         return None
-    return content if matches(content, descriptor.digest) else None
+    return content if len(content) == descriptor.size and matches(content, descriptor.digest) else None

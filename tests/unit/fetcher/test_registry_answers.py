@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 
 from pullonce.errors import Permanent, Retryable
-from schemas.oci import Descriptor, Digest, Index, Manifest
+from schemas.oci import Descriptor, DiffID, Digest, Index, Manifest
 from services.fetcher.documents.manifest import (
     DOCKER_LIST,
     DOCKER_MANIFEST,
     OCI_INDEX,
     OCI_MANIFEST,
+    check_descriptor,
+    check_stack,
     in_oci_types,
     read_document,
     read_layers,
@@ -48,6 +50,7 @@ def told(code: str, message: str) -> bytes:
         ("blob", 503, b"\xff", Retryable, "registry.unavailable", "source"),
         ("manifest", 500, b'{"errors":null}', Retryable, "registry.unavailable", "source"),
         ("manifest", 504, b'{"errors":[{"message":null}]}', Retryable, "registry.unavailable", "source"),
+        ("blob", 503, b'{"errors":' + b"[" * 60_000, Retryable, "registry.unavailable", "source"),
     ],
 )
 def test_failure(asked: Any, status: int, body: bytes, kind: type, code: str, concerns: str) -> None:
@@ -78,6 +81,10 @@ def test_what_the_registry_says_is_passed_on_in_one_line() -> None:
         ("Sun, 09 Sep 2029 01:46:00 GMT", 300.0),
         ("soon", None),
         ("-5", None),
+        ("\u00b2", None),
+        ("\u0663", None),
+        ("Sun, 09 Sep 99999999999 01:46:00 GMT", None),
+        ("(" * 5000, None),
     ],
 )
 def test_retry_after(header: str | None, seconds: float | None) -> None:
@@ -147,6 +154,8 @@ def without_type(content: bytes) -> bytes:
         (index([IMAGE]).content, OCI_INDEX, OCI_INDEX, Index),
         (index([IMAGE], docker=True).content, DOCKER_LIST, DOCKER_LIST, Index),
         (without_type(index([IMAGE]).content), "", OCI_INDEX, Index),
+        (IMAGE.content, DOCKER_MANIFEST, OCI_MANIFEST, Manifest),
+        (DOCKER.content, OCI_MANIFEST, DOCKER_MANIFEST, Manifest),
     ],
 )
 def test_read_document(content: bytes, content_type: str, media_type: str, kind: type) -> None:
@@ -164,7 +173,7 @@ def changed(**fields: Any) -> bytes:
         (b"", "", "MANIFEST_INVALID", "no JSON"),
         (b"[]", "", "MANIFEST_INVALID", "no JSON object"),
         (b"[" * 100_000, "", "MANIFEST_INVALID", "no JSON"),
-        (b"{}", "", "MANIFEST_INVALID", "schemaVersion"),
+        (b"{}", "", "MANIFEST_INVALID", "names no config"),
         (changed(manifests=[]), "", "MANIFEST_INVALID", "at once"),
         (changed(fsLayers=[]), "", "manifest.schema1", "rebuild the image"),
         (changed(schemaVersion=1), "", "manifest.schema1", "rebuild the image"),
@@ -175,11 +184,17 @@ def changed(**fields: Any) -> bytes:
             "rebuild the image",
         ),
         (changed(schemaVersion=3), "", "MANIFEST_INVALID", "schemaVersion is 3"),
-        (IMAGE.content, DOCKER_MANIFEST, "MANIFEST_INVALID", "the registry says"),
+        (IMAGE.content, OCI_INDEX, "MANIFEST_INVALID", "the registry says"),
+        (changed(Manifests=[]), "", "MANIFEST_INVALID", "at once"),
+        (changed(FsLayers=None), "", "manifest.schema1", "rebuild the image"),
+        (changed(layers={}), "", "MANIFEST_INVALID", r"\$.layers is an object, expected an array"),
+        (changed(layers=[{**IMAGE.document["layers"][0], "size": "1_0"}]), "", "MANIFEST_INVALID", "size is a text"),
+        (changed(layers=[{**IMAGE.document["layers"][0], "size": 1.0}]), "", "MANIFEST_INVALID", "size is a number"),
+        (changed(layers=[{**IMAGE.document["layers"][0], "size": 1 << 63}]), "", "MANIFEST_INVALID", "64 bits"),
+        (changed(layers=[None]), "", "DIGEST_INVALID", "no digest"),
         (changed(mediaType=OCI_INDEX), OCI_INDEX, "MANIFEST_INVALID", "its fields say otherwise"),
         (changed(mediaType="image/png"), "", "MANIFEST_INVALID", "neither a manifest nor an index"),
         (changed(mediaType=7), "", "MANIFEST_INVALID", "neither a manifest nor an index"),
-        (changed(layers=None), "", "MANIFEST_INVALID", "layers"),
         (changed(config={"mediaType": "", "digest": "../../etc/passwd", "size": 1}), "", "DIGEST_INVALID", "no digest"),
         (changed(config={"mediaType": "", "digest": digest_of(b""), "size": -1}), "", "MANIFEST_INVALID", "the size -1"),
     ],
@@ -188,6 +203,52 @@ def test_documents_that_are_refused(content: bytes, content_type: str, code: str
     with pytest.raises(Permanent, match=why) as failed:
         read_document(content, content_type, "x")
     assert (failed.value.code, failed.value.concerns) == (code, "source")
+
+
+def odd(**fields: Any) -> bytes:
+    """The image's manifest with something else in its only layer."""
+    return changed(layers=[{**IMAGE.document["layers"][0], **fields}])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        changed(annotations=None),
+        changed(annotations={"a": None}),
+        changed(mediaType=None),
+        changed(artifactType=None),
+        changed(subject=None, unheard_of=[{}]),
+        changed(schemaVersion=None),
+        IMAGE.content.replace(b'"schemaVersion":2,', b""),
+        odd(annotations=None),
+        odd(urls=None),
+        odd(urls=[None]),
+        odd(data=None, platform=None),
+        changed(annotations={"a": "X"}).replace(b"X", b"\xff\xfe"),
+        changed(annotations={"a": "X"}).replace(b"X", b"\\ud800"),
+        IMAGE.content.replace(b'"layers"', b'"Layers"').replace(b'"size"', b'"SIZE"'),
+        IMAGE.content.replace(b'"layers"', '"layer\u017f"'.encode()),
+    ],
+)
+def test_documents_that_others_take(content: bytes) -> None:
+    assert content != IMAGE.content
+    _, document = read_document(content, OCI_MANIFEST, "x")
+    assert isinstance(document, Manifest)
+    assert [layer.digest for layer in document.layers] == [LAYER.digest]
+    assert document.config.size == IMAGE.document["config"]["size"]
+    assert in_oci_types(content) is None
+
+
+def test_an_index_is_read_though_one_of_its_entries_is_of_the_future() -> None:
+    entry = index([IMAGE]).document["manifests"][0]
+    content = json.dumps({"schemaVersion": 2, "manifests": [{**entry, "digest": "blake3:00"}, None, entry]}).encode()
+    _, document = read_document(content, OCI_INDEX, "x")
+    assert isinstance(document, Index)
+    good = [each for each in document.manifests if each.digest == IMAGE.digest]
+    assert len(document.manifests) == 3 and len(good) == 1
+    check_descriptor(good[0], "x")
+    with pytest.raises(Permanent, match="no digest"):
+        check_descriptor(document.manifests[0], "x")
 
 
 def layers_of(content: bytes, config: bytes) -> list[str]:
@@ -218,6 +279,15 @@ def with_config(media_type: str) -> bytes:
             [""],
         ),
         (changed(layers=[]), config_of(), []),
+        (changed(layers=None), b'{"rootfs":null}', []),
+        (changed(layers=None), b'{"rootfs":{"type":null,"diff_ids":null}}', []),
+        (
+            IMAGE.content,
+            json.dumps(
+                {"os.features": None, "variant": None, "os.version": None, "rootfs": {"diff_ids": [LAYER.diff_id]}}
+            ).encode(),
+            [LAYER.diff_id],
+        ),
         (changed(layers=IMAGE.document["layers"] * 2), config_of(LAYER.diff_id, LAYER.diff_id), [LAYER.diff_id] * 2),
     ],
 )
@@ -230,6 +300,8 @@ def test_read_layers(content: bytes, config: bytes, diff_ids: list[str]) -> None
     [
         (IMAGE.content, config_of(), "1 layers, and its config names 0"),
         (IMAGE.content, b"nonsense", "its config cannot be read"),
+        (IMAGE.content, b'{"x":' * 100_000, "its config cannot be read"),
+        (IMAGE.content, b'{"rootfs":null}', "1 layers, and its config names 0"),
         (IMAGE.content, config_of("sha256:../x"), "no digest"),
         (changed(layers=IMAGE.document["layers"] * 1001), config_of(), "1001 layers, more than 1000"),
     ],
@@ -237,6 +309,14 @@ def test_read_layers(content: bytes, config: bytes, diff_ids: list[str]) -> None
 def test_layers_that_are_refused(content: bytes, config: bytes, why: str) -> None:
     with pytest.raises(Permanent, match=why):
         layers_of(content, config)
+
+
+def test_what_the_kernel_cannot_mount_is_refused_before_it_is_fetched() -> None:
+    check_stack([DiffID(LAYER.diff_id)] * 500, "x")
+    check_stack([DiffID("")] * 501, "an artifact")
+    with pytest.raises(Permanent, match="501 layers, and the kernel mounts 500") as failed:
+        check_stack([DiffID(LAYER.diff_id)] * 501, "x")
+    assert failed.value.code == "image.layers"
 
 
 def test_dockers_types_in_ocis() -> None:
