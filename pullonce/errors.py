@@ -1,4 +1,4 @@
-"""Every error pullonce raises on purpose.
+"""The errors that cross rooms. What only one room raises and catches stands beside it, and derives from these where it leaves.
 
     PullonceError
     ├── Retryable                 the same order may succeed later; the worker gives it back with a delay

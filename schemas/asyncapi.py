@@ -126,7 +126,7 @@ def _life(message: Message) -> str:
     """How long a message of this sort lives."""
     match message:
         case Event():
-            return f"Stored in the stream {subjects.EVENTS_STREAM}, for good."
+            return f"Stored in the stream {subjects.EVENTS_STREAM} as long as the log keeps it, 30 days by default."
         case Order():
             return f"Stored in the work queue {subjects.ORDERS_STREAM} until it is carried out; one message a subject."
         case Progress():
