@@ -3,6 +3,7 @@
 import os
 import time
 
+from pullonce.printable import printable
 from pullonce.pulling.layers import LayerUpdate, LayerView
 
 TYPE_CHECKING = False
@@ -128,8 +129,8 @@ class ProgressView:
 
 
 def _plain(words: str) -> str:
-    """Words of strangers as a terminal may have them: one column a character, and nothing that commands it."""
-    return "".join(each if " " <= each <= "~" else "?" for each in words)
+    """Words of strangers in a line of bars: one column a character, so that the line's width is known."""
+    return "".join(each if " " <= each <= "~" else "?" for each in printable(words))
 
 
 def _unit(count: float) -> "tuple[float, str]":

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from pullonce.client import connect
 from pullonce.errors import LedgerRefused
+from pullonce.printable import printable
 from schemas.ledger import (
     Answer,
     AskExplain,
@@ -164,7 +165,7 @@ def _explained(answer: Explanation) -> Iterable[str]:
     whose = f"request {answer.request}" if answer.request is not None else f"pull {pull.opened}"
     yield f"{whose}: {pull.reference} (store {pull.store}), {pull.outcome}, {_seconds(answer.wall)}, {pull.requests} requests"
     if pull.message:
-        yield f"{pull.code}: {pull.message}"
+        yield printable(f"{pull.code}: {pull.message}")
     yield from ("", "what was waited for, in order:")
     yield from _table(
         ("AT", "TOOK", "SHARE", "STEP", "WORK"),
@@ -216,15 +217,11 @@ def _piece_row(piece: Piece) -> list[str]:
 
 def _table(titles: Sequence[str], rows: Iterable[Sequence[str]], nothing: str) -> list[str]:
     """Columns as wide as they must be; what cannot be shown on a terminal is escaped."""
-    shown = [[_plain(cell) for cell in row] for row in (titles, *rows)]
+    shown = [[printable(cell) for cell in row] for row in (titles, *rows)]
     if len(shown) == 1:
         return [nothing]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown]
-
-
-def _plain(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _cell(value: object) -> str:

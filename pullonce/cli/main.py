@@ -6,6 +6,7 @@ import sys
 from pullonce import environment
 from pullonce.cli import fast_path
 from pullonce.errors import BusError, LedgerRefused, PlatformInvalid, PullFailed, PullonceError, PullTimeout, ReferenceInvalid
+from pullonce.printable import PrintableStream, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +18,20 @@ INTERRUPTED = 130
 
 
 def main(argv: "Sequence[str] | None" = None) -> int:
-    """Run one command and return its exit code; whatever goes wrong becomes one clear line on stderr."""
+    """Run one command and return its exit code; whatever goes wrong becomes one clear line on stderr.
+
+    Whatever is printed meanwhile commands no terminal: what others say is printable in each view, and this is for what was
+    missed.
+    """
+    streams = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = map(PrintableStream, streams)
+    try:
+        return _run(argv)
+    finally:
+        sys.stdout, sys.stderr = streams
+
+
+def _run(argv: "Sequence[str] | None") -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     found = fast_path.read(words) or _read(words)
     if found is None:
@@ -65,7 +79,7 @@ def _say(exc: Exception) -> int:
     """One line for people, and the exit code that fits."""
     match exc:
         case PullFailed():
-            print(f"pullonce: {exc.code}: {exc}", file=sys.stderr)
+            print(f"pullonce: {printable(exc.code)}: {printable(str(exc))}", file=sys.stderr)
             return FAILED
         case ReferenceInvalid() | PlatformInvalid():
             code = USAGE
@@ -79,7 +93,7 @@ def _say(exc: Exception) -> int:
             code = USAGE
         case _:
             raise exc
-    print(f"pullonce: {exc}", file=sys.stderr)
+    print(f"pullonce: {printable(str(exc))}", file=sys.stderr)
     return code
 
 

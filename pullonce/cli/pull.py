@@ -7,6 +7,7 @@ import sys
 from pullonce import environment
 from pullonce.bus.nats.socket import Message, Unsupported, Woken
 from pullonce.errors import PullFailed
+from pullonce.printable import printable, terminal
 from pullonce.process import discovery
 from pullonce.pulling.blocking import Pull
 from pullonce.pulling.identity import identify
@@ -118,7 +119,11 @@ def summary(fields: "dict[str, object]") -> "list[str]":
         f"{sharing.get(what, 0)} {word}"
         for what, word in (("unpacked", "unpacked"), ("unpack_reused", "reused"), ("unpack_waited", "waited for"))
     )
-    lines = [str(fields.get("reference")), f"image id  {fields.get('image_id')}", f"digest    {fields.get('digest')}"]
+    lines = [
+        printable(str(fields.get("reference"))),
+        f"image id  {fields.get('image_id')}",
+        f"digest    {fields.get('digest')}",
+    ]
     lines.append(f"blobs     {blobs}")
     if fields.get("chain_id"):
         lines += [f"layers    {layers}", f"snapshot  {fields['chain_id']}"]
@@ -130,7 +135,7 @@ def megabytes(count: int) -> str:
 
 
 def say(line: str) -> None:
-    print(f"pullonce: {line}", file=sys.stderr, flush=True)
+    print(f"pullonce: {printable(line)}", file=sys.stderr, flush=True)
 
 
 def _interrupt(number: int, _: object) -> None:
@@ -142,7 +147,7 @@ def _view(args: "Namespace", flight: str) -> "ProgressView | None":
         return None
     from pullonce.cli.bars import ProgressView
 
-    return ProgressView(sys.stderr, flight, unpack=args.unpack)
+    return ProgressView(terminal(sys.stderr), flight, unpack=args.unpack)
 
 
 def _above(view: "ProgressView") -> "Callable[[str], None]":

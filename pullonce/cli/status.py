@@ -14,6 +14,7 @@ import msgspec
 from pullonce.bus.ports import Recorded
 from pullonce.client import connect
 from pullonce.config import store_root
+from pullonce.printable import printable
 from pullonce.store.holds import Holds, HoldUnreadable, count
 from schemas.events import Event, PullCompleted
 from schemas.status import FlightStatus, Status, Waiting
@@ -54,15 +55,15 @@ async def _status() -> Status:
 def _flight_lines(flight: FlightStatus, now: float) -> list[str]:
     platform = f", {flight.platform}" if flight.platform else ""
     head = f"{flight.reference} (store {flight.store}{platform}): {flight.state}, asked for {flight.requests} times"
-    return [head, *(_waiting_line(each, now) for each in flight.waiting)]
+    return [printable(head), *(_waiting_line(each, now) for each in flight.waiting)]
 
 
 def _waiting_line(waiting: Waiting, now: float) -> str:
-    line = f"  {waiting.key}  {waiting.state}{' by ' + waiting.holder if waiting.holder else ''}"
+    line = f"  {printable(waiting.key)}  {waiting.state}{' by ' + printable(waiting.holder) if waiting.holder else ''}"
     if waiting.worker:
         attempt = f", attempt {waiting.attempt}, for {max(now - waiting.since, 0.0):.1f} s" if waiting.attempt else ""
-        line += f"; {waiting.doing} at {waiting.worker}{attempt}"
-    return f"{line}: {waiting.error}" if waiting.error else line
+        line += f"; {waiting.doing} at {printable(waiting.worker)}{attempt}"
+    return f"{line}: {printable(waiting.error)}" if waiting.error else line
 
 
 def events(args: argparse.Namespace) -> int:
@@ -110,7 +111,8 @@ def _json_line(recorded: Recorded) -> None:
 
 def _readable_line(recorded: Recorded) -> None:
     if recorded.event is None:
-        print(f"{recorded.sequence:>8}  {_utc(recorded.time)}  {recorded.subject}  malformed: {recorded.malformed}")
+        words = printable(f"{recorded.subject} malformed: {recorded.malformed}")
+        print(f"{recorded.sequence:>8}  {_utc(recorded.time)}  {words}")
         return
     kind = str(recorded.event.__struct_config__.tag)
     print(f"{recorded.sequence:>8}  {_utc(recorded.time)}  {kind:<16}  {_told(recorded.event)}")
@@ -122,7 +124,7 @@ _NAMED = ("reference", "digest", "chain_id", "incarnation", "size", "code", "mes
 
 def _told(event: Event) -> str:
     parts = [event.store]
-    parts += [str(getattr(event, name)) for name in _NAMED if getattr(event, name, "")]
+    parts += [printable(str(getattr(event, name))) for name in _NAMED if getattr(event, name, "")]
     if isinstance(event, PullCompleted):
         parts.append(f"answers {event.sharing.requests} requests below {event.covers}")
     if getattr(event, "reused", False) is True:

@@ -26,6 +26,7 @@ from pullonce import environment
 from pullonce.bus.ports import Signals, Subscription
 from pullonce.config import SettingInvalid, log_level
 from pullonce.errors import BusError, PullonceError
+from pullonce.printable import escaped, printable
 from pullonce.trace import current as current_trace
 from schemas.status import Pong, encode
 from schemas.subjects import HERE_SUBJECT, PING_SUBJECT
@@ -138,7 +139,7 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str, ensure_ascii=False)
+        return escaped(json.dumps(line, default=str, ensure_ascii=False))
 
 
 class ReadableLines(logging.Formatter):
@@ -151,8 +152,9 @@ class ReadableLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         when = time.strftime("%H:%M:%S", time.localtime(record.created))
         extra = "".join(f" {key}={value}" for key, value in _extra(record).items())
-        line = f"{when} {record.levelname.lower():<8} {self._service:<11} {record.getMessage()}{extra}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        line = printable(f"{record.getMessage()}{extra}")
+        line = f"{when} {record.levelname.lower():<8} {self._service:<11} {line}"
+        return f"{line}\n{escaped(self.formatException(record.exc_info))}" if record.exc_info else line
 
 
 def _extra(record: logging.LogRecord) -> dict[str, object]:

@@ -22,6 +22,7 @@ from services.fetcher.handlers import Handlers
 from services.fetcher.progress import on_disk
 from services.fetcher.remote.registry import connect as connect_registry
 from services.fetcher.settings import FetcherSettings
+from services.fetcher.telling import clean_logs
 
 _IN_HAND = 1024
 """Orders of one kind that are taken from the queue at a time. Most of them wait for a slot of their registry, which costs
@@ -36,6 +37,8 @@ async def main() -> None:
     store = settings.store.name
     content = open_store(settings.store.root, sync=settings.sync)
     credentials = Credentials(settings.credentials, settings.configs)
+    credentials.secrets.keep(*settings.registry.passwords)
+    clean_logs(credentials.secrets)
     threads = _THREADS_A_TRANSFER * settings.bounds.fetches + settings.bounds.looks
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(threads, "disk"))
     meter = Meter("fetcher", store, version())

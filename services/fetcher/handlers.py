@@ -34,6 +34,7 @@ from schemas.events import (
 )
 from schemas.oci import Descriptor
 from schemas.orders import FetchBlob, Order, RecordImage, ResolveReference
+from services.fetcher.auth.redaction import Secrets
 from services.fetcher.documents.asking import Asking
 from services.fetcher.documents.manifest import DOCKER_MANIFEST, MANIFEST_LIMIT, OCI_MANIFEST, in_oci_types
 from services.fetcher.documents.resolve import Image, Resolver
@@ -42,6 +43,7 @@ from services.fetcher.progress import FetchProgress
 from services.fetcher.remote.registry import Registry
 from services.fetcher.settings import Bounds
 from services.fetcher.slots import Shares, Slots
+from services.fetcher.telling import telling_no_secrets
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +82,7 @@ class Handlers:
         self._looks = asyncio.Semaphore(bounds.looks)
 
     @timed("store")
+    @telling_no_secrets
     async def resolve_reference(self, order: ResolveReference) -> list[Event]:
         """Find out what a reference names, and store its manifest and config."""
         opened = self._reopened()
@@ -98,6 +101,7 @@ class Handlers:
         return self._telling(opened, resolved)
 
     @timed("look")
+    @telling_no_secrets
     async def fetch_blob(self, order: FetchBlob) -> list[Event]:
         """Bring a blob into the content store."""
         opened = self._reopened()
@@ -118,6 +122,7 @@ class Handlers:
         return self._telling(opened, fetched)
 
     @timed("record")
+    @telling_no_secrets
     async def record_image(self, order: RecordImage) -> list[Event]:
         """List an image under its reference. Manifest and config that were lost since it was resolved are fetched again."""
         opened = self._reopened()
@@ -187,6 +192,11 @@ class Handlers:
             case _:
                 raise TypeError(f"the fetcher takes no {type(order).__name__}")
 
+    @property
+    def secrets(self) -> Secrets:
+        """What must not be told."""
+        return self._registry.secrets
+
     # -- below: one step each --
 
     def _reopened(self) -> list[StoreOpened]:
@@ -223,7 +233,7 @@ class Handlers:
         except BaseException as exc:
             with suppress(Permanent):
                 await ingest.flush()
-            await announcer.aborted(ingest.stored, str(exc) or type(exc).__name__)
+            await announcer.aborted(ingest.stored, self.secrets.told(str(exc)) or type(exc).__name__)
             wrong = isinstance(exc, Permanent) and exc.code in ("digest.mismatch", "size.mismatch")
             if wrong and (again := self._registry.doubt(source, blob.digest)):
                 raise again from exc

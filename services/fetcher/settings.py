@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
 from pullonce.config import BusSettings, StoreSettings, home, number
@@ -56,6 +56,17 @@ class RegistrySettings:
     def leads_inward(self, authority: str) -> bool:
         """Whether the operator lets a server lead to inward addresses, or be led to wherever it is."""
         return self.listed(authority) or authority in self.inward or _hostname(authority) in self.inward
+
+    @property
+    def passwords(self) -> list[str]:
+        """The passwords of proxies."""
+        found = []
+        for address in self.proxies.values():
+            try:
+                found.append(unquote(urlsplit(address if "://" in address else f"//{address}").password or ""))
+            except ValueError:
+                continue
+        return list(filter(None, found))
 
     @property
     def inward_networks(self) -> tuple[Network, ...]:

@@ -39,13 +39,13 @@ class Authorizer:
         self._scopes: Remembered[Source, frozenset[str]] = Remembered(_MOST)
         self._quiet: Remembered[tuple[str, str], bool] = Remembered(_MOST, seconds=_QUIET)
 
-    def asking(self, source: Source, host: Host) -> "Asking":
+    def authorization(self, source: Source, host: Host) -> "Authorization":
         """One request's way past the challenges of a server.
 
         Args:
             source: what is asked for, under the name of the host: credentials belong to whom they are shown.
         """
-        return Asking(self, source, host)
+        return Authorization(self, source, host)
 
     async def remembered(self, source: Source, host: Host) -> str | None:
         """The `Authorization` to begin with; None while the server has not asked for any.
@@ -132,11 +132,11 @@ class Authorizer:
         return f"Bearer {await self._tokens.get(wanted, host)}"
 
 
-class Asking:
-    """One request's way past the challenges of a server. Made by `Authorizer.asking`.
+class Authorization:
+    """One request's way past the challenges of a server. Made by `Authorizer.authorization`.
 
     Attributes:
-        authorization: to send with the next attempt; None: nothing.
+        header: to send with the next attempt; None: nothing.
     """
 
     def __init__(self, authorizer: Authorizer, source: Source, host: Host) -> None:
@@ -147,11 +147,11 @@ class Asking:
         self._challenged = False
         self._doubted = False
         self._knocked = False
-        self.authorization: str | None = None
+        self.header: str | None = None
 
     async def begin(self) -> None:
         """Look for what may be sent at once."""
-        self.authorization = await self._authorizer.remembered(self._source, self._host)
+        self.header = await self._authorizer.remembered(self._source, self._host)
 
     async def again(self, status: int, headers: Iterable[str], door: Door) -> bool:
         """Take in a refusal: whether to ask once more, with what is now to be sent.
@@ -166,7 +166,7 @@ class Asking:
         challenge = pick(parse_challenges(headers)) if status == 401 else None
         if challenge is not None and await self._answer(challenge):
             return True
-        if self.authorization is not None:
+        if self.header is not None:
             return status in (401, 403) and self._doubt()
         if self._knocked or status not in (401, 403, 404) or challenge is not None:
             return False
@@ -180,23 +180,23 @@ class Asking:
         if self._challenged and not wider:
             return False
         self._challenged = True
-        sent = self.authorization
+        sent = self.header
         if sent:
             self._authorizer.forget_token(sent)
         made = await self._authorizer.answer(self._source, self._host, challenge, self._begun)
         if made is None or made == sent:
             return False
-        self.authorization = made
+        self.header = made
         return True
 
     def _doubt(self) -> bool:
         """Ask from the beginning, once: what was sent was remembered, or a helper may know a fresher secret."""
         remembered = not self._challenged
         self._authorizer.forget(self._source)
-        if self.authorization:
-            self._authorizer.forget_token(self.authorization)
+        if self.header:
+            self._authorizer.forget_token(self.header)
         fresher = self._authorizer.refused(self._source, self._begun)
         if self._doubted or not (remembered or fresher):
             return False
-        self._doubted, self._challenged, self.authorization = True, False, None
+        self._doubted, self._challenged, self.header = True, False, None
         return True

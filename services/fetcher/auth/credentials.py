@@ -14,6 +14,7 @@ from pathlib import Path
 from pullonce.errors import Permanent, Retryable
 from services.fetcher.auth.helpers import HelperFailed, Helpers
 from services.fetcher.auth.login_files import HUB_KEY, LoginFile, LoginFileInvalid, parse
+from services.fetcher.auth.redaction import Secrets
 from services.fetcher.auth.secret import Secret
 
 log = logging.getLogger(__name__)
@@ -29,11 +30,15 @@ class Credentials:
     Args:
         named: directory with one `<name>.json` for each credential that a request may name, in the form of docker's config.
         configs: configuration files to search, in this order, where a request names none; they need not exist.
+
+    Attributes:
+        secrets: all that were found, to be hidden wherever a server says them back.
     """
 
     def __init__(self, named: Path, configs: tuple[Path, ...] = ()) -> None:
         self._named = named
         self._configs = configs
+        self.secrets = Secrets()
         self._helpers = Helpers()
         self._warned: set[str] = set()
 
@@ -47,15 +52,16 @@ class Credentials:
             Permanent: `credential.unknown` (no such name, or it holds nothing for this registry), `credential.invalid`.
             Retryable: `credential.helper`; a helper of a named credential failed.
         """
+        secret: Secret | None = None
         if credential:
             secret = await self._of_name(credential, registry, repository)
             if secret is None and needed:
                 raise self._unknown(credential, f" for {registry}")
-            return secret
-        for path in self._configs:
+        for path in () if credential else self._configs:
             if (secret := await self._of_user(path, registry, repository)) is not None:
-                return secret
-        return None
+                break
+        self.secrets.keep_secret(secret)
+        return secret
 
     def check(self, credential: str) -> None:
         """A name stands for a file that is there, whether or not a registry will ask for what is in it.

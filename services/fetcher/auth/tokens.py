@@ -15,6 +15,7 @@ import yarl
 from pullonce.errors import Permanent
 from pullonce.worker.stopwatch import spent_on
 from services.fetcher.auth.challenge import check_realm, inward_realm
+from services.fetcher.auth.redaction import Secrets
 from services.fetcher.auth.secret import Secret
 from services.fetcher.remote.answers import read_limited, registry_errors
 from services.fetcher.remote.connections import Connections
@@ -35,6 +36,7 @@ _MOST_REDIRECTS = 5
 class _Answer(msgspec.Struct):
     token: str | None = ""
     access_token: str | None = ""
+    refresh_token: str | None = ""
     expires_in: float | None = None
 
 
@@ -66,8 +68,9 @@ class _Token:
 class Tokens:
     """Tokens by what they are good for. Requests that need the same one at once share one request for it."""
 
-    def __init__(self, connections: Connections, settings: RegistrySettings, mirrors: Mirrors) -> None:
+    def __init__(self, connections: Connections, settings: RegistrySettings, mirrors: Mirrors, secrets: Secrets) -> None:
         self._connections = connections
+        self._secrets = secrets
         self._settings = settings
         self._mirrors = mirrors
         self._tokens: dict[Wanted, _Token] = {}
@@ -108,12 +111,14 @@ class Tokens:
     async def _request(self, wanted: Wanted, host: Host) -> _Token:
         asked_at = time.monotonic()
         status, body, after = await self._ask(wanted, host)
-        if not 200 <= status < 300:
-            raise failure("token", f"a token for {wanted.registry}", status, body, after=after)
         try:
             answer = msgspec.json.decode(body, type=_Answer)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             answer = _Answer()
+        self._secrets.keep(*filter(None, (answer.token, answer.access_token, answer.refresh_token)))
+        if not 200 <= status < 300:
+            what = f"a token for {wanted.registry}"
+            raise failure("token", what, status, body, after=after, clean=self._secrets.clean)
         value = answer.token or answer.access_token
         if not value or not (value.isascii() and value.isprintable()):
             server = redacted(wanted.realm)

@@ -44,6 +44,14 @@ _IN_OCI = {
     "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip": "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
 }
 
+KNOWN_TYPES = frozenset(
+    {
+        *(*_INDEXES, *_MANIFESTS, *_IMAGE_CONFIGS, *_UNTYPED, *_IN_OCI.keys(), *_IN_OCI.values()),
+        *("application/vnd.oci.image.layer.v1.tar+zstd", "application/vnd.oci.empty.v1+json"),
+    }
+)
+"""Media types that we know as they are."""
+
 
 def is_index(media_type: str) -> bool:
     return media_type in _INDEXES

@@ -3,6 +3,8 @@
 Source: distribution-spec 1.1, error codes; RFC 9110 section 10.2.3 (`Retry-After`).
 """
 
+import re
+from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 from typing import Literal
 from urllib.parse import urlsplit
@@ -10,11 +12,15 @@ from urllib.parse import urlsplit
 import msgspec
 
 from pullonce.errors import Permanent, Retryable
+from pullonce.printable import printable
 from schemas.events import Concerns
 from schemas.oci import Descriptor
 
 Asked = Literal["manifest", "blob", "token"]
 
+_MALFORMED = "a malformed address"
+_CODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+"""What a code may look like: it is a name for machines, and part of what is counted."""
 _LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
 _LONGEST_WAIT = 300.0
 _UNKNOWN: dict[str, str] = {"manifest": "MANIFEST_UNKNOWN", "blob": "BLOB_UNKNOWN", "token": "UNAUTHORIZED"}
@@ -29,15 +35,24 @@ class _Errors(msgspec.Struct):
     errors: list[_Error] = []
 
 
-def failure(asked: Asked, what: str, status: int, body: bytes, *, after: float | None = None) -> Permanent | Retryable:
+def failure(
+    asked: Asked,
+    what: str,
+    status: int,
+    body: bytes,
+    *,
+    after: float | None = None,
+    clean: Callable[[str], str] = str,
+) -> Permanent | Retryable:
     """Translate an answer that is no success.
 
     Args:
         what: what was asked for, in words people know (`docker.io/library/redis:latest`).
         body: of the answer; what the spec's `errors` in it say is passed on.
         after: seconds the registry asks us to wait, see `retry_after`.
+        clean: takes secrets out of what the registry says.
     """
-    told = _told(body)
+    told = _told(body, clean)
     message = f"{what}: the registry answers {status}{': ' + told.message if told.message else ''}"
     if status in _LATER:
         code = told.code or ("TOOMANYREQUESTS" if status == 429 else "registry.unavailable")
@@ -61,11 +76,8 @@ def told_of(blob: Descriptor, found: Permanent | Retryable) -> Permanent | Retry
     foreign = blob.urls or ".foreign." in blob.media_type or ".nondistributable." in blob.media_type
     if not foreign or found.code not in ("BLOB_UNKNOWN", "NAME_UNKNOWN"):
         return found
-    try:
-        offered = redacted(blob.urls[0])[:200] if blob.urls else ""
-    except ValueError:
-        offered = ""
-    there = f" It is offered at {offered}." if offered and offered.isprintable() else ""
+    offered = redacted(blob.urls[0])[:200] if blob.urls and blob.urls[0].isprintable() else ""
+    there = f" It is offered at {offered}." if offered and offered != _MALFORMED else ""
     message = (
         f"{found}. The layer is one that its publisher does not let registries pass on, and other places are not asked.{there}"
         " Push the image with all its layers to a registry of your own (docker: allow-nondistributable-artifacts)"
@@ -97,9 +109,13 @@ def whole_number(text: str) -> int | None:
 
 
 def redacted(url: str) -> str:
-    """A URL that may be logged: without user, password and query, where signatures travel."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    """A URL that may be logged: without user, password, query and parameters (RFC 3986, 3.3), where signatures travel."""
+    try:
+        parts = urlsplit(url)
+        path = re.sub(r"(;|%3b)[^/]*", ";…", parts.path, flags=re.IGNORECASE)
+        return printable(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{path}", 500)
+    except ValueError:
+        return _MALFORMED
 
 
 def _unknown_code(asked: Asked, code: str) -> str:
@@ -107,12 +123,12 @@ def _unknown_code(asked: Asked, code: str) -> str:
     return code if code in ("NAME_UNKNOWN", "MANIFEST_UNKNOWN", "BLOB_UNKNOWN") else _UNKNOWN[asked]
 
 
-def _told(body: bytes) -> _Error:
-    """The first error in an answer, cut to a length fit for one line."""
+def _told(body: bytes, clean: Callable[[str], str]) -> _Error:
+    """The first error in an answer, cut to a length fit for one line: first cleaned, or half a secret could stay."""
     try:
         errors = msgspec.json.decode(body, type=_Errors).errors
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         errors = []
     first = errors[0] if errors else _Error()
-    message = " ".join((first.message or "").split())
-    return _Error(code=first.code[:64], message=message[:300])
+    code = clean(first.code)
+    return _Error(code=code if _CODE.fullmatch(code) else "", message=printable(clean(first.message or ""), 300))

@@ -5,7 +5,9 @@ documentation of `ratelimit-limit` and `ratelimit-remaining` (`100;w=21600`: so 
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+
+from pullonce.printable import printable
 
 _WARNING = re.compile(r'\s*299\s+(?:[^\s"]+\s+)?"(?P<text>(?:[^"\\]|\\.)*)"')
 """`299 - "text"`: the one code that the spec uses. More of them in one header are separated by commas."""
@@ -24,7 +26,14 @@ class Notices:
         self._said: dict[str, set[str]] = {}
         self._low: set[tuple[str, str]] = set()
 
-    def heard(self, host: str, credential: str, headers: Mapping[str, str], warnings: Iterable[str] = ()) -> list[str]:
+    def heard(
+        self,
+        host: str,
+        credential: str,
+        headers: Mapping[str, str],
+        warnings: Iterable[str] = (),
+        clean: Callable[[str], str] = str,
+    ) -> list[str]:
         """Lines for the log, out of the headers of one answer.
 
         Args:
@@ -32,14 +41,15 @@ class Notices:
             credential: name of the one that it was asked with; limits are counted for each.
             headers: found under names in any case.
             warnings: the `Warning` headers.
+            clean: takes secrets out of what the registry says.
         """
-        return [*self._warnings(host, warnings), *self._limits(host, credential, headers)]
+        return [*self._warnings(host, warnings, clean), *self._limits(host, credential, headers)]
 
-    def _warnings(self, host: str, warnings: Iterable[str]) -> list[str]:
+    def _warnings(self, host: str, warnings: Iterable[str], clean: Callable[[str], str]) -> list[str]:
         lines = []
         for header in warnings:
             for found in _WARNING.finditer(header):
-                text = " ".join(re.sub(r"\\(.)", r"\1", found["text"]).split())[:_LONGEST]
+                text = printable(clean(re.sub(r"\\(.)", r"\1", found["text"])), _LONGEST)
                 if host not in self._said and len(self._said) >= _MOST:
                     continue
                 said = self._said.setdefault(host, set())

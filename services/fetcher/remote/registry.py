@@ -22,6 +22,7 @@ from schemas.events import Source
 from schemas.oci import Descriptor, Digest
 from services.fetcher.auth.authorizer import Authorizer
 from services.fetcher.auth.credentials import Credentials
+from services.fetcher.auth.redaction import Secrets
 from services.fetcher.auth.tokens import Tokens
 from services.fetcher.documents.manifest import ACCEPT, MANIFEST_LIMIT
 from services.fetcher.remote.answers import read_limited, registry_errors, unforeseen
@@ -47,9 +48,14 @@ class _Interrupted(Exception):
 
 
 class Registry:
-    """Speaks to all registries and their mirrors. Made by `connect`."""
+    """Speaks to all registries and their mirrors. Made by `connect`.
 
-    def __init__(self, transport: Transport, mirrors: Mirrors) -> None:
+    Attributes:
+        secrets: what must not be told, whoever says it.
+    """
+
+    def __init__(self, transport: Transport, mirrors: Mirrors, secrets: Secrets) -> None:
+        self.secrets = secrets
         self._transport = transport
         self._mirrors = mirrors
         self._doubted: dict[Digest, None] = {}
@@ -95,7 +101,8 @@ class Registry:
                         yield chunk
             except _Interrupted as exc:
                 if position == before or continuations == _MOST_CONTINUATIONS:
-                    what = f"{_named(source, blob.digest)} broke off at byte {position} of {blob.size}: {exc}"
+                    why = self.secrets.told(str(exc))
+                    what = f"{_named(source, blob.digest)} broke off at byte {position} of {blob.size}: {why}"
                     found = Retryable(what, code="registry.interrupted")
                     found.__cause__ = exc
             except (Permanent, Retryable) as exc:
@@ -223,8 +230,9 @@ class Registry:
         if host.mirror:
             url = url.with_query({"ns": source.registry})
         there = Source(registry=host.name, repository=source.repository, credential=source.credential)
-        async with self._transport.answer(method, url, host, there, headers) as response:
-            yield response
+        with self.secrets.cleaning():
+            async with self._transport.answer(method, url, host, there, headers) as response:
+                yield response
 
     async def _failure(
         self, asked: Asked, host: Host, source: Source, locator: str, response: aiohttp.ClientResponse
@@ -233,7 +241,7 @@ class Registry:
         after = retry_after(response.headers.get("Retry-After"), time.time())
         with registry_errors(_named(source, locator)):
             body = await read_limited(response, ERROR_LIMIT)
-        found = failure(asked, _named(source, locator), response.status, body, after=after)
+        found = failure(asked, _named(source, locator), response.status, body, after=after, clean=self.secrets.clean)
         if isinstance(found, Permanent) and response.url.host != yarl.URL(host.origin).host and response.status in (401, 403):
             return Retryable(f"{found} (at {response.url.host})", code="registry.storage")
         return found
@@ -249,8 +257,9 @@ async def connect(settings: RegistrySettings, credentials: Credentials, version:
     headers = {"User-Agent": f"pullonce/{version}", "Accept-Encoding": "identity"}
     mirrors = Mirrors(settings.hosts, settings.plain)
     async with Connections(settings, headers) as connections:
-        authorizer = Authorizer(Tokens(connections, settings, mirrors), credentials)
-        yield Registry(Transport(connections, authorizer, settings, mirrors), mirrors)
+        secrets = credentials.secrets
+        authorizer = Authorizer(Tokens(connections, settings, mirrors, secrets), credentials)
+        yield Registry(Transport(connections, authorizer, settings, mirrors, secrets), mirrors, secrets)
 
 
 async def _body(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:

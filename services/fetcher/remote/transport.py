@@ -11,6 +11,7 @@ import yarl
 from pullonce.errors import Permanent, Retryable
 from schemas.events import Source
 from services.fetcher.auth.authorizer import Authorizer
+from services.fetcher.auth.redaction import Secrets
 from services.fetcher.remote.answers import read_limited, registry_errors
 from services.fetcher.remote.connections import Connections
 from services.fetcher.remote.failures import redacted
@@ -36,8 +37,11 @@ _MIRROR_CONNECT = 5.0
 class Transport:
     """Asks servers, each through the connections that it may use."""
 
-    def __init__(self, connections: Connections, authorizer: Authorizer, settings: RegistrySettings, mirrors: Mirrors) -> None:
+    def __init__(
+        self, connections: Connections, authorizer: Authorizer, settings: RegistrySettings, mirrors: Mirrors, secrets: Secrets
+    ) -> None:
         self._connections = connections
+        self._secrets = secrets
         self._authorizer = authorizer
         self._settings = settings
         self._mirrors = mirrors
@@ -57,14 +61,14 @@ class Transport:
         Raises:
             Permanent, Retryable: there is no answer, or none to trust.
         """
-        asking = self._authorizer.asking(source, host)
-        await asking.begin()
+        authorization = self._authorizer.authorization(source, host)
+        await authorization.begin()
 
         async def door() -> list[str] | None:
             return await self._front(host)
 
         for attempt in range(_MOST_ASKED):
-            sent = {**headers, "Authorization": asking.authorization} if asking.authorization else dict(headers)
+            sent = {**headers, "Authorization": authorization.header} if authorization.header else dict(headers)
             async with self._followed(method, url, host, sent) as response:
                 at_home = _same_place(response.url, url)
                 if at_home:
@@ -74,7 +78,7 @@ class Transport:
                     yield response
                     return
                 challenges = response.headers.getall("WWW-Authenticate", [])
-                if not await asking.again(response.status, challenges, door):
+                if not await authorization.again(response.status, challenges, door):
                     yield response
                     return
                 await _drain(response)
@@ -90,7 +94,8 @@ class Transport:
 
     def _hear(self, host: Host, source: Source, response: aiohttp.ClientResponse) -> None:
         headers = response.headers
-        for line in self._notices.heard(host.name, source.credential, headers, headers.getall("Warning", [])):
+        warnings = headers.getall("Warning", [])
+        for line in self._notices.heard(host.name, source.credential, headers, warnings, self._secrets.clean):
             log.warning("%s", line)
 
     @asynccontextmanager
@@ -195,7 +200,7 @@ def _target(url: yarl.URL, location: str) -> yarl.URL:
     try:
         target = url.join(yarl.URL(location, encoded=True))
         target.origin()
-        fits = is_host(target.raw_host or "") and target.port != 0
+        fits = bool(target.authority) and is_host(target.raw_host or "") and target.port != 0
     except ValueError:  # among them those of ports out of range, and of names that no encoding takes
         fits = False
     if not fits:

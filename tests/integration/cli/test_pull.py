@@ -239,7 +239,7 @@ async def test_a_pull_loads_next_to_nothing(nats_url: str) -> None:
         "pullonce", "pullonce.bus", "pullonce.bus.limits", "pullonce.bus.nats", "pullonce.bus.nats.protocol",
         "pullonce.bus.nats.socket", "pullonce.cli", "pullonce.cli.main",
         "pullonce.cli.fast_path", "pullonce.cli.pull", "pullonce.environment", "pullonce.errors", "pullonce.oci",
-        "pullonce.oci.reference", "pullonce.process", "pullonce.process.discovery", "pullonce.pulling",
+        "pullonce.oci.reference", "pullonce.printable", "pullonce.process", "pullonce.process.discovery", "pullonce.pulling",
         "pullonce.pulling.blocking", "pullonce.pulling.identity", "pullonce.pulling.parts", "pullonce.pulling.request",
         "schemas", "schemas.subjects",
     }  # fmt: skip

@@ -20,6 +20,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "schemas": (),
     "pullonce.errors": ("schemas",),
     "pullonce.environment": (),
+    "pullonce.printable": (),
     "pullonce.trace": (),
     "pullonce.failpoints": (),
     "pullonce.config": ("pullonce.environment",),
@@ -36,7 +37,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "pullonce.care": ("schemas", "pullonce.errors", "pullonce.oci", "pullonce.bus", "pullonce.store"),
     "pullonce.process": (
-        "schemas", "pullonce.errors", "pullonce.environment", "pullonce.trace", "pullonce.config", "pullonce.bus",
+        "schemas", "pullonce.errors",
+        "pullonce.printable", "pullonce.environment", "pullonce.trace", "pullonce.config", "pullonce.bus",
         "pullonce.bus.nats",
     ),
     # One pull, as clients and coordinators see it.
@@ -49,7 +51,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "pullonce.pulling",
     ),
     "pullonce.cli": (
-        "schemas", "pullonce.errors", "pullonce.environment", "pullonce.trace", "pullonce.config", "pullonce.oci",
+        "schemas", "pullonce.errors",
+        "pullonce.printable", "pullonce.environment", "pullonce.trace", "pullonce.config", "pullonce.oci",
         "pullonce.bus", "pullonce.bus.nats", "pullonce.store", "pullonce.care", "pullonce.process", "pullonce.pulling",
         "pullonce.client",
     ),
@@ -61,7 +64,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "pullonce.bus.nats", "pullonce.process", "pullonce.pulling", "pullonce.telemetry",
     ),
     "services.fetcher": (
-        "schemas", "pullonce.errors", "pullonce.config", "pullonce.oci", "pullonce.bus", "pullonce.bus.nats", "pullonce.store",
+        "schemas", "pullonce.errors",
+        "pullonce.printable", "pullonce.config", "pullonce.oci", "pullonce.bus", "pullonce.bus.nats", "pullonce.store",
         "pullonce.worker", "pullonce.process", "pullonce.telemetry",
     ),
     "services.unpacker": (
@@ -101,6 +105,7 @@ THIRD_PARTY = {
 
 PURE = (
     "schemas",
+    "pullonce.printable",
     "schemas.*",
     "pullonce.oci",
     "pullonce.oci.*",
@@ -125,6 +130,7 @@ PURE = (
     "services.fetcher.remote.notices",
     "services.fetcher.remote.ranges",
     "services.fetcher.auth.login_files",
+    "services.fetcher.auth.redaction",
     "services.fetcher.auth.secret",
     "services.fetcher.remote.silence",
     "services.ledger.answers.explain",

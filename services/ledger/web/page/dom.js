@@ -7,10 +7,21 @@ function fill(element, attributes, children) {
     if (value === null || value === undefined || value === false) continue;
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else if (name === "value" || name === "checked") element[name] = value;
-    else element.setAttribute(name, value === true ? "" : String(value));
+    else element.setAttribute(name, value === true ? "" : plain(String(value)));
   }
-  element.append(...children.flat(Infinity).filter((each) => each !== null && each !== undefined && each !== false));
+  const there = children.flat(Infinity).filter((each) => each !== null && each !== undefined && each !== false);
+  element.append(...there.map((each) => (each instanceof Node ? each : plain(String(each)))));
   return element;
+}
+
+/** Words of strangers as people may be shown them, as `pullonce.printable` has it: marks of direction and controls as numbers. */
+export function plain(text) {
+  return text.replace(/[\p{Cc}\p{Cf}\p{Co}\p{Cs}\p{Zl}\p{Zp}]/gu, (each) =>
+    each === "\n" || each === "\t" ? each : [...each].flatMap((one) => one.split("")).map(number).join(""));
+}
+
+function number(unit) {
+  return `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`;
 }
 
 /** An HTML element: h("p", {class: "note"}, "text", other elements…). */
@@ -25,7 +36,8 @@ export function s(tag, attributes, ...children) {
 
 /** Set the text of an element where it differs: what has not changed is not drawn anew, nor read aloud. */
 export function say(element, text) {
-  if (element.textContent !== text) element.textContent = text;
+  const shown = plain(String(text));
+  if (element.textContent !== shown) element.textContent = shown;
 }
 
 /** A table: columns are [heading, row → cell, class?]; on a phone each row becomes a card that repeats the headings. */
