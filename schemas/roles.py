@@ -79,7 +79,7 @@ ROLES = {
         receives=tuple(EVENTS.values()),
         answers=(subjects.PING_SUBJECT, subjects.STATUS_SUBJECT),
         folds=True,
-        claims=("blob", "layer", "resolve", "record"),
+        claims=("blob", "layer", "resolve", "record", "fold"),
     ),
     "fetcher": Role(
         sends=(

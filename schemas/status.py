@@ -15,6 +15,9 @@ from schemas.malformed import read
 from schemas.progress import ProgressMessage
 from schemas.routing import progress_key
 
+STARTING = "starting"
+"""A detail of whoever does not do its work yet: it has read up to `position` of this many."""
+
 
 class Pong(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One process is there and does its work."""

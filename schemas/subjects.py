@@ -8,7 +8,8 @@ in `routing.py`.
              blob.<verbed>.<store>.<digest>   layer.<verbed>.<store>.<chain>   store.opened.<store>
     ORDERS   resolve.reference.<store>.<flight>.<revision>    fetch.blob.<store>.<digest>.<revision>
              unpack.layer.<store>.<chain>.<revision>          record.image.<store>.<flight>.<revision>
-    claims   resolve.<store>.<flight>.<opened>                record.<store>.<flight>.<opened>
+    claims   fold.events                                      where a fold of the log may begin
+             resolve.<store>.<flight>.<opened>                record.<store>.<flight>.<opened>
              blob.<store>.<digest>   layer.<store>.<chain>
     core     progress.<store>.<digest, chain or flight>       progress.now.<store>
              pullonce.here   pullonce.ping   coordinator.status (`status.py`)
@@ -43,6 +44,7 @@ EVENTS_STREAM = "EVENTS"
 ORDERS_STREAM = "ORDERS"
 PARKED_STREAM = "PARKED"
 CLAIMS_BUCKET = "claims"
+MARK_KEY = "fold.events"
 
 EVENT_SUBJECTS = ("pull.requested", "pull.*.*.*.*", "blob.*.*.*", "layer.*.*.*", "store.opened.*")
 ORDER_SUBJECTS = ("resolve.reference.>", "fetch.blob.>", "unpack.layer.>", "record.image.>")
@@ -135,6 +137,11 @@ def failure_filters(store: str) -> tuple[str, str]:
 def failed_filter(store: str) -> str:
     """All endings of one store's flights that failed or were left."""
     return f"pull.failed.{store}.*.*"
+
+
+def store_of_key(key: str) -> str:
+    """The store that a claim key is of."""
+    return key.split(".", 2)[1]
 
 
 def blob_key(store: str, digest: str) -> str:

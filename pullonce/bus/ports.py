@@ -43,6 +43,20 @@ class Recorded(Struct, frozen=True, gc=False):
 
 
 @dataclass(frozen=True, slots=True)
+class Extent:
+    """How far the log reaches."""
+
+    first: int
+    """Sequence of the oldest message that it still has; one behind `last` where it has none."""
+    last: int
+    bytes: int
+    made: str
+    """When it was made, as the server says: sequences of another log mean nothing."""
+    kept: float
+    """Seconds for which messages are kept; 0: for ever."""
+
+
+@dataclass(frozen=True, slots=True)
 class ClaimEntry:
     """The value of a key and its revision: what a compare-and-set must expect to replace it."""
 
@@ -63,7 +77,8 @@ class Log(Protocol):
         Args:
             cause: sequence of the event that led to this one; travels in a header.
             subject: another than that of `routing.event_subject`: a request's with its store and flight.
-            message_id: for an event that has none of its own, if the caller may want to say it again and mean the same one.
+            message_id: another than that of `routing.event_id`; for an event that has none, if the caller may want to say it
+                again and mean the same one.
 
         Raises:
             Permanent: the event is too large for the bus (`message.too_large`).
@@ -108,6 +123,14 @@ class Log(Protocol):
 
     async def last_sequence(self) -> int:
         """Sequence of the last stored message; 0 on an empty log."""
+        ...
+
+    async def extent(self) -> Extent:
+        """What of the log there is."""
+        ...
+
+    async def cut(self, first: int) -> None:
+        """Remove all messages below a sequence. Repetition is harmless."""
         ...
 
     async def last(self, subject: str) -> Recorded | None:

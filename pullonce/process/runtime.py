@@ -28,7 +28,7 @@ from pullonce.config import SettingInvalid, log_level
 from pullonce.errors import BusError, PullonceError
 from pullonce.printable import escaped, printable
 from pullonce.trace import current as current_trace
-from schemas.status import Pong, encode
+from schemas.status import STARTING, Pong, encode
 from schemas.subjects import HERE_SUBJECT, PING_SUBJECT
 
 log = logging.getLogger(__name__)
@@ -197,11 +197,9 @@ async def answer_pings(
         details: called for each answer; what the service wants to say of itself. Call this once the service does its work:
             `pullonce up` takes the answer for readiness.
     """
-    pid, host, running = os.getpid(), socket.gethostname(), version()
 
     def pong(_: bytes) -> bytes:
-        said = dict(details()) if details else {}
-        return encode(Pong(service=service, store=store, pid=pid, host=host, version=running, details=said))
+        return encode(_pong(service, store, dict(details()) if details else {}))
 
     subscription = await signals.answer(PING_SUBJECT, pong)
     await signals.publish(HERE_SUBJECT, pong(b""))
@@ -209,12 +207,37 @@ async def answer_pings(
     return subscription
 
 
-def _tell_supervisor() -> None:
-    """Say that the work has begun to whoever started this process: systemd (sd_notify(3)), or a container's health check,
-    which looks for the file `PULLONCE_READY_FILE`."""
+async def tell_progress(signals: Signals, service: str, progress: Callable[[], tuple[int, int]]) -> None:
+    """Say every second how far a service is that has still to read something before it begins. For ever.
+
+    Whoever waits for it (`pullonce up`, systemd) goes on waiting while the position advances.
+
+    Args:
+        progress: the position it has come to, and the one at which it will begin.
+    """
+    while True:
+        await asyncio.sleep(1.0)
+        position, end = progress()
+        log.info("reading the event log: %d of %d", position, end)
+        await signals.publish(HERE_SUBJECT, encode(_pong(service, "", {STARTING: end, "position": position})))
+        _notify(f"EXTEND_TIMEOUT_USEC=60000000\nSTATUS=reading the event log: {position} of {end}")
+
+
+def _pong(service: str, store: str, details: dict[str, str | int | float]) -> Pong:
+    return Pong(service=service, store=store, pid=os.getpid(), host=socket.gethostname(), version=version(), details=details)
+
+
+def _notify(words: str) -> None:
+    """Tell systemd, where it started this process (sd_notify(3))."""
     if address := os.environ.get("NOTIFY_SOCKET"):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-            notify.sendto(b"READY=1", f"\0{address[1:]}" if address.startswith("@") else address)
+            notify.sendto(words.encode(), f"\0{address[1:]}" if address.startswith("@") else address)
+
+
+def _tell_supervisor() -> None:
+    """Say that the work has begun to whoever started this process: systemd, or a container's health check, which looks for the
+    file `PULLONCE_READY_FILE`."""
+    _notify("READY=1")
     if path := environment.ready_file():
         with open(path, "w"):
             pass

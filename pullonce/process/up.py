@@ -21,7 +21,7 @@ from pullonce.process import discovery
 from pullonce.process.nats_server import choose_port, configuration, find_nats_server, lacks_room, log_taker
 from pullonce.process.supervisor import Child, running
 from schemas.malformed import Malformed
-from schemas.status import Pong, decode_pong
+from schemas.status import STARTING, Pong, decode_pong
 from schemas.subjects import HERE_SUBJECT, PING_SUBJECT
 
 log = logging.getLogger(__name__)
@@ -206,23 +206,33 @@ async def _tell_of_ledger(url: str, parts: list[Child], tell: Callable[[str], No
 async def until_ready(url: str, parts: list[Child], within: float = READY_WITHIN) -> dict[int, Pong]:
     """Wait until the present process of every part has said that it does its work; what all said, by their process ids.
 
+    Args:
+        within: seconds, counted anew whenever one says that it has read more of the event log.
+
     Raises:
-        NotReady: that takes longer than `within` seconds; the message names what is missing.
+        NotReady: that takes longer; the message names what is missing.
     """
     from pullonce.bus.nats.bus import connect  # here, so that the services start meanwhile
 
     here: dict[int, Pong] = {}
     news = asyncio.Event()
+    reading = _Reading()
+    loop = asyncio.get_running_loop()
 
     def hear(_: str, body: bytes) -> None:
         with contextlib.suppress(Malformed):
             pong = decode_pong(body)
+            if STARTING in pong.details:
+                if reading.advanced(pong):
+                    limit.reschedule(loop.time() + within)
+                return
             here[pong.pid] = pong
             news.set()
 
+    limit = asyncio.timeout(within)
     try:
         async with (
-            asyncio.timeout(within),
+            limit,
             connect(BusSettings.from_env("pullonce up", {**os.environ, "PULLONCE_NATS_URL": url})) as bus,
         ):
             # They say so unasked when they begin; who began before we listened answers a ping.
@@ -243,6 +253,21 @@ async def until_ready(url: str, parts: list[Child], within: float = READY_WITHIN
     for part in parts:
         part.ready = True
     return here
+
+
+class _Reading:
+    """How far those have come who read the event log before they begin; said where it takes long."""
+
+    def __init__(self) -> None:
+        self._at: dict[int, int] = {}
+
+    def advanced(self, pong: Pong) -> bool:
+        position, end = int(pong.details.get("position", 0)), int(pong.details[STARTING])
+        if position <= self._at.get(pong.pid, -1):
+            return False
+        self._at[pong.pid] = position
+        log.info("%s (process %d) reads the event log: %d of %d", pong.service, pong.pid, position, end)
+        return True
 
 
 async def _until_unused(home: str) -> None:

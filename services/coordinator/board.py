@@ -2,9 +2,9 @@
 
     board.apply(event, sequence) → intents
 
-Every coordinator folds the same log and reaches the same board, so there is no leader. What the board wants done comes out
-as intents; who does it is decided by the claims. `apply` reports what one event made wanted; `intents` reports everything
-that is wanted now, for a coordinator that has just caught up.
+Every coordinator folds the same log and reaches the same board, so there is nothing to hand over. What the board wants done
+comes out as intents; who does it is decided by the claims. `apply` reports what one event made wanted; `intents` reports
+everything that is wanted now, for a coordinator that has just caught up.
 
 What the board believes about a disk is a cache. The disk decides: a fetcher says with each `pull.resolved` what is there.
 """
@@ -37,8 +37,10 @@ from schemas.events import (
     PullUnresolved,
     StoreOpened,
 )
-from services.coordinator.flight import Ending, Flight, State
+from services.coordinator.flight import Ending, Flight, State, holdings
+from services.coordinator.in_flight import InFlight
 from services.coordinator.intents import End, Intent
+from services.coordinator.mark import Mark
 from services.coordinator.waits import Waits
 
 _REFUSALS = ("reference.invalid", "platform.invalid")
@@ -48,12 +50,15 @@ _REFUSALS = ("reference.invalid", "platform.invalid")
 class Board:
     """The fold. Not thread-safe; `position` is the last folded sequence."""
 
-    def __init__(self) -> None:
+    def __init__(self, mark: Mark | None = None, first: int = 1) -> None:
         self.position = 0
-        self.flights: dict[str, Flight] = {}
+        self.in_flight = InFlight()
+        self.incarnations: dict[str, str] = {}
+        """Store → the incarnation in which it is served."""
+        self._reopened: dict[str, int] = {}
+        """Store → where its incarnation changed last."""
         self._intents: list[Intent] = []
         self.waits = Waits(self._intents)
-        self._incarnations: dict[str, str] = {}
         self._rules: dict[type[Event], Callable[..., None]] = {
             PullRequested: self._requested,
             PullResolved: self._resolved,
@@ -63,16 +68,36 @@ class Board:
             PullCompleted: self._ended,
             PullFailed: self._ended,
             PullCancelled: self._cancelled,
-            BlobClaimed: lambda e, q: self.waits.claim(subjects.blob_key(e.store, e.digest), e, q),
-            BlobFetched: lambda e, q: self._settled(subjects.blob_key(e.store, e.digest), e, q),
-            BlobFailed: lambda e, q: self._failed(subjects.blob_key(e.store, e.digest), e, q),
-            BlobLost: lambda e, q: self._lost(subjects.blob_key(e.store, e.digest), q),
-            LayerClaimed: lambda e, q: self.waits.claim(subjects.layer_key(e.store, e.chain_id), e, q),
-            LayerUnpacked: lambda e, q: self._settled(subjects.layer_key(e.store, e.chain_id), e, q),
-            LayerFailed: lambda e, q: self._failed(subjects.layer_key(e.store, e.chain_id), e, q),
-            LayerLost: lambda e, q: self._lost(subjects.layer_key(e.store, e.chain_id), q),
+            BlobClaimed: lambda e, at: self._claimed(subjects.blob_key(e.store, e.digest), e, at),
+            BlobFetched: lambda e, at: self._settled(subjects.blob_key(e.store, e.digest), e, at),
+            BlobFailed: lambda e, at: self._failed(subjects.blob_key(e.store, e.digest), e, at),
+            BlobLost: lambda e, at: self._lost(subjects.blob_key(e.store, e.digest), at),
+            LayerClaimed: lambda e, at: self._claimed(subjects.layer_key(e.store, e.chain_id), e, at),
+            LayerUnpacked: lambda e, at: self._settled(subjects.layer_key(e.store, e.chain_id), e, at),
+            LayerFailed: lambda e, at: self._failed(subjects.layer_key(e.store, e.chain_id), e, at),
+            LayerLost: lambda e, at: self._lost(subjects.layer_key(e.store, e.chain_id), at),
             StoreOpened: self._store_opened,
         }
+
+        self.begin(mark or Mark(), first)
+
+    def begin(self, mark: Mark, first: int) -> None:
+        """Begin at a mark, before anything is folded.
+
+        Args:
+            mark: what a fold from there must know of what lies before.
+            first: the first message that the log still has. One behind the mark: what this board should have read is gone.
+        """
+        self.position = max(mark.position, first - 1)
+        self.in_flight.begin(mark.flights, first if first - 1 > mark.position else 0)
+        self.incarnations.update(mark.incarnations)
+        for name, revision in mark.orders.items():
+            self.waits.resume(name, revision, mark.position)
+
+    @property
+    def flights(self) -> dict[str, Flight]:
+        """What is in flight, by name."""
+        return self.in_flight.by_name
 
     def apply(self, event: Event, sequence: int) -> list[Intent]:
         """Fold one event; returns what it made wanted. A sequence that was folded before changes nothing."""
@@ -80,6 +105,7 @@ class Board:
             return []
         self.position = sequence
         self._rules[type(event)](event, sequence)
+        self.waits.expire(sequence)
         if not self._intents:
             return []
         intents = self._intents.copy()
@@ -100,39 +126,29 @@ class Board:
 
     # -- a pull --------------------------------------------------------------------------------------------------------
 
-    def _requested(self, event: PullRequested, q: int) -> None:
+    def _requested(self, event: PullRequested, sequence: int) -> None:
         try:
             identity = identify_request(event)
         except ReferenceInvalid as exc:
-            self._refuse(event, q, "reference.invalid", str(exc))
+            self._refuse(event, sequence, "reference.invalid", str(exc))
             return
         except PlatformInvalid as exc:
-            self._refuse(event, q, "platform.invalid", str(exc))
+            self._refuse(event, sequence, "platform.invalid", str(exc))
+            return
+        if self.in_flight.answered(identity.flight, sequence):
             return
         flight = self.flights.get(identity.flight)
         if flight is None:
-            flight = self._open(event, q, identity.flight, identity.reference, identity.platform)
-            self.waits.wait(flight, flight.resolve_key)
+            flight = self.in_flight.open(event, sequence, identity.flight, identity.reference, identity.platform)
+            if flight.ending is None:
+                self.waits.wait(flight, flight.resolve_key)
         if flight.ending is not None:
             flight.late += 1
         else:
             flight.requests += 1
-        flight.last_request = q
+        flight.last_request = sequence
 
-    def _open(self, event: PullRequested, q: int, name: str, reference: str, platform: str) -> Flight:
-        flight = self.flights[name] = Flight(
-            name,
-            store=event.store,
-            reference=reference,
-            platform=platform,
-            credential=event.credential,
-            policy=event.policy,
-            unpack=event.unpack,
-            opened=q,
-        )
-        return flight
-
-    def _refuse(self, event: PullRequested, q: int, code: str, reason: str) -> None:
+    def _refuse(self, event: PullRequested, sequence: int, code: str, reason: str) -> None:
         """What was asked for cannot be: a flight of its own, that ends where it opens."""
         name = subjects.flight_of(
             store=event.store,
@@ -142,61 +158,77 @@ class Board:
             policy=event.policy,
             unpack=event.unpack,
         )
+        if self.in_flight.answered(name, sequence):
+            return
         flight = self.flights.get(name)
-        if flight is not None:
+        flight = flight or self.in_flight.open(event, sequence, name, event.reference, event.platform)
+        if flight.ending is not None:
             flight.late += 1
-            flight.last_request = q
+            flight.last_request = sequence
             return
-        flight = self._open(event, q, name, event.reference, event.platform)
         flight.requests = 1
-        self._end(flight.fail(q, "", code=code, message=reason), "")
+        self._end(flight.fail(sequence, "", code=code, message=reason), "")
 
-    def _resolved(self, event: PullResolved, q: int) -> None:
+    def _resolved(self, event: PullResolved, sequence: int) -> None:
         flight = self._current(event)
-        if flight is None or flight.state is not State.RESOLVING:
+        if flight is not None and flight.state is not State.RESOLVING:
+            flight = None
+        if flight is not None:
+            self.waits.leave(flight, flight.resolve_key, sequence)
+        self._look(event, sequence)
+        if flight is None:
+            self._miss(event)
             return
-        self.waits.leave(flight, flight.resolve_key, q)
-        for name, on_disk in flight.adopt(event):
+        for name in flight.adopt(event):
             key = self.waits.of(name)
-            if on_disk and not key.settled and key.since <= flight.opened:
-                # What was lost since the flight opened may have been seen a moment before: then the worker looks again.
-                self._settle(name, q)
-            elif not on_disk and 0 < key.settled <= flight.opened:
-                # The disk was asked after the flight opened, so it knows better than a fact from before that.
-                self.waits.lose(name, q)
             if key.settled:
                 flight.how[name] = "reused"
             else:
                 flight.how[name] = "waited" if key.waiters else "ours"
                 self.waits.wait(flight, name)
-        self._advance(flight, q, flight.resolve_key)
+        self._advance(flight, sequence, flight.resolve_key)
 
-    def _recorded(self, event: PullRecorded, q: int) -> None:
+    def _look(self, event: PullResolved, sequence: int) -> None:
+        """What the disk held after a flight was opened. It knows better than facts from before that, whoever's flight it is."""
+        reopened = self._reopened.get(event.store, 0)
+        for name, on_disk in holdings(event):
+            key = self.waits.of(name)
+            if on_disk and not key.settled and max(key.since, reopened) <= event.opened:
+                # What was lost since the flight opened may have been seen a moment before: then the worker looks again.
+                self._settle(name, sequence)
+            elif not on_disk and key.settled <= event.opened:
+                self.waits.lose(name, sequence)
+
+    def _recorded(self, event: PullRecorded, sequence: int) -> None:
         flight = self._recording(event)
         if flight is None:
+            self._miss(event)
             return
         if flight.again:
-            self._record_again(flight, q, event.revision)
+            self._record_again(flight, sequence, event.revision)
             return
-        self.waits.leave(flight, flight.record_key, q)
+        self.waits.leave(flight, flight.record_key, sequence)
         flight.recorded = True
-        self._advance(flight, q, flight.record_key)
+        self._advance(flight, sequence, flight.record_key)
 
-    def _unresolved(self, event: PullUnresolved, q: int) -> None:
+    def _unresolved(self, event: PullUnresolved, sequence: int) -> None:
         flight = self._current(event)
         if flight is not None and flight.state is State.RESOLVING:
-            self._fail(flight, q, flight.resolve_key, event.code, event.message)
+            self._fail(flight, sequence, flight.resolve_key, event.code, event.message)
+        else:
+            self._miss(event)
 
-    def _unrecorded(self, event: PullUnrecorded, q: int) -> None:
+    def _unrecorded(self, event: PullUnrecorded, sequence: int) -> None:
         flight = self._recording(event)
         if flight is None:
+            self._miss(event)
             return
         if event.code == CONTENT_MISSING:
-            self._record_again(flight, q, event.revision)
+            self._record_again(flight, sequence, event.revision)
         else:
-            self._fail(flight, q, flight.record_key, event.code, event.message)
+            self._fail(flight, sequence, flight.record_key, event.code, event.message)
 
-    def _cancelled(self, event: PullCancelled, q: int) -> None:
+    def _cancelled(self, event: PullCancelled, sequence: int) -> None:
         flight = self.flights.get(event.flight)
         if flight is None or flight.ending is not None or not flight.opened <= event.request <= flight.last_request:
             return
@@ -205,87 +237,100 @@ class Board:
         flight.cancelled.add(event.request)
         flight.requests -= 1
         if flight.requests <= 0:
-            self._fail(flight, q, "", "pull.cancelled", "everybody who asked for it has left")
+            self._fail(flight, sequence, "", "pull.cancelled", "everybody who asked for it has left")
 
-    def _ended(self, event: Ending, q: int) -> None:
-        flight = self._current(event)
+    def _ended(self, event: Ending, sequence: int) -> None:
+        flight = self.in_flight.ended(event)
         if flight is None:
             return
-        self.waits.forget(flight, q)
-        del self.flights[flight.name]
+        self.waits.forget(flight, sequence)
+        self.in_flight.remove(flight)
         if flight.last_request < event.covers:
             return
-        following = flight.reopened(q)
-        self.flights[flight.name] = following
+        following = flight.reopened(sequence)
+        self.in_flight.add(following)
         if isinstance(event, PullFailed) and event.code in _REFUSALS:
-            self._end(following.fail(q, "", code=event.code, message=event.message), "")
+            self._end(following.fail(sequence, "", code=event.code, message=event.message), "")
         else:
             self.waits.wait(following, following.resolve_key)
 
+    def _miss(self, event: PullResolved | PullUnresolved | PullRecorded | PullUnrecorded) -> None:
+        """A fact of no flight that is known: was its request cut off the log, whoever asked is told so."""
+        about = {"store": event.store, "reference": event.reference, "name": event.flight, "opened": event.opened}
+        if (ending := self.in_flight.missed(**about)) is not None:  # type: ignore[arg-type]
+            self._end(ending, "")
+
     # -- a key ---------------------------------------------------------------------------------------------------------
 
-    def _settled(self, name: str, event: BlobFetched | LayerUnpacked, q: int) -> None:
+    def _claimed(self, name: str, event: BlobClaimed | LayerClaimed, sequence: int) -> None:
+        if (failure := self.waits.claim(name, event, sequence)) is not None:
+            self._failed(name, failure, sequence)
+
+    def _settled(self, name: str, event: BlobFetched | LayerUnpacked, sequence: int) -> None:
         key = self.waits.of(name)
         key.done = max(key.done, event.revision)
         if event.reused:
             for flight in key.waiters.values():
                 flight.reused.add(name)
-        self._settle(name, q)
+        self._settle(name, sequence)
 
-    def _failed(self, name: str, event: BlobFailed | LayerFailed, q: int) -> None:
-        for flight in self.waits.fail(name, event, q):
-            self._fail(flight, q, name, event.code, event.message)
-        self.waits.want_again(name, q)
+    def _failed(self, name: str, event: BlobFailed | LayerFailed, sequence: int) -> None:
+        for flight in self.waits.fail(name, event, sequence):
+            self._fail(flight, sequence, name, event.code, event.message)
+        self.waits.want_again(name, sequence)
 
-    def _lost(self, name: str, q: int) -> None:
-        self.waits.lose(name, q)
-        for flight in self.flights.values():
+    def _lost(self, name: str, sequence: int) -> None:
+        self.waits.lose(name, sequence)
+        for flight in self.in_flight.in_store(subjects.store_of_key(name)):
             if flight.ending is None and name in flight.work:
                 # Listed or being listed, it must be again: whoever lists an image looks whether all of it is there.
                 flight.recorded = False
                 flight.again = flight.state is State.RECORDING
                 self.waits.wait(flight, name)
 
-    def _store_opened(self, event: StoreOpened, q: int) -> None:
-        known = self._incarnations.get(event.store)
-        self._incarnations[event.store] = event.incarnation
+    def _store_opened(self, event: StoreOpened, sequence: int) -> None:
+        known = self.incarnations.get(event.store)
+        self.incarnations[event.store] = event.incarnation
         if known is None or known == event.incarnation:
             return
-        prefixes = (f"blob.{event.store}.", f"layer.{event.store}.")
-        for name in [name for name, key in self.waits.keys.items() if key.settled and name.startswith(prefixes)]:
-            self._lost(name, q)
+        self._reopened[event.store] = sequence
+        there = {key.name for key in self.waits.in_store(event.store) if key.settled}
+        used = (name for flight in self.in_flight.in_store(event.store) for name in flight.work)
+        there.update(name for name in used if (key := self.waits.key(name)) is None or key.settled)
+        for name in sorted(there):
+            self._lost(name, sequence)
 
     # -- what follows --------------------------------------------------------------------------------------------------
 
-    def _settle(self, name: str, q: int) -> None:
+    def _settle(self, name: str, sequence: int) -> None:
         """A key needs no more work: every flight that waits for it moves on, in this same step."""
-        for flight in self.waits.settle(name, q):
-            self._advance(flight, q, name)
+        for flight in self.waits.settle(name, sequence):
+            self._advance(flight, sequence, name)
 
-    def _advance(self, flight: Flight, q: int, by: str) -> None:
+    def _advance(self, flight: Flight, sequence: int, by: str) -> None:
         """Level, not edge: look at what a flight still misses, and take the step that this allows."""
         if flight.missing or flight.ending is not None:
             return
         if flight.recorded:
-            self._end(flight.complete(q, by), by)
+            self._end(flight.complete(sequence, by), by)
         else:
             flight.state = State.RECORDING
             self.waits.wait(flight, flight.record_key)
 
-    def _record_again(self, flight: Flight, q: int, revision: int) -> None:
+    def _record_again(self, flight: Flight, sequence: int, revision: int) -> None:
         """What came of listing an image does not count: it is listed anew, once nothing is missing."""
-        self.waits.void(flight, flight.record_key, q, revision)
+        self.waits.void(flight, flight.record_key, sequence, revision)
         flight.again, flight.state = False, State.WORKING
-        self._advance(flight, q, flight.record_key)
+        self._advance(flight, sequence, flight.record_key)
 
-    def _fail(self, flight: Flight, q: int, by: str, code: str, message: str) -> None:
-        self._end(flight.fail(q, by, code=code, message=message), by)
-        self.waits.forget(flight, q)
+    def _fail(self, flight: Flight, sequence: int, by: str, code: str, message: str) -> None:
+        self._end(flight.fail(sequence, by, code=code, message=message), by)
+        self.waits.forget(flight, sequence)
 
     def _end(self, ending: Ending, by: str) -> None:
         self._intents.append(End(ending, by))
 
-    def _current(self, event: PullResolved | PullUnresolved | PullRecorded | PullUnrecorded | Ending) -> Flight | None:
+    def _current(self, event: PullResolved | PullUnresolved | PullRecorded | PullUnrecorded) -> Flight | None:
         """The flight an event speaks of, if it is this one's and not an earlier one's of the same key."""
         flight = self.flights.get(event.flight)
         return flight if flight is not None and flight.opened == event.opened else None

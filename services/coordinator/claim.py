@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from schemas.claims import Claim, Collecting, Held, Ordered, Settled, decode, encode
 
-__all__ = ["Claim", "Collecting", "Held", "Ordered", "Resend", "Settled", "Take", "Wait", "decode", "encode", "judge"]
+__all__ = ["Ask", "Claim", "Collecting", "Held", "Ordered", "Settled", "Take", "Wait", "decode", "encode", "judge"]
 
 HOLD = 5.0
 """Seconds a holder has to get its order accepted, by the clock of whoever waits for it. Longer only delays the recovery from
@@ -31,13 +31,13 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True)
-class Resend:
-    """The order was accepted once. Make sure that the queue still has it: sending it again is harmless."""
+class Ask:
+    """The order was accepted once. Ask whether the queue has it still. If not, and nothing came of it, claim the key anew."""
 
     revision: int
 
 
-def judge(claim: Claim | None, *, since: int, done: int, position: int, waited: bool, ensure: bool) -> Take | Wait | Resend:
+def judge(claim: Claim | None, *, since: int, done: int, position: int, waited: bool, ensure: bool) -> Take | Wait | Ask:
     """Decide about a key that is wanted and whose claim is taken.
 
     Args:
@@ -56,7 +56,7 @@ def judge(claim: Claim | None, *, since: int, done: int, position: int, waited: 
         case Ordered(revision=revision) if revision <= done:
             return Take()
         case Ordered(revision=revision):
-            return Resend(revision) if waited or ensure else Wait()
+            return Ask(revision) if waited or ensure else Wait()
         case Settled(at=at) if at > position and not (waited or ensure):
             return Wait()  # the fact lies ahead of this fold
         case Settled():

@@ -129,9 +129,9 @@ class Flight:
             source=resolved.source,
         )
 
-    def adopt(self, resolved: PullResolved) -> Iterator[tuple[str, bool]]:
-        """Take over what the reference resolved to, and yield (claim key, whether the disk holds it) for each piece of work:
-        every blob and, unless the requester declined, every snapshot; bottom first. A blob that occurs twice comes once.
+    def adopt(self, resolved: PullResolved) -> Iterator[str]:
+        """Take over what the reference resolved to, and yield the claim key of each piece of work: every blob and, unless the
+        requester declined, every snapshot; bottom first. A blob that occurs twice comes once.
         """
         self.resolved = resolved
         self.recorded = resolved.recorded
@@ -141,12 +141,12 @@ class Flight:
             key = subjects.blob_key(self.store, layer.blob.digest)
             if key not in self.work:
                 self.work[key] = FetchBlob(store=self.store, blob=layer.blob, source=resolved.source)
-                yield key, layer.fetched
+                yield key
             if self.unpack and layer.chain_id:
                 key = subjects.layer_key(self.store, layer.chain_id)
                 self.work[key] = self._unpack_order(layer, parent)
                 parent = layer.chain_id
-                yield key, layer.unpacked
+                yield key
 
     def order_for(self, key: str) -> Order:
         """The order that would settle a claim key, from this flight's point of view (its source, its blob)."""
@@ -195,7 +195,13 @@ class Flight:
 
     def fail(self, position: int, by: str, *, code: str, message: str) -> PullFailed:
         """End badly at a log position; answers all requests up to and including it."""
-        ending = PullFailed(
+        ending = self.failure(position, code=code, message=message)
+        self._end(ending, by)
+        return ending
+
+    def failure(self, position: int, *, code: str, message: str) -> PullFailed:
+        """How it would end badly at a log position."""
+        return PullFailed(
             store=self.store,
             reference=self.reference,
             flight=self.name,
@@ -205,8 +211,6 @@ class Flight:
             message=message,
             requests=self.requests,
         )
-        self._end(ending, by)
-        return ending
 
     def _end(self, ending: Ending, by: str) -> None:
         self.state = State.ENDED
@@ -227,3 +231,11 @@ class Flight:
             else:
                 count["unpacked" if how == "done" else f"unpack_{how}"] += 1
         return Sharing(**count)
+
+
+def holdings(resolved: PullResolved) -> Iterator[tuple[str, bool]]:
+    """Each blob and snapshot of a resolved image by its claim key, and whether the disk holds it."""
+    for layer in resolved.layers:
+        yield subjects.blob_key(resolved.store, layer.blob.digest), layer.fetched
+        if layer.chain_id:
+            yield subjects.layer_key(resolved.store, layer.chain_id), layer.unpacked

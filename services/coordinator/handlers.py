@@ -14,11 +14,13 @@ from pullonce.failpoints import reach
 from pullonce.telemetry.spans import Span, Spans
 from pullonce.trace import carried
 from schemas import routing
+from schemas.events import PullFailed
 from services.coordinator import claim
 from services.coordinator.board import Board
 from services.coordinator.flight import Ending
 from services.coordinator.intents import End, Intent, Settle, Want, Withdraw, withdrawn
-from services.coordinator.pursuit import Announce, Get, Outcome, Pause, Pursuer, Pursuit, Put, Send, Step
+from services.coordinator.keeper import LOG_BYTES, Keeper
+from services.coordinator.pursuit import Announce, Get, Look, Outcome, Pause, Pursuer, Pursuit, Put, Send, Step
 from services.coordinator.traces import Traces
 
 log = logging.getLogger(__name__)
@@ -35,17 +37,26 @@ others waiting for a lease."""
 class Coordinator:
     """Folds EVENTS, and acts once it has caught up. Owns nothing: all its state is the log and the claims."""
 
-    def __init__(self, bus: Bus, me: str, spans: Spans | None = None, *, lease: float = claim.HOLD) -> None:
+    def __init__(
+        self, bus: Bus, me: str, spans: Spans | None = None, *, lease: float = claim.HOLD, log_bytes: int = LOG_BYTES
+    ) -> None:
         self.board = Board()
+        self.behind = 0
+        """Messages of the log that were still to be read when the last one came."""
         self.live = False
         """Caught up once: what is folded from now on is news and may be acted upon."""
         self._bus = bus
         self._pursuer = Pursuer(self.board, me, lease)
         self._traces = Traces(self.board, spans)
+        self.keeper = Keeper(bus, self.board, limit=log_bytes, say=self._say_cut_off)
         self._pursued: dict[str, bool] = {}
         """Keys being pursued → whether they were wanted anew meanwhile."""
         self._news: dict[str, asyncio.Event] = {}
         """Key → set when the fold may have changed the mind of the pursuit that pauses on it."""
+        self._lease = lease
+        self._read = 0
+        self._behind: list[tuple[int, asyncio.Future[None]]] = []
+        """Who waits for the fold to come to a position."""
         self._parked = 0
         self._ready: Callable[[], Coroutine[Any, Any, None]] | None = None
         self._tasks: asyncio.TaskGroup | None = None
@@ -63,12 +74,19 @@ class Coordinator:
         self._ready = ready
         self._parked = await self._bus.log.last_parked()
         self._bus.signals.on_reconnect(self._look_again)
+        start = await self.keeper.begin()
         async with asyncio.TaskGroup() as self._tasks:
+            keeping = self._tasks.create_task(self.keeper.run())
             try:
-                await self._bus.log.follow(self._fold, idle=self._caught_up)
+                await self._bus.log.follow(self._fold, start=start, idle=self._caught_up)
             except asyncio.CancelledError:
+                keeping.cancel()
                 await self._finish()
                 raise
+
+    def progress(self) -> tuple[int, int]:
+        """The position that was read last, and the one up to which there is something to read."""
+        return self._read, self._read + self.behind
 
     async def _finish(self) -> None:
         """Take the last steps of what was begun: give the orders of the claims that were won, say the endings that are ours."""
@@ -81,15 +99,27 @@ class Coordinator:
     # -- fold ----------------------------------------------------------------------------------------------------------
 
     def _fold(self, recorded: Recorded) -> None:
+        self._read, self.behind = recorded.sequence, recorded.pending
         if recorded.event is None:
             self._park(recorded)
         else:
             self._traces.note(recorded)
             intents = self.board.apply(recorded.event, recorded.sequence)
+            self.keeper.note(recorded)
             if self.live and intents:
                 self._act_on(intents)
+        if self._behind:
+            self._tell_position()
         if not self.live and recorded.pending == 0:
             self._caught_up()
+
+    def _tell_position(self) -> None:
+        behind, self._behind = self._behind, []
+        for sequence, reached in behind:
+            if self._read < sequence and not reached.cancelled():
+                self._behind.append((sequence, reached))
+            elif not reached.done():
+                reached.set_result(None)
 
     def _park(self, recorded: Recorded) -> None:
         """Put what is no event aside with its reason; what an earlier life parked is not parked again."""
@@ -158,6 +188,10 @@ class Coordinator:
             extra={"flight": ending.flight, "reference": ending.reference, "covers": ending.covers, "sequence": sequence},
         )
 
+    async def _say_cut_off(self, ending: PullFailed) -> None:
+        sequence = await self._bus.log.append(ending)
+        log.warning("cut off", extra={"flight": ending.flight, "reference": ending.reference, "sequence": sequence})
+
     async def _withdraw(self, withdraw: Withdraw, grace: float) -> None:
         """Say that an order came to nothing: a worker that runs it hears that and stops. Then clear it from the queue."""
         await self._sleep(asyncio.sleep(grace))
@@ -192,14 +226,23 @@ class Coordinator:
             case Send(order=order):
                 await self._send(order)
                 return None
-            case Announce(event=event, put=put):
-                if event is None:
-                    return await self._put(put)
-                kept, _ = await asyncio.gather(self._put(put), self._bus.log.append(event))
-                reach("claim.ordered")
-                return kept
+            case Look(subject=subject):
+                return 1 if await self._is_out(subject) else None
+            case Announce():
+                return await self._announce(step)
             case Pause(seconds=seconds):
                 return 1 if await self._slept(key, seconds) else None
+
+    async def _announce(self, step: Announce) -> int | None:
+        event, put = step.event, step.put
+        if event is None:
+            return None if put is None else await self._put(put)
+        if put is None:
+            await self._bus.log.append(event, message_id=step.message_id)
+            return None
+        kept, _ = await asyncio.gather(self._put(put), self._bus.log.append(event))
+        reach("claim.ordered")
+        return kept
 
     async def _put(self, put: Put) -> int | None:
         try:
@@ -216,6 +259,20 @@ class Coordinator:
         except Duplicate:
             log.debug("order is queued already", extra={"subject": routing.order_subject(order)})
         reach("order.sent")
+
+    async def _is_out(self, subject: str) -> bool:
+        """See `Look`."""
+        if await self._bus.orders.is_out(subject):
+            return True
+        await self._folded(await self._bus.log.last_sequence())
+        return False
+
+    async def _folded(self, sequence: int) -> None:
+        """Wait until the fold has come to a position; not for long, since what was removed from the log never comes."""
+        if self._read < sequence:
+            reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._behind.append((sequence, reached))
+            await asyncio.wait((reached,), timeout=self._lease)
 
     async def _slept(self, key: str, seconds: float) -> bool:
         """Sleep out somebody's lease, or wake when the key settles. Only a claim that stays without an order makes anyone

@@ -10,9 +10,10 @@ from services.coordinator.flight import Flight
 class Key:
     """What is known of one claim key, and which flights wait for it."""
 
-    __slots__ = ("claimed", "claimed_at", "done", "holder", "order", "settled", "since", "waiters")
+    __slots__ = ("claimed", "claimed_at", "done", "early", "holder", "name", "order", "settled", "since", "touched", "waiters")
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.settled = 0
         """Position of the fact that settled it; 0: unsettled."""
         self.since = 0
@@ -20,15 +21,24 @@ class Key:
         """Revision of the newest claim whose order is known to have been queued."""
         self.claimed_at = 0
         self.done = 0
+        self.early: BlobFailed | LayerFailed | None = None
+        """A failure under a revision that the log has not seen claimed yet; it counts once it has."""
         self.holder = ""
         self.order: Order | None = None
         """What was last wanted for it, while it is unsettled."""
         self.waiters: dict[str, Flight] = {}
+        self.touched = 0
+        """Position at which it was last left without waiters."""
 
     @property
     def ordered(self) -> bool:
         """The log says that an order is queued or running."""
         return self.claimed > self.done
+
+    @property
+    def idle(self) -> bool:
+        """Nobody waits for it and nobody is at it: what is known of it is a cache."""
+        return not self.waiters and not self.ordered
 
 
 def concerned(event: BlobFailed | LayerFailed, flight: Flight, key: str) -> bool:

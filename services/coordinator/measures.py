@@ -14,5 +14,5 @@ def show(coordinator: Coordinator, meter: Meter) -> None:
         lambda: sum(flight.requests for flight in coordinator.board.flights.values()),
     )
     meter.watch(
-        "keys_known", "Blobs, layers and steps of flights that the board remembers.", lambda: len(coordinator.board.waits.keys)
+        "keys_known", "Blobs, layers and steps of flights that the board remembers.", lambda: len(coordinator.board.waits)
     )

@@ -12,11 +12,12 @@ from itertools import count
 
 import msgspec
 
+from schemas import routing
 from schemas.events import BlobClaimed, Event, LayerClaimed
 from schemas.orders import FetchBlob, Order, UnpackLayer
 from services.coordinator import claim
 from services.coordinator.board import Board
-from services.coordinator.claim import HOLD, ORDERED, Claim, Held, Ordered, Resend, Take, Wait
+from services.coordinator.claim import HOLD, ORDERED, Ask, Claim, Held, Ordered, Take, Wait
 from services.coordinator.intents import Want
 
 
@@ -45,14 +46,24 @@ class Send:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """Is an order queued or running? Outcome: 1; or None where it is not, once the fold has read all that was stored by then:
+    facts are stored before their order leaves the queue, so what came of it is known."""
+
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
 class Announce:
-    """After an order was accepted: tell the log (where the key has a story of its own) and drop the lease.
+    """After an order was accepted: tell the log (where the key has a story of its own) and drop the lease, if it is ours.
 
     Both at once, since neither waits for the other. Outcome: the revision of the *ordered* claim, or None.
     """
 
     event: Event | None
-    put: Put
+    put: Put | None
+    message_id: str = ""
+    """Of the event, if not its usual one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +73,7 @@ class Pause:
     seconds: float
 
 
-Step = Put | Get | Send | Announce | Pause
+Step = Put | Get | Send | Look | Announce | Pause
 Outcome = int | tuple[Claim | None, int] | None
 Pursuit = Generator[Step, Outcome, None]
 
@@ -119,10 +130,19 @@ class Pursuer:
                 case Wait():
                     slept = yield Pause(self._lease)
                     seen = at if slept else 0
-                case Resend(revision=ordered):
-                    self._won[key] = _Win(at)
-                    yield Send(msgspec.structs.replace(want.order, revision=ordered))
-                    return
+                case Ask(revision=ordered):
+                    order = msgspec.structs.replace(want.order, revision=ordered)
+                    if (yield Look(routing.order_subject(order))):
+                        self._won[key] = _Win(at)
+                        yield from self._say_again(order)
+                        return
+                    expected = at
+
+    def _say_again(self, order: Order) -> Pursuit:
+        """The log may lack that an order is out: its holder may have died before it could say so, and a failure of it counts
+        only once that is said. Should the log have it, it gets a second copy, which changes nothing."""
+        if (event := self._claimed(order)) is not None:
+            yield Announce(event, None, f"{routing.event_id(event)}.{self.me}")
 
     def holds(self, key: str) -> bool:
         """This coordinator won the claim and the fold has not settled it."""
@@ -142,7 +162,7 @@ class Pursuer:
     def _tidy(self, key: str, revision: int, at: int) -> Put:
         return Put(key, claim.Settled(by=self.me, at=at), revision, claim.SETTLED)
 
-    def _judge(self, want: Want, present: Claim | None, *, waited: bool, ensure: bool) -> Take | Wait | Resend:
+    def _judge(self, want: Want, present: Claim | None, *, waited: bool, ensure: bool) -> Take | Wait | Ask:
         position = self.board.position
         return claim.judge(present, since=want.since, done=want.done, position=position, waited=waited, ensure=ensure)
 

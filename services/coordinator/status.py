@@ -6,15 +6,16 @@ from schemas.status import FlightStatus, Status, Waiting, encode
 from services.coordinator.board import Board
 from services.coordinator.flight import Flight
 from services.coordinator.key import Key
+from services.coordinator.waits import Waits
 
 
 def describe(board: Board) -> bytes:
     """The flights in the air and what each waits for, as JSON of `schemas.status.Status`."""
-    flights = tuple(_flight(flight, board.waits.keys) for flight in board.flights.values())
+    flights = tuple(_flight(flight, board.waits) for flight in board.flights.values())
     return encode(Status(position=board.position, flights=flights))
 
 
-def _flight(flight: Flight, keys: dict[str, Key]) -> FlightStatus:
+def _flight(flight: Flight, waits: Waits) -> FlightStatus:
     return FlightStatus(
         reference=flight.reference,
         flight=flight.name,
@@ -23,7 +24,7 @@ def _flight(flight: Flight, keys: dict[str, Key]) -> FlightStatus:
         platform=flight.platform,
         requests=flight.requests,
         state=flight.state.value,
-        waiting=tuple(_waiting(key, keys[key]) for key in sorted(flight.missing) if key in keys),
+        waiting=tuple(_waiting(name, key) for name in sorted(flight.missing) if (key := waits.key(name)) is not None),
     )
 
 

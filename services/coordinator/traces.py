@@ -83,7 +83,7 @@ class Traces:
 
     def of_key(self, key: str) -> str:
         """The trace of whoever waits for a key first and has one."""
-        known = self._board.waits.keys.get(key) if self._of else None
+        known = self._board.waits.key(key) if self._of else None
         return next((self._of[flight].trace for flight in known.waiters if flight in self._of), "") if known else ""
 
     def of_ending(self, ending: Ending) -> tuple[Span, ...]:

@@ -6,60 +6,88 @@ and is lost; what that means for the flights that wait for it, the board decides
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 
 import msgspec
 
 from schemas.events import BlobClaimed, BlobFailed, LayerClaimed, LayerFailed
+from schemas.subjects import store_of_key
 from services.coordinator.flight import Flight
 from services.coordinator.intents import Intent, Settle, Want, Withdraw
 from services.coordinator.key import Key, concerned
 
+FORGOTTEN_AFTER = 16_384
+"""Positions after which a key is forgotten that nobody waits for and nobody is at. What is known of it is a cache, which the
+disk corrects whenever a reference is resolved; this spares the log's busiest minute a few orders that find all in place."""
+
 
 class Waits:
-    """All keys that the log has spoken of.
+    """All keys that the log has spoken of lately, by store.
 
     Args:
         intents: where what becomes wanted is appended.
     """
 
     def __init__(self, intents: list[Intent]) -> None:
-        self.keys: dict[str, Key] = {}
         self.trusted = 0
         """What the log said up to here about queued orders is hearsay: the queue may have lost them in a power cut. Moved by
         the shell whenever it has not watched the bus without a break."""
+        self._stores: dict[str, dict[str, Key]] = {}
+        self._left: deque[tuple[int, Key]] = deque()
+        """Keys that were left without waiters, each with the position: the oldest first."""
         self._intents = intents
+
+    def __len__(self) -> int:
+        return sum(map(len, self._stores.values()))
+
+    def key(self, name: str) -> Key | None:
+        """What is known of a key; None of one that was never spoken of, or not for long."""
+        keys = self._stores.get(store_of_key(name))
+        return keys.get(name) if keys else None
 
     def of(self, name: str) -> Key:
         """What is known of a key; of one that was never spoken of, nothing."""
-        return self.keys.get(name) or self.keys.setdefault(name, Key())
+        keys = self._stores.setdefault(store_of_key(name), {})
+        key = keys.get(name)
+        if key is None:
+            key = keys[name] = Key(name)
+        return key
+
+    def in_store(self, store: str) -> Iterator[Key]:
+        """All keys of one store."""
+        yield from self._stores.get(store, {}).values()
+
+    def all(self) -> Iterator[Key]:
+        for keys in self._stores.values():
+            yield from keys.values()
 
     # -- what is wanted now --------------------------------------------------------------------------------------------
 
     def everything(self) -> Iterator[Want | Withdraw]:
         """All that is wanted, or is being done for nobody."""
-        for name, key in self.keys.items():
+        for key in self.all():
             if key.waiters and not key.settled:
-                yield self._want(name, key)
-            elif (withdraw := self._withdrawal(name, key)) is not None:
+                yield self._want(key)
+            elif (withdraw := self._withdrawal(key)) is not None:
                 yield withdraw
 
     def want(self, name: str) -> Want | None:
         """The present want of a key; None when it is settled or nobody waits for it any more."""
-        key = self.keys.get(name)
+        key = self.key(name)
         if key is None or key.settled or not key.waiters:
             return None
-        return self._want(name, key)
+        return self._want(key)
 
     def in_hand(self, name: str) -> bool:
         """An order for the key is known to be queued or running, and not by hearsay."""
-        key = self.keys.get(name)
+        key = self.key(name)
         return key is not None and self._in_hand(key)
 
     def unwanted(self, withdraw: Withdraw) -> bool:
         """Still nobody waits for the key, and that same order is still out."""
-        key = self.keys.get(withdraw.key)
-        return key is not None and self._withdrawal(withdraw.key, key) == withdraw
+        key = self.key(withdraw.key)
+        return key is not None and self._withdrawal(key) == withdraw
 
     # -- flights come and go -------------------------------------------------------------------------------------------
 
@@ -69,90 +97,130 @@ class Waits:
         first = not key.waiters
         key.waiters[flight.name] = flight
         key.order = flight.order_for(name)
-        flight.missing.add(name)
+        flight.missing.add(key.name)
         if first and not self._in_hand(key):
-            self._intents.append(self._want(name, key))
+            self._intents.append(self._want(key))
 
-    def leave(self, flight: Flight, name: str, q: int) -> None:
+    def leave(self, flight: Flight, name: str, sequence: int) -> None:
         """A key of this flight alone is done."""
         flight.missing.discard(name)
-        if self.keys.pop(name, None) is not None:
-            self._intents.append(Settle(name, q))
+        if self._drop(name):
+            self._intents.append(Settle(name, sequence))
 
-    def forget(self, flight: Flight, q: int) -> None:
+    def forget(self, flight: Flight, sequence: int) -> None:
         """Let a flight wait for nothing any more. Work that was ordered goes on while anybody else waits for it."""
         for name in flight.missing:
-            if (key := self.keys.get(name)) is not None:
+            if (key := self.key(name)) is not None:
                 key.waiters.pop(flight.name, None)
-                self._drop_if_unwanted(name, key)
+                self._withdraw_if_unwanted(key)
+                self._note_left(key, sequence)
         flight.missing.clear()
         for name in (flight.resolve_key, flight.record_key):
-            self.leave(flight, name, q)
+            self.leave(flight, name, sequence)
 
     # -- what happens to a key -----------------------------------------------------------------------------------------
 
-    def claim(self, name: str, event: BlobClaimed | LayerClaimed, q: int) -> None:
-        """An order for it is in the queue."""
+    def claim(self, name: str, event: BlobClaimed | LayerClaimed, sequence: int) -> BlobFailed | LayerFailed | None:
+        """An order for it is in the queue. Returns its failure, should that have been folded already."""
         key = self.of(name)
-        if event.revision > key.claimed:
-            key.claimed, key.claimed_at = event.revision, q
-            key.holder = event.holder
-            self._drop_if_unwanted(name, key)
+        if event.revision <= key.claimed:
+            return None
+        key.claimed, key.claimed_at, key.holder = event.revision, sequence, event.holder
+        self._withdraw_if_unwanted(key)
+        self._note_left(key, sequence)
+        early, key.early = key.early, None
+        return early if early is not None and early.revision == event.revision else None
 
-    def settle(self, name: str, q: int) -> list[Flight]:
+    def resume(self, name: str, revision: int, sequence: int) -> None:
+        """An order for it was out at the mark from which this fold begins."""
+        key = self.of(name)
+        key.claimed, key.claimed_at = revision, sequence
+
+    def settle(self, name: str, sequence: int) -> list[Flight]:
         """It needs no more work. Returns the flights that waited for it."""
         key = self.of(name)
-        key.settled, key.order = q, None
+        key.settled, key.order = sequence, None
         waiters, key.waiters = key.waiters, {}
-        self._intents.append(Settle(name, q))
+        self._intents.append(Settle(name, sequence))
+        self._note_left(key, sequence)
         for flight in waiters.values():
             flight.missing.discard(name)
         return list(waiters.values())
 
-    def fail(self, name: str, event: BlobFailed | LayerFailed, q: int) -> list[Flight]:
-        """An attempt was given up. Returns the flights whose failure this is; see `want_again` for the others."""
-        key = self.keys.get(name)
-        if key is None or event.revision < key.claimed:
-            return []  # an attempt that was given up long ago: its successor is at work
+    def fail(self, name: str, event: BlobFailed | LayerFailed, sequence: int) -> list[Flight]:
+        """An attempt was given up. Returns the flights whose failure this is; see `want_again` for the others.
+
+        It counts under the newest revision that the log has seen claimed. A worker may be faster than whoever says that the
+        key was claimed: what it said is kept until then, since else a board that has not read, or has forgotten, that a later
+        claim superseded this one would take a late failure for the present one's.
+        """
+        key = self.of(name)
         key.done = max(key.done, event.revision)
-        if key.settled:
-            return []  # a verified success stands, whoever failed after it
-        key.since = q
-        self._intents.append(Settle(name, q))
+        self._note_left(key, sequence)
+        if key.settled or event.revision < key.claimed:
+            return []  # a verified success stands, whoever failed after it; and an old attempt's successor is at work
+        if event.revision > key.claimed:
+            key.early = event
+            return []
+        key.since = sequence
+        self._intents.append(Settle(name, sequence))
         return [flight for flight in key.waiters.values() if concerned(event, flight, name)]
 
-    def want_again(self, name: str, q: int) -> None:
+    def want_again(self, name: str, sequence: int) -> None:
         """Whoever still waits for a key that came to nothing at this position has it ordered anew."""
-        key = self.keys.get(name)
-        if key is not None and key.waiters and key.since == q:
-            self._intents.append(self._want(name, key))
+        key = self.key(name)
+        if key is not None and key.waiters and key.since == sequence:
+            self._intents.append(self._want(key))
 
-    def lose(self, name: str, q: int) -> None:
+    def lose(self, name: str, sequence: int) -> None:
         """What was there is not any more."""
         key = self.of(name)
-        key.settled, key.since = 0, q
+        key.settled, key.since = 0, sequence
+        self._note_left(key, sequence)
 
-    def void(self, flight: Flight, name: str, q: int, revision: int) -> None:
+    def void(self, flight: Flight, name: str, sequence: int, revision: int) -> None:
         """What came of an order of this flight alone does not count; the flight stops waiting for it."""
         key = self.of(name)
-        key.done, key.since = max(key.done, revision), q
+        key.done, key.since = max(key.done, revision), sequence
         key.waiters.clear()
         flight.missing.discard(name)
-        self._intents.append(Settle(name, q))
+        self._intents.append(Settle(name, sequence))
 
-    def _drop_if_unwanted(self, name: str, key: Key) -> None:
-        if (withdraw := self._withdrawal(name, key)) is not None:
+    def expire(self, sequence: int) -> None:
+        """Forget what was left long ago. Counted in positions, so that all boards forget alike."""
+        left = self._left
+        while left and left[0][0] <= sequence - FORGOTTEN_AFTER:
+            at, key = left.popleft()
+            if key.touched == at and key.idle and self.key(key.name) is key:
+                self._drop(key.name)
+
+    def _drop(self, name: str) -> bool:
+        store = store_of_key(name)
+        keys = self._stores.get(store)
+        if keys is None or keys.pop(name, None) is None:
+            return False
+        if not keys:
+            del self._stores[store]
+        return True
+
+    def _note_left(self, key: Key, sequence: int) -> None:
+        if not key.waiters and key.touched != sequence:
+            key.touched = sequence
+            self._left.append((sequence, key))
+
+    def _withdraw_if_unwanted(self, key: Key) -> None:
+        if (withdraw := self._withdrawal(key)) is not None:
             self._intents.append(withdraw)
 
-    def _withdrawal(self, name: str, key: Key) -> Withdraw | None:
+    def _withdrawal(self, key: Key) -> Withdraw | None:
         if key.waiters or key.settled or key.order is None or not key.ordered:
             return None
-        return Withdraw(name, msgspec.structs.replace(key.order, revision=key.claimed))
+        return Withdraw(key.name, msgspec.structs.replace(key.order, revision=key.claimed))
 
     def _in_hand(self, key: Key) -> bool:
         return key.ordered and key.claimed_at > self.trusted
 
-    def _want(self, name: str, key: Key) -> Want:
+    def _want(self, key: Key) -> Want:
         first = next(iter(key.waiters.values()))
         hearsay = key.ordered and not self._in_hand(key)
-        return Want(name, first.order_for(name), since=key.since, done=key.done, hearsay=hearsay)
+        return Want(key.name, first.order_for(key.name), since=key.since, done=key.done, hearsay=hearsay)

@@ -132,6 +132,27 @@ async def test_a_log_that_is_shorter_than_what_was_read_is_an_error(place: Place
             await soon(bus.log.follow(lambda _: None, start=3))
 
 
+async def test_a_log_that_was_cut_begins_later_and_keeps_its_numbers(place: Place) -> None:
+    async with place.connect() as bus:
+        empty = await bus.log.extent()
+        assert (empty.first, empty.last, empty.bytes) == (1, 0, 0)
+        for n in range(1, 11):
+            await bus.log.append(lost(n))
+        whole = await bus.log.extent()
+        assert (whole.first, whole.last, whole.made) == (1, 10, empty.made) and whole.bytes > 0
+        for _ in range(2):
+            await bus.log.cut(7)
+        assert ((left := await bus.log.extent()).first, left.last) == (7, 10)
+        assert left.bytes < whole.bytes
+        async with Reader(bus, start=3) as reader:
+            await reader.until(lambda r: r.sequences == [7, 8, 9, 10])
+        await bus.log.cut(11)
+        assert ((none := await bus.log.extent()).first, none.last, none.bytes) == (11, 10, 0)
+        async with Reader(bus, start=5) as behind:
+            assert await bus.log.append(lost(11)) == 11
+            await behind.until(lambda r: r.sequences == [11])
+
+
 async def test_what_is_no_event_comes_with_a_reason_and_is_parked_once(place: Place) -> None:
     async with place.connect() as bus:
         assert await bus.log.last_parked() == 0

@@ -42,6 +42,8 @@ class Outsider:
             world.holds.add(name)
         if there:
             world.promised.add(name)  # from here on a container may be made of it
+            if name not in world.disk:
+                world.broken.append(name)  # it went between the look and the promise
             world.kept += 1
         for _ in range(world.random.randrange(40)):
             yield

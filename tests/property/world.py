@@ -40,7 +40,9 @@ from schemas.orders import FetchBlob, Order, RecordImage, ResolveReference, Unpa
 from services.coordinator import claim
 from services.coordinator.board import Board
 from services.coordinator.intents import End, Intent, Settle, Want, Withdraw, withdrawn
-from services.coordinator.pursuit import Announce, Get, Outcome, Pause, Pursuer, Pursuit, Put, Send, Step
+from services.coordinator.low_water import LowWater
+from services.coordinator.mark import Mark
+from services.coordinator.pursuit import Announce, Get, Look, Outcome, Pause, Pursuer, Pursuit, Put, Send, Step
 
 STORE = "default"
 LOCK = 6.0
@@ -135,6 +137,8 @@ class Protocol:
     """A claim is a compare-and-set; without, everybody wins."""
     uses: bool = True
     """What a flight uses is noted on the disk in the step in which it looks there; without, the collector knows of none."""
+    marks: bool = True
+    """A coordinator starts at the low-water mark; without, at the beginning of the log."""
     look_again: bool = True
     """A collector looks once more in the step in which it removes."""
     holds: bool = True
@@ -162,6 +166,10 @@ class World:
         self.random = random.Random(self.seed)
         self.now = 0.0
         self.log: list[Event] = []
+        self.mark: Mark | None = None
+        """The newest low-water mark that a coordinator wrote down: others start there."""
+        self.marks: list[Mark] = []
+        """All of them."""
         self.ids: dict[str, int] = {}
         self.kv: dict[str, tuple[int, bytes, float]] = {}
         self.revision = 0
@@ -206,8 +214,8 @@ class World:
 
     # -- the bus -------------------------------------------------------------------------------------------------------
 
-    def append(self, event: Event) -> int:
-        identity = routing.event_id(event)
+    def append(self, event: Event, identity: str | None = "") -> int:
+        identity = identity or routing.event_id(event)
         if not self.protocol.ending_id and isinstance(event, PullCompleted | PullFailed):
             identity = None
         if identity is not None and identity in self.ids:
@@ -242,6 +250,9 @@ class World:
     def send(self, order: Order) -> None:
         name = routing.order_subject(order) if self.protocol.own_names else routing.claim_key(order)
         self.orders.setdefault(name, Queued(order))
+
+    def is_out(self, subject: str) -> bool:
+        return any(routing.order_subject(queued.order) == subject for queued in self.orders.values())
 
     def _expire(self) -> None:
         for key in [key for key, (_, _, expires) in self.kv.items() if self.now >= expires]:
@@ -420,7 +431,8 @@ class Coordinator:
     def __init__(self, world: World, name: str) -> None:
         self.world = world
         self.name = name
-        self.board = Board()
+        self.board = Board(world.mark if world.protocol.marks else None)
+        self.low_water = LowWater(self.board)
         self.pursuer = Pursuer(self.board, name)
         self.live = False
         self.pursuits: dict[str, tuple[Pursuit, Step | None]] = {}
@@ -434,6 +446,8 @@ class Coordinator:
         """Fold a little, or take one step of one of the things under way. False: there was nothing to do."""
         world = self.world
         behind = self.board.position < len(world.log)
+        if self.live and world.random.random() < 0.1:
+            self._mark()
         if behind and (not self.live or world.random.random() < 0.6):
             for _ in range(world.random.randint(1, 3)):
                 if self.board.position < len(world.log):
@@ -445,6 +459,12 @@ class Coordinator:
         else:
             return self._carry_on() or behind
         return True
+
+    def _mark(self) -> None:
+        mark = self.low_water.look()
+        if mark is not None and mark.position > (self.world.mark or Mark()).position:
+            self.world.mark = mark
+            self.world.marks.append(mark)
 
     def _carry_on(self) -> bool:
         awake = [key for key in self.pursuits if self.world.now >= self.asleep.get(key, 0.0)]
@@ -473,7 +493,9 @@ class Coordinator:
 
     def _fold(self) -> None:
         sequence = self.board.position + 1
-        intents = self.board.apply(self.world.log[sequence - 1], sequence)
+        event = self.world.log[sequence - 1]
+        intents = self.board.apply(event, sequence)
+        self.low_water.note(event)
         if self.live:
             self._act(intents)
 
@@ -516,13 +538,22 @@ class Coordinator:
             case Send(order=order):
                 self.world.send(order)
                 return None
-            case Announce(event=event, put=put):
+            case Look(subject=subject):
+                return self._look(subject)
+            case Announce(event=event, put=put, message_id=identity):
                 if event is not None:
-                    self.world.append(event)
-                return self.world.put(put)
+                    self.world.append(event, identity)
+                return None if put is None else self.world.put(put)
             case Pause():
                 return 1 if self.asleep.pop(key, None) is not None else None
         raise AssertionError(step)
+
+    def _look(self, subject: str) -> Outcome:
+        if self.world.is_out(subject):
+            return 1
+        while self.board.position < len(self.world.log):
+            self._fold()
+        return None
 
 
 class Cleaner(Port):
@@ -550,6 +581,8 @@ class Report:
     kept: int = 0
     broken: list[str] = field(default_factory=list)
     """What was removed although it was promised."""
+    log: list[Event] = field(default_factory=list)
+    marks: list[Mark] = field(default_factory=list)
 
     @property
     def wrong(self) -> bool:
@@ -662,4 +695,6 @@ def judge(world: World, asked: Asked, *, stuck: bool) -> Report:
         taken_over=world.taken_over,
         kept=world.kept,
         broken=world.broken,
+        log=world.log,
+        marks=world.marks,
     )

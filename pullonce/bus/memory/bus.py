@@ -16,7 +16,7 @@ from pullonce.bus.limits import check_size
 from pullonce.bus.memory.clock import Clock, LoopClock, Timer
 from pullonce.bus.memory.orders import MemoryOrders
 from pullonce.bus.memory.signals import MemorySignals, subjects_match
-from pullonce.bus.ports import ClaimEntry, Recorded
+from pullonce.bus.ports import ClaimEntry, Extent, Recorded
 from pullonce.bus.reading import recorded
 from pullonce.errors import LogShortened, WrongRevision
 from schemas import routing, subjects
@@ -30,6 +30,8 @@ class MemoryLog:
         self._clock = clock
         self._announce = announce
         self._stored: list[tuple[str, bytes, float]] = []
+        self._first = 1
+        self._made = f"{clock.time()}"
         self._ids: dict[str, int] = {}
         self._traces: dict[int, str] = {}
         self._last: dict[str, int] = {}
@@ -38,7 +40,7 @@ class MemoryLog:
         """Parked messages and their reasons, by subject."""
 
     async def append(self, event: Event, *, cause: int | None = None, subject: str = "", message_id: str = "") -> int:
-        message_id = routing.event_id(event) or message_id
+        message_id = message_id or routing.event_id(event) or ""
         if message_id in self._ids:
             return self._ids[message_id]
         sequence = self.put(subject or routing.event_subject(event), msgspec.json.encode(event))
@@ -54,9 +56,9 @@ class MemoryLog:
     async def follow(
         self, apply: Callable[[Recorded], None], *, start: int = 1, idle: Callable[[], None] | None = None
     ) -> None:
-        position = start - 1
-        if position > len(self._stored):
-            raise LogShortened(f"the log ends at {len(self._stored)}, but was read up to {position} before")
+        position = max(start, self._first) - 1
+        if start - 1 > len(self._stored):
+            raise LogShortened(f"the log ends at {len(self._stored)}, but was read up to {start - 1} before")
         if position == len(self._stored) and idle is not None:
             idle()
         while True:
@@ -72,16 +74,23 @@ class MemoryLog:
 
     async def replay(self, take: Callable[[Sequence[Recorded]], None], *, start: int, end: int) -> None:
         last = len(self._stored)
-        found = [self._recorded(sequence, last - sequence) for sequence in range(max(start, 1), min(end, last) + 1)]
+        found = [self._recorded(sequence, last - sequence) for sequence in range(max(start, self._first), min(end, last) + 1)]
         if found:
             await asyncio.to_thread(take, found)
 
     async def last_sequence(self) -> int:
         return len(self._stored)
 
+    async def extent(self) -> Extent:
+        size = sum(len(body) for _, body, _ in self._stored[self._first - 1 :])
+        return Extent(self._first, len(self._stored), size, self._made, 0.0)
+
+    async def cut(self, first: int) -> None:
+        self._first = min(max(first, self._first), len(self._stored) + 1)
+
     async def last(self, subject: str) -> Recorded | None:
-        sequence = self._last.get(subject)
-        return self._recorded(sequence, 0) if sequence else None
+        sequence = self._last.get(subject, 0)
+        return self._recorded(sequence, 0) if sequence >= self._first else None
 
     async def park(self, recorded: Recorded) -> None:
         subject = subjects.parked_subject(subjects.EVENTS_STREAM, recorded.sequence)

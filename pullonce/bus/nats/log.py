@@ -17,7 +17,7 @@ from pullonce.bus.nats.follow import Follower
 from pullonce.bus.nats.jetstream import WRONG_SEQUENCE, Refused, api, last_message, last_stored, store
 from pullonce.bus.nats.link import Headers, Link
 from pullonce.bus.nats.socket import ConnectionLost, Unsupported
-from pullonce.bus.ports import Recorded
+from pullonce.bus.ports import Extent, Recorded
 from pullonce.bus.reading import recorded
 from pullonce.errors import BusUnavailable, BusUnsuitable
 from schemas import routing, subjects
@@ -50,7 +50,7 @@ class NatsLog:
         self._count = itertools.count()
 
     async def append(self, event: Event, *, cause: int | None = None, subject: str = "", message_id: str = "") -> int:
-        said = routing.event_id(event) or message_id or f"{self._me}.{next(self._count)}"
+        said = message_id or routing.event_id(event) or f"{self._me}.{next(self._count)}"
         headers: Headers = {"Nats-Msg-Id": said, **trace.headers()}
         if cause is not None:
             headers["Pullonce-Cause"] = str(cause)
@@ -118,6 +118,14 @@ class NatsLog:
 
     async def last_sequence(self) -> int:
         return int((await api(self._link, f"STREAM.INFO.{subjects.EVENTS_STREAM}"))["state"]["last_seq"])
+
+    async def extent(self) -> Extent:
+        info = await api(self._link, f"STREAM.INFO.{subjects.EVENTS_STREAM}")
+        state, kept = info["state"], info["config"].get("max_age", 0)
+        return Extent(max(1, state["first_seq"]), state["last_seq"], state["bytes"], info["created"], kept / 1e9)
+
+    async def cut(self, first: int) -> None:
+        await api(self._link, f"STREAM.PURGE.{subjects.EVENTS_STREAM}", {"seq": first})
 
     async def last(self, subject: str) -> Recorded | None:
         found = await last_stored(self._link, subjects.EVENTS_STREAM, subject)

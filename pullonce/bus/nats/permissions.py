@@ -106,6 +106,7 @@ def _requests(role: Role, scope: str) -> list[str]:
         asked += [f"{_API}.DIRECT.GET.{_EVENTS}.{_subject(each, scope)}" for each in pulls]
     if any(_kind(each) in ORDERS for each in role.sends):  # what is no event is put aside
         asked += [f"parked.{_EVENTS}.*", f"{_API}.STREAM.MSG.GET.{_PARKED}", f"{_API}.STREAM.PURGE.{_ORDERS}"]
+        asked.append(f"{_API}.STREAM.PURGE.{_EVENTS}")  # and what the log need not keep is cut off
     return [*asked, *_claim_requests(role, scope)]
 
 

@@ -59,7 +59,7 @@ REFUSED = {
     ],
     "coordinator": [
         *(f"pull.requested.{PULL}", f"pull.resolved.{PULL}", f"blob.fetched.{BLOB}", f"layer.unpacked.{BLOB}"),
-        *("store.opened.default", "$JS.API.STREAM.DELETE.EVENTS", "$JS.API.STREAM.PURGE.EVENTS", "$JS.ACK.ORDERS.x.1.1.1.1.1"),
+        *("store.opened.default", "$JS.API.STREAM.DELETE.EVENTS", "$JS.ACK.ORDERS.x.1.1.1.1.1"),
     ],
     "fetcher": [
         *(f"pull.completed.{PULL}", f"pull.failed.{PULL}", f"pull.requested.{PULL}", f"layer.unpacked.{BLOB}"),

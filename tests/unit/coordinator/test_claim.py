@@ -3,11 +3,11 @@
 import pytest
 
 from services.coordinator.claim import (
+    Ask,
     Claim,
     Collecting,
     Held,
     Ordered,
-    Resend,
     Settled,
     Take,
     Wait,
@@ -31,8 +31,8 @@ COLLECTING = Collecting(by="gc", nonce="gc.1")
         (HELD, {"waited": True}, Take()),
         (ORDERED, {"done": 6}, Wait()),
         (ORDERED, {"done": 7}, Take()),
-        (ORDERED, {"done": 6, "waited": True}, Resend(7)),
-        (ORDERED, {"done": 6, "ensure": True}, Resend(7)),
+        (ORDERED, {"done": 6, "waited": True}, Ask(7)),
+        (ORDERED, {"done": 6, "ensure": True}, Ask(7)),
         (Settled(by="c1", at=11), {"position": 10}, Wait()),
         (Settled(by="c1", at=11), {"position": 10, "waited": True}, Take()),
         (Settled(by="c1", at=10), {"position": 10, "since": 10}, Take()),
