@@ -11,26 +11,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TypedDict, Unpack
 
 import msgspec
 
+from pullonce import environment
 from pullonce.bus.nats.bus import connect as connect_bus
 from pullonce.bus.ports import Bus, Recorded
 from pullonce.config import BusSettings
 from pullonce.config import home as configured_home
-from pullonce.errors import LedgerRefused, PullFailed, PullTimeout, ServicesMissing
+from pullonce.errors import LedgerRefused, PullFailed, ServicesMissing
 from pullonce.process import discovery
-from pullonce.pulling.flights import Ending, Flights, Tidings
+from pullonce.pulling.flights import ClientFlights, Ending
 from pullonce.pulling.identity import identify_request
 from pullonce.pulling.layers import LayerUpdate, LayerView
+from pullonce.pulling.listening import PullUpdate
+from pullonce.pulling.steps import Timings
 from schemas import events, ledger, progress, subjects
 from schemas.malformed import Malformed
 from schemas.status import Pong, Status, decode_pong, decode_status, with_workers
+
+log = logging.getLogger(__name__)
 
 PATIENCE = 5.0
 """Seconds to wait for the bus at the start."""
@@ -50,32 +57,45 @@ class PullOptions(TypedDict, total=False):
 
 
 @asynccontextmanager
-async def connect(url: str = "", *, name: str = "pullonce client", patience: float = PATIENCE) -> AsyncIterator[Client]:
+async def connect(
+    url: str = "", *, name: str = "pullonce client", patience: float = PATIENCE, say: Callable[[str], None] | None = None
+) -> AsyncIterator[Client]:
     """Connect to the bus for as long as the block lasts.
 
     Args:
-        url: `nats://…` or `tls://…`, credentials included; empty: `PULLONCE_NATS_URL`, else the `pullonce up` of this home.
+        url: `nats://…` or `tls://…`, credentials included; empty: `PULLONCE_NATS_URL`, else the `pullonce up` of this home,
+            also when that is started again and listens at another port.
         name: what the server's monitoring calls the connection.
+        say: told in a line when something holds pulls up: a bus that is away, a part that is missing. Default: the log.
 
     Raises:
         ServicesMissing: no address is given or configured, and nothing serves this home.
         BusUnavailable: nobody answers within `patience` seconds.
         BusUnsuitable: the server is too old or lacks JetStream.
     """
-    address = url or discovery.bus_address(str(configured_home()))
+    home = str(configured_home())
+    address = url or discovery.bus_address(home)
     settings = BusSettings.from_env(name, {**os.environ, "PULLONCE_NATS_URL": address})
-    async with connect_bus(settings, patience=patience) as bus:
-        flights = Flights(bus)
+    # Only what serves a home can come back at another address, and starts anew what dies.
+    find = None if url or environment.nats_url() else partial(_find, home)
+    async with connect_bus(settings, patience=patience, find=find) as bus:
+        times = Timings(**environment.client_times())
+        flights = ClientFlights(bus, url=settings.shown, supervised=find is not None, say=say or log.info, times=times)
         try:
             yield Client(bus, flights)
         finally:
             await flights.close()
 
 
+def _find(home: str) -> str:
+    found = discovery.served(home)
+    return found.url if found else ""
+
+
 class Client:
     """A connection to pullonce. Made by `connect`."""
 
-    def __init__(self, bus: Bus, flights: Flights) -> None:
+    def __init__(self, bus: Bus, flights: ClientFlights) -> None:
         self._bus = bus
         self._flights = flights
 
@@ -84,17 +104,18 @@ class Client:
         reference: str,
         *,
         timeout: float | None = None,
-        progress: Callable[[Tidings], None] | None = None,
+        progress: Callable[[PullUpdate], None] | None = None,
         layers: Callable[[LayerUpdate], None] | None = None,
         **options: Unpack[PullOptions],
     ) -> events.PullCompleted:
         """Ask for an image and wait until it is there.
 
-        Joins the flight in the air for the same request, whoever asked. Cancelling withdraws the request; the work goes on
-        while anyone else waits.
+        Joins the active flight of the same request, whoever asked. Cancelling withdraws the request; the work goes on
+        while anyone else waits. A bus that breaks, stands still or is started anew is nothing but a delay.
 
         Args:
-            timeout: seconds after which this requester gives up; None waits for as long as it takes.
+            timeout: seconds after which this requester gives up; None waits for as long as it takes, unless what is needed
+                stays away (`PULLONCE_AWAY`, 300 s, for what was there before).
             progress: called with each event and progress message that concerns the image, in the event loop.
             layers: called with where a layer stands, once for each when they are known and again whenever that changes.
 
@@ -105,27 +126,32 @@ class Client:
             ReferenceInvalid: `reference` is no image reference.
             PullFailed: the pull ended badly; `code` says how.
             PullTimeout: `timeout` passed.
+            ServicesMissing: nobody is there who does the work; the message names what is missing.
+            BusUnavailable: the bus went away and did not come back.
         """
         request = events.PullRequested(reference=reference, **options)
-        try:
-            async with asyncio.timeout(timeout):
-                ending = await self.ending(request, _telling(progress, layers, unpack=request.unpack))
-        except TimeoutError:
-            raise PullTimeout(f"{reference} was not there after {timeout:g} s; the work goes on if others wait") from None
+        ending = await self.ending(request, _telling(progress, layers, unpack=request.unpack), timeout=timeout)
         if isinstance(ending, events.PullFailed):
             raise PullFailed(ending.message, code=ending.code)
         return ending
 
-    async def ending(self, request: events.PullRequested, progress: Callable[[Tidings], None] | None = None) -> Ending:
-        """Append a request and wait for the event that ends its flight, good or bad.
+    async def ending(
+        self,
+        request: events.PullRequested,
+        progress: Callable[[PullUpdate], None] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> Ending:
+        """Append a request and wait for the event that ends its flight, good or bad. Otherwise as `pull`.
 
         Raises:
             ReferenceInvalid: its reference is no image reference.
+            PullTimeout, ServicesMissing, BusUnavailable: as `pull`.
         """
         identity = identify_request(request)
         # The normalised form is stored, so that every reader sees the one spelling.
         normal = msgspec.structs.replace(request, reference=identity.reference, platform=identity.platform)
-        return await self._flights.join(normal, identity, progress)
+        return await self._flights.join(normal, identity, timeout=timeout, tell=progress)
 
     async def watch(self, apply: Callable[[Recorded], None], *, start: int = 1, idle: Callable[[], None] | None = None) -> None:
         """Hand every stored event from sequence `start` on to `apply`, in order, for ever; see `bus.Log.follow`."""
@@ -188,19 +214,19 @@ class Client:
 
 
 def _telling(
-    progress: Callable[[Tidings], None] | None, layers: Callable[[LayerUpdate], None] | None, *, unpack: bool
-) -> Callable[[Tidings], None] | None:
+    progress: Callable[[PullUpdate], None] | None, layers: Callable[[LayerUpdate], None] | None, *, unpack: bool
+) -> Callable[[PullUpdate], None] | None:
     """Whom to tell of progress: of the messages, of what they come to, of both or of neither."""
     if layers is None:
         return progress
     view = LayerView(unpack=unpack)
 
-    def tell(tidings: Tidings) -> None:
+    def tell(update: PullUpdate) -> None:
         if progress is not None:
-            progress(tidings)
+            progress(update)
         now = time.monotonic()
-        view.take(msgspec.to_builtins(tidings), now)
-        for update in view.news(now):
-            layers(update)
+        view.take(msgspec.to_builtins(update), now)
+        for layer in view.news(now):
+            layers(layer)
 
     return tell

@@ -10,12 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pullonce import environment
+from pullonce.environment import SettingInvalid as SettingInvalid  # defined where light clients find it
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-
-
-class SettingInvalid(ValueError):
-    """An environment variable has a value that cannot be used; the message names it and says what was expected."""
 
 
 def home(environ: Mapping[str, str] = os.environ) -> Path:
@@ -64,12 +61,8 @@ class BusSettings:
             name=name,
             ack_wait=number(environ, "PULLONCE_ACK_WAIT", 10.0, low=1.0, high=600.0),
             replicas=int(number(environ, "PULLONCE_REPLICAS", 1, low=1, high=5)),
-            creds=environ.get("PULLONCE_NATS_CREDS", ""),
-            ca=environ.get("PULLONCE_NATS_CA", ""),
-            cert=environ.get("PULLONCE_NATS_CERT", ""),
-            key=environ.get("PULLONCE_NATS_KEY", ""),
-            inbox=environ.get("PULLONCE_NATS_INBOX") or "_INBOX",
             setup=yes(environ, "PULLONCE_NATS_SETUP"),
+            **environment.bus_access(environ),
         )
 
 

@@ -9,6 +9,10 @@ if TYPE_CHECKING:
 DEFAULT_URL = "nats://127.0.0.1:4222"
 
 
+class SettingInvalid(ValueError):
+    """An environment variable has a value that cannot be used; the message names it and says what was expected."""
+
+
 def home(environ: "Mapping[str, str]" = os.environ) -> str:
     """Where everything lies, as an absolute path.
 
@@ -25,6 +29,30 @@ def home(environ: "Mapping[str, str]" = os.environ) -> str:
 def nats_url(environ: "Mapping[str, str]" = os.environ) -> str:
     """`PULLONCE_NATS_URL`, or nothing where none is set."""
     return environ.get("PULLONCE_NATS_URL", "")
+
+
+def bus_access(environ: "Mapping[str, str]" = os.environ) -> "dict[str, str]":
+    """`PULLONCE_NATS_` with CREDS, CA, CERT, KEY (files) and INBOX: who we are on the bus, and whom we trust."""
+    access = {name: environ.get(f"PULLONCE_NATS_{name.upper()}", "") for name in ("creds", "ca", "cert", "key")}
+    return access | {"inbox": environ.get("PULLONCE_NATS_INBOX") or "_INBOX"}
+
+
+def client_times(environ: "Mapping[str, str]" = os.environ) -> "dict[str, float]":
+    """`PULLONCE_AWAY`: seconds that a bus, or a part, which was there may be away before a client without a deadline gives up.
+
+    Raises:
+        SettingInvalid: it is no number of seconds.
+    """
+    text = environ.get("PULLONCE_AWAY")
+    if not text:
+        return {}
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < 1e7:
+        raise SettingInvalid(f"PULLONCE_AWAY is {text!r}; expected seconds, such as 300")
+    return {"away": seconds}
 
 
 def store(environ: "Mapping[str, str]" = os.environ) -> str:

@@ -86,7 +86,13 @@ class BusError(PullonceError):
 
 
 class BusUnavailable(BusError):
-    """No server answers at the address."""
+    """No server answers at the address.
+
+    Attributes:
+        silent: somebody is there and says nothing, as a server that stands still.
+    """
+
+    silent = False
 
 
 class ServicesMissing(BusError):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.entrances import ENTRANCES, Entrance
 from tests.support.nats_server import NatsServer
 from tests.support.registry import RegistryServer
 
@@ -43,6 +44,14 @@ def nats_server(tmp_path: Path) -> Iterator[NatsServer]:
     server = NatsServer(tmp_path / "nats").start()
     yield server
     server.kill()
+
+
+@pytest.fixture(params=["plain", "tls-nkey"])
+def entrance(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Entrance]:
+    """A bus and the way in to it: plain, and as deployments have it."""
+    made = ENTRANCES[request.param](tmp_path)
+    yield made
+    made.server.kill()
 
 
 @pytest.fixture

@@ -64,6 +64,20 @@ class ClaimEntry:
     revision: int
 
 
+class NotStored(Exception):
+    """One attempt to store an event came to nothing.
+
+    Attributes:
+        why: what the stream says; empty: no stream takes the subject, or none that is open yet.
+        later: it may go well in a moment.
+    """
+
+    def __init__(self, why: str = "", *, later: bool = True) -> None:
+        super().__init__(why)
+        self.why = why
+        self.later = later
+
+
 class Log(Protocol):
     """The stream EVENTS: all facts in one order."""
 
@@ -83,6 +97,16 @@ class Log(Protocol):
         Raises:
             Permanent: the event is too large for the bus (`message.too_large`).
             BusClosed: the connection is closed for good.
+        """
+        ...
+
+    async def offer(self, event: Event, *, subject: str, message_id: str, timeout: float) -> int:
+        """One attempt to store an event under an id; its sequence. For who decides alone when to try again, and how often.
+
+        Raises:
+            NotStored: it is certainly not stored.
+            TimeoutError: it may be stored, or not.
+            Permanent, BusClosed: as `append`.
         """
         ...
 
@@ -254,13 +278,28 @@ class Signals(Protocol):
         ...
 
     async def gather(
-        self, subject: str, body: bytes, *, timeout: float, take: Callable[[bytes], None] | None = None
-    ) -> list[bytes]:
-        """Ask everybody, and return what was answered within `timeout` seconds; `take` gets each answer as it comes."""
+        self, subject: str, body: bytes, *, timeout: float, take: Callable[[bytes], None] | None = None,
+        nobody: Callable[[], None] | None = None,
+    ) -> list[bytes]:  # fmt: skip
+        """Ask everybody, and return what was answered within `timeout` seconds; `take` gets each answer as it comes, and
+        `nobody` is called where the bus says that nobody listens."""
+        ...
+
+    async def echo(self, timeout: float) -> bool:
+        """Whether the bus deals with a message of ours, and all that was sent before it, within `timeout` seconds."""
         ...
 
     async def answer(self, subject: str, reply: Reply, *, queue: str = "") -> Subscription:
         """Answer requests on a subject with `reply(body)`. A reply that takes its time is a coroutine; several may run."""
+        ...
+
+    @property
+    def connected(self) -> bool:
+        """The bus can be reached, as far as is known."""
+        ...
+
+    def on_disconnect(self, notify: Callable[[], None]) -> None:
+        """Call `notify` whenever the connection breaks."""
         ...
 
     def on_reconnect(self, notify: Callable[[], None]) -> None:

@@ -21,12 +21,13 @@ from pullonce.care.held import Held, counted
 from pullonce.care.listing import ImageList, NotListed
 from pullonce.care.things import layer
 from pullonce.care.verify import StoreVerifier, Verified, title
-from pullonce.cli.pull import find_bus, let_go, megabytes
+from pullonce.cli.pull import join_or_start, let_go, megabytes
 from pullonce.client import connect
 from pullonce.config import BusSettings, store_root
 from pullonce.errors import PullFailed, PullTimeout
 from pullonce.oci import reference
 from pullonce.oci.platform import normalise
+from pullonce.process import discovery
 from pullonce.store.content import ContentStore, open_store
 from pullonce.store.images import ImageRecord
 from pullonce.store.layout import Layout
@@ -224,9 +225,9 @@ def _content(args: argparse.Namespace) -> ContentStore:
 @contextmanager
 def _served(args: argparse.Namespace) -> Iterator[str]:
     """The bus of the services, which are started for as long as this takes where nothing runs."""
-    url, users = find_bus(args.home, args.store)
+    users = join_or_start(args.home, args.store)
     try:
-        yield url
+        yield discovery.bus_address(args.home)
     finally:
         if users:
             let_go(args.home, users)

@@ -5,13 +5,15 @@ import signal
 import sys
 
 from pullonce import environment
-from pullonce.bus.nats.socket import Message, Unsupported, Woken
-from pullonce.errors import PullFailed
+from pullonce.bus.nats.credentials import Access
+from pullonce.bus.nats.socket import Message, Woken
+from pullonce.errors import PullFailed, ServicesMissing
 from pullonce.printable import printable, terminal
 from pullonce.process import discovery
 from pullonce.pulling.blocking import Pull
 from pullonce.pulling.identity import identify
 from pullonce.pulling.request import Ending, Wanted
+from pullonce.pulling.steps import Timings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,10 +37,10 @@ def pull(args: "Namespace") -> int:
 
         wanted.trace = of_environment()
     signal.signal(signal.SIGTERM, _interrupt)
-    url, users = find_bus(args.home, args.store)
+    users = join_or_start(args.home, args.store)
     view = _view(args, identity.flight)
     try:
-        ending = _wait(url, wanted, args.timeout, view)
+        ending = _wait(args.home, users, wanted, args.timeout, view)
     finally:
         if view:
             view.close()
@@ -47,17 +49,20 @@ def pull(args: "Namespace") -> int:
     return _report(ending, as_json=args.json)
 
 
-def _wait(url: str, wanted: Wanted, timeout: "float | None", view: "ProgressView | None") -> Ending:
-    try:
-        # What serves this home restarts a server that dies; of a configured one we know nothing.
-        patience = 1.0 if environment.nats_url() else 10.0
-        watch, tell = (_watcher(view), _above(view)) if view else (None, say)
-        request = Pull(url, wanted, timeout=timeout, watch=watch, say=tell, patience=patience)
-    except Unsupported:
-        from pullonce.cli.full import full_pull  # TLS, credentials, several servers: the full client's work
+def _wait(
+    home: str, users: "discovery.Lock | None", wanted: Wanted, timeout: "float | None", view: "ProgressView | None"
+) -> Ending:
+    watch, tell = (_watcher(view), _above(view)) if view else (None, say)
+    if environment.nats_url().startswith(("ws://", "wss://")):
+        from pullonce.cli.full import full_pull
 
-        return full_pull(url, wanted, timeout, view.take if view else None)
-    signals = Signals()
+        return full_pull(environment.nats_url(), wanted, timeout, view.take if view else None, tell)
+    request = Pull(
+        lambda: address(home, users), wanted, timeout=timeout, watch=watch, say=tell, access=Access(**environment.bus_access()),
+        # What serves this home starts anew what dies; of a configured bus we know nothing.
+        supervised=not environment.nats_url(), times=Timings(**environment.client_times()),
+    )  # fmt: skip
+    signals = StopSignals()
     request.wake = signals.descriptor
     try:
         return request.wait()
@@ -71,7 +76,7 @@ def _wait(url: str, wanted: Wanted, timeout: "float | None", view: "ProgressView
         signals.close()
 
 
-class Signals:
+class StopSignals:
     """SIGINT and SIGTERM as something to wait for, until `close`.
 
     As exceptions they could strike between the arrival of the acknowledgement and its reading: the request's sequence would be
@@ -170,20 +175,32 @@ def _watcher(view: "ProgressView") -> "Callable[[Message], None]":
 # -- the bus -----------------------------------------------------------------------------------------------------------
 
 
-def find_bus(home: str, store: str) -> "tuple[str, discovery.Lock | None]":
-    """The bus to ask, and the lock that keeps a temporary one alive.
-
-    The configured address if there is one; else what serves this home; else the embedded default, started for as long as
-    somebody uses it.
+def join_or_start(home: str, store: str) -> "discovery.Lock | None":
+    """Make sure that there is a bus: the configured one; else what serves this home; else the embedded default, started for as
+    long as somebody uses it. The lock that comes back keeps a temporary one alive.
     """
-    if url := environment.nats_url():
-        return url, None
+    if environment.nats_url():
+        return None
     if found := discovery.use(home):
-        return found[0].url, found[1]
+        return found[1]
     from pullonce.process.temporary import start
 
-    served, users = start(home, store, say)
-    return served.url, users
+    return start(home, store, say)[1]
+
+
+def address(home: str, users: "discovery.Lock | None") -> str:
+    """Where the bus is now; empty where nothing serves this home at the moment.
+
+    Raises:
+        ServicesMissing: the temporary one that we used has ended, and nobody will start it again.
+    """
+    if url := environment.nats_url():
+        return url
+    if found := discovery.served(home):
+        return found.url
+    if users:
+        raise ServicesMissing(f"the embedded default of {home} has ended in the middle of the pull; its log: run/up.log")
+    return ""
 
 
 def let_go(home: str, users: discovery.Lock) -> None:

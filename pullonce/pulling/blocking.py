@@ -1,41 +1,28 @@
-"""One pull over the thin client: append the request, then wait for the ending that answers it.
-
-The protocol is that of docs/architecture.md, "A waiter costs nothing": subscribe first, then append, then wait for an
-ending whose `covers` lies above the request's own sequence. After a reconnect, and now and then in a long silence, the last
-stored ending is read instead: level, not edge. Nothing here is a thread, a task or a timer.
-"""
+"""One pull over the light connection: a `Conversation` with one request, driven without a thread, a task or a timer."""
 
 import json
 import os
 import select
 import time
 
+from pullonce.bus.nats.credentials import Access
 from pullonce.bus.nats.socket import Connection, ConnectionLost, Message, Woken
-from pullonce.errors import BusError, BusUnavailable, PullTimeout, ServicesMissing
-from pullonce.pulling.parts import missing_parts
-from pullonce.pulling.request import Ending, Wanted
+from pullonce.errors import BusError, BusUnavailable
+from pullonce.pulling import steps as do
+from pullonce.pulling.conversation import Conversation
+from pullonce.pulling.request import Ending, Wanted, read_ack
+from pullonce.pulling.states import NEVER
+from pullonce.pulling.steps import Timings
 from schemas import subjects
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-QUIET = 1.0
-"""Seconds without an ending after which the client asks who is there at all."""
-ANSWER = 1.0
-"""Seconds that a service has to answer a ping."""
-PATIENCE = 10.0
-"""Seconds that a part may be missing (a supervisor restarts it) while others answer."""
-LOOK = 30.0
-"""Seconds of silence after which the last ending is read and services are pinged again."""
-ACK = 5.0
-"""Seconds after which an unconfirmed request is sent again, under its own id."""
-SETTLING = 5.0
-"""Seconds that a server which was restarted may take to open its streams."""
-AWAY = 30.0
-"""Seconds that the server may be away."""
-PAUSE = 0.1
-"""Seconds between two attempts to reach it, or the streams of one that was restarted."""
+CONNECT = 2.0
+"""Seconds for an attempt to connect."""
+LEAVE = 1.0
+"""Seconds that withdrawing the request may hold up the end of the process."""
 
 _NOBODY = 503
 
@@ -44,247 +31,217 @@ class Pull:
     """One request and its wait.
 
     Args:
+        find: says where the bus is; asked for every connection, since it may come back at another address. Empty: nowhere now.
         timeout: seconds until the requester gives up; None waits for as long as the services are there.
         watch: called with each message that tells of progress; None asks for none.
         say: called with a line for people when something holds the pull up.
-        patience: seconds that the server may take to come up at the start.
-
-    Raises:
-        BusUnavailable, BusUnsuitable, Unsupported: as `Connection`.
+        supervised: whoever serves this bus starts anew what dies.
+        access: what lets us in, beside the address.
 
     Attributes:
         wake: descriptor that ends the wait when it becomes readable.
     """
 
     def __init__(
-        self, url: str, wanted: Wanted, *, timeout: "float | None" = None, watch: "Callable[[Message], None] | None" = None,
-        say: "Callable[[str], None]" = lambda line: None, patience: float = 1.0,
+        self, find: "Callable[[], str]", wanted: Wanted, *, timeout: "float | None" = None,
+        watch: "Callable[[Message], None] | None" = None, say: "Callable[[str], None]" = lambda line: None,
+        supervised: bool = False, access: "Access | None" = None, times: "Timings | None" = None,
     ) -> None:  # fmt: skip
-        self._url = url
+        self._find = find
         self._wanted = wanted
         self._watch = watch
         self._say = say
-        self._patient = timeout is not None
-        self._deadline = time.monotonic() + timeout if timeout is not None else float("inf")
-        self._id = os.urandom(12).hex()
-        self._sequence = 0
-        self._best: Ending | None = None
-        self._present: set[tuple[str, str]] = set()
-        self._missing_since = 0.0
-        self._reconnected = False
+        self._times = times or Timings()
+        self._access = access
+        self._connection: Connection | None = None
+        self._outcome: Ending | Exception | None = None
         self.wake: int | None = None
-        self._begin(time.monotonic() + patience)
+        now = time.monotonic()
+        self._talk = Conversation(
+            now, store=wanted.store, unpack=wanted.unpack, reference=wanted.identity.reference, url="", supervised=supervised,
+            watched=watch is not None, times=self._times,
+        )  # fmt: skip
+        self._request = self._talk.ask(now, os.urandom(12).hex(), timeout)
 
     def wait(self) -> Ending:
         """Wait for the ending.
 
         Raises:
-            PullTimeout: the requester's deadline passed; the request is withdrawn.
+            PullTimeout: the requester's deadline passed.
             ServicesMissing: nobody does the work.
-            BusUnavailable: the server went away and did not come back.
+            BusUnavailable: the server is not there, or went away and did not come back.
+            BusUnsuitable: we and it do not come together.
             Woken: `wake` became readable.
         """
-        self._connection.wake = self.wake
-        while True:
-            try:
-                self._receive()
-            except ConnectionLost as exc:
-                self._reconnect(exc)
-            if self._best is not None and self._sequence and self._best.covers > self._sequence:
-                return self._best
+        while self._outcome is None:
+            self._go_on(NEVER)
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+        return self._outcome
 
     def leave(self) -> None:
         """Withdraw the request: the work goes on only while somebody else waits. Never raises: the process is leaving."""
-        self._connection.wake = None
+        now = time.monotonic()
+        self._talk.leave(self._request, now)
+        self.wake, end = None, now + LEAVE
         try:
-            end = time.monotonic() + 1.0
-            while not self._sequence and time.monotonic() < end:
-                self._handle(self._connection.receive(end - time.monotonic()))
-            if self._sequence:
-                event = {
-                    "type": "pull.cancelled", "store": self._wanted.store, "reference": self._wanted.identity.reference,
-                    "flight": self._wanted.identity.flight, "request": self._sequence,
-                }  # fmt: skip
-                self._connection.publish(
-                    self._wanted.subject("cancelled"), json.dumps(event).encode(), message_id=f"pull.cancelled.{self._sequence}"
-                )
-                self._connection.flush()
+            while self._connection is not None and not self._talk.settled and time.monotonic() < end:
+                self._go_on(end)
+            self._carry_out()
+            if self._connection is not None:
+                self._connection.wake = None
+                self._connection.flush(LEAVE)
         except (ConnectionLost, BusError, ValueError):
             pass
 
     def close(self) -> None:
-        self._connection.close()
+        if self._connection is not None:
+            self._connection.close()
 
-    # -- the conversation ----------------------------------------------------------------------------------------------
+    # -- driving the conversation --------------------------------------------------------------------------------------
 
-    def _begin(self, until: float) -> None:
-        while True:
-            try:
-                return self._open(2.0)
-            except BusUnavailable:
-                if time.monotonic() + PAUSE > min(until, self._deadline):
-                    raise
-                time.sleep(PAUSE)
-
-    def _open(self, timeout: float) -> None:
-        """Connect, subscribe, and only then ask (or, where the request is stored already, look)."""
-        link = self._connection = Connection(self._url, timeout=timeout, name="pullonce pull")
-        link.wake = self.wake
-        self._endings = {link.subscribe(self._wanted.subject(verbed)) for verbed in ("completed", "failed")}
-        self._acks = link.subscribe(f"{link.inbox}.ack")
-        self._looks = link.subscribe(f"{link.inbox}.last")
-        self._pongs = link.subscribe(f"{link.inbox}.pong")
-        if self._watch:
-            link.subscribe(f"{link.inbox}.now")
-        if self._watch:
-            for subject in self._tidings():
-                link.subscribe(subject)
-            self._ask_how_far({})
-        now = time.monotonic()
-        self._opened = now
-        self._ping_at, self._judge_at, self._look_at = now + QUIET, float("inf"), now + LOOK
-        self._ask_at = float("inf")
-        if self._sequence:
-            self._look()
-        else:
-            self._ask()
-
-    def _tidings(self) -> "tuple[str, ...]":
-        store = self._wanted.store
-        return (
-            self._wanted.subject("resolved"), subjects.progress_filter(store), f"blob.fetched.{store}.*",
-            f"layer.unpacked.{store}.*",
-        )  # fmt: skip
-
-    def _ask(self) -> None:
-        link = self._connection
-        subject, wanted = self._wanted.subject("requested"), self._wanted
-        link.publish(subject, wanted.body(), reply=f"{link.inbox}.ack", message_id=self._id, trace=wanted.trace)
-        self._ask_at = time.monotonic() + ACK
-
-    def _look(self) -> None:
-        """Read the last stored ending of this flight, good or bad."""
-        for verbed in ("completed", "failed"):
-            self._last(verbed)
-        self._look_at = time.monotonic() + LOOK
-
-    def _last(self, verbed: str) -> None:
-        query = json.dumps({"last_by_subj": self._wanted.subject(verbed)}).encode()
-        link = self._connection
-        link.publish(f"$JS.API.DIRECT.GET.{subjects.EVENTS_STREAM}", query, reply=f"{link.inbox}.last")
-
-    def _receive(self) -> None:
-        """Wait for the next message or for the next thing that is due, whichever comes first."""
-        now = time.monotonic()
-        due = min(self._deadline, self._ask_at, self._ping_at, self._judge_at, self._look_at)
-        message = self._connection.receive(max(due - now, 0.0)) if due > now else None
-        if message is not None:
-            self._handle(message)
-        else:
-            self._do_what_is_due(time.monotonic())
-
-    def _do_what_is_due(self, now: float) -> None:
-        if now >= self._deadline:
-            raise PullTimeout("the pull did not end in time; the work goes on only if somebody else waits for it")
-        if now >= self._ask_at:
-            self._ask()
-        if now >= self._look_at:
-            self._look()
-            if self._ping_at == self._judge_at == float("inf"):
-                self._ping_at = now
-        if now >= self._ping_at:
-            self._present.clear()
-            self._connection.publish(subjects.PING_SUBJECT, b"", reply=f"{self._connection.inbox}.pong")
-            self._ping_at, self._judge_at = float("inf"), now + ANSWER
-        if now >= self._judge_at:
-            self._judge(now)
-
-    def _handle(self, message: "Message | None") -> None:
-        if message is None:
+    def _go_on(self, until: float) -> None:
+        """Do what is to be done, then wait for the next thing that happens, or is due, or for a time."""
+        self._carry_out()
+        if self._outcome is not None and until == NEVER:
             return
-        if message.sid in self._endings or (message.sid == self._looks and not message.status):
+        if self._connection is None:
+            self._connect()
+            return
+        self._connection.wake = self.wake
+        try:
+            message = self._connection.receive(max(min(self._talk.due, until) - time.monotonic(), 0.0))
+        except ConnectionLost as exc:
+            self._lose(str(exc))
+            return
+        if message is not None:
             self._take(message)
-        elif message.sid == self._acks:
-            self._confirmed(message)
-        elif message.sid == self._pongs:
-            if message.status:
-                self._judge_at = 0.0  # nobody is there to answer: no need to wait for answers
-            else:
-                pong = json.loads(message.body)
-                self._present.add((pong.get("service", ""), pong.get("store", "")))
-        elif message.sid == self._looks:
-            if message.status == _NOBODY:
-                # A server that has only just started opens its streams one by one; the ending may lie in there.
-                self._look_at = time.monotonic() + PAUSE
-        elif self._watch:
-            self._watch(message)
+        self._talk.tick(time.monotonic())
+
+    def _connect(self) -> None:
+        """Try once to connect, subscribe, and only then go on with the conversation."""
+        now = time.monotonic()
+        try:
+            url = self._find()
+            if not url:
+                raise BusUnavailable("nothing serves this home at the moment: start it with `pullonce up`")
+            patience = min(CONNECT, max(self._talk.due - now, 0.1))
+            link = Connection(url, timeout=patience, name="pullonce pull", access=self._access, wake=self.wake)
+        except BusUnavailable as exc:
+            self._talk.unreachable(exc, silent=exc.silent)
+            if select.select([] if self.wake is None else [self.wake], [], [], self._times.pause)[0]:
+                raise Woken from None
+            self._talk.tick(time.monotonic())
+            return
+        self._connection = link
+        self._talk.url = link.shown
+        self._subscribe(link)
+        self._talk.opened(time.monotonic())
+
+    def _subscribe(self, link: Connection) -> None:
+        wanted = self._wanted
+        self._endings = {link.subscribe(wanted.subject(verbed)) for verbed in ("completed", "failed")}
+        names = ("ack", "last", "pong", "echo")
+        self._acks, self._looks, self._pongs, self._echoes = (link.subscribe(f"{link.inbox}.{name}") for name in names)
+        if self._watch:
+            self._resolved = {link.subscribe(subject) for subject in (f"{link.inbox}.resolved", wanted.subject("resolved"))}
+            for subject in (f"{link.inbox}.now", *wanted.news()):
+                link.subscribe(subject)
+
+    def _lose(self, cause: str) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        self._talk.lost(time.monotonic(), cause)
+
+    def _carry_out(self) -> None:
+        while steps := self._talk.steps():
+            for step in steps:
+                self._do(step)
+
+    def _do(self, step: do.Step) -> None:
+        link = self._connection
+        match step:
+            case do.Say():
+                self._say(step.line)
+            case do.Answer():
+                self._outcome = self._outcome or step.ending  # type: ignore[assignment]
+            case do.Fail():
+                self._outcome = self._outcome or step.error
+            case do.Reconnect():
+                self._lose("it does not answer")
+            case _ if link is not None:
+                self._send(step, link)
+
+    def _send(self, step: do.Step, link: Connection) -> None:
+        wanted = self._wanted
+        match step:
+            case do.Ask():
+                subject, reply = wanted.subject("requested"), f"{link.inbox}.ack"
+                link.publish(subject, wanted.body(), reply=reply, message_id=self._request.id, trace=wanted.trace)
+            case do.Withdraw():
+                sequence = self._request.sequence
+                link.publish(wanted.subject("cancelled"), wanted.cancelled(sequence), message_id=f"pull.cancelled.{sequence}")
+            case do.Look():
+                for verbed in ("completed", "failed"):
+                    self._last(link, verbed, "last")
+            case do.CatchUp():
+                self._ask_how_far(link, {})
+                self._last(link, "resolved", "resolved")
+            case do.CallRoll():
+                link.publish(subjects.PING_SUBJECT, b"", reply=f"{link.inbox}.pong")
+                link.publish(f"{link.inbox}.echo", b"")
+
+    def _last(self, link: Connection, verbed: str, inbox: str) -> None:
+        """Ask for the last stored event of a kind. By its subject, since a client may read no other."""
+        subject = f"$JS.API.DIRECT.GET.{subjects.EVENTS_STREAM}.{self._wanted.subject(verbed)}"
+        link.publish(subject, b"", reply=f"{link.inbox}.{inbox}")
+
+    def _ask_how_far(self, link: Connection, resolved: "dict[str, object]") -> None:
+        """Who joins in the middle has missed what was said so far, and what was finished before."""
+        names = self._wanted.names(resolved)
+        link.publish(subjects.progress_now_subject(self._wanted.store), json.dumps(names).encode(), reply=f"{link.inbox}.now")
+
+    # -- what came -----------------------------------------------------------------------------------------------------
 
     def _take(self, message: Message) -> None:
-        ending = Ending(message.body)
-        if ending.fields.get("type") == "pull.resolved":
-            if self._watch:
-                self._watch(message)
-                self._ask_how_far(ending.fields)
-        elif self._best is None or ending.covers > self._best.covers:
-            self._best = ending
+        now, sid = time.monotonic(), message.sid
+        try:
+            if sid in self._endings or (sid == self._looks and not message.status):
+                ending = Ending(message.body)
+                self._talk.ended(ending.covers, ending, now)
+            elif sid == self._acks:
+                self._confirm(message, now)
+            elif sid == self._pongs:
+                self._hear(message)
+            elif sid == self._echoes:
+                self._talk.echoed()
+            elif sid == self._looks:
+                if message.status == _NOBODY:
+                    self._talk.unreadable(now)
+            elif self._watch and not message.status:
+                self._tell(message)
+        except ValueError:
+            pass  # what is no event ends nothing
 
-    def _ask_how_far(self, resolved: "dict[str, object]") -> None:
-        """Who joins in the air has missed what was said so far, of the layers or of resolving, and what was finished before."""
-        layers = resolved.get("layers")
-        names = [each.get("chain_id") for each in layers] if isinstance(layers, list) else [self._wanted.identity.flight]
-        names += [each["blob"]["digest"] for each in layers] if isinstance(layers, list) else []
-        subject, link = subjects.progress_now_subject(self._wanted.store), self._connection
-        link.publish(subject, json.dumps([name for name in names if name]).encode(), reply=f"{link.inbox}.now")
+    def _confirm(self, message: Message, now: float) -> None:
+        sequence, why, later = (0, "", True) if message.status else read_ack(message.body)
+        if sequence:
+            self._talk.confirmed(self._request, sequence, now)
+        elif later:
+            self._talk.put_off(self._request, now, why)
+        else:
+            self._talk.refused(self._request, why, now)
 
-    def _confirmed(self, message: Message) -> None:
+    def _hear(self, message: Message) -> None:
         if message.status:
-            # Nobody stores requests. A server that has only just started may still be opening its streams.
-            if time.monotonic() - self._opened > SETTLING:
-                raise ServicesMissing(f"no stream at {self._url} takes requests: pullonce has never run there")
-            self._ask_at = time.monotonic() + 0.1
-            return
-        ack = json.loads(message.body)
-        if "error" in ack:
-            raise BusError(f"the bus does not store the request: {ack['error'].get('description', ack['error'])}")
-        self._ask_at = float("inf")
-        self._sequence = int(ack["seq"])
-        if self._reconnected:
-            self._look()  # the request may have been stored, and ended, before the connection broke
+            self._talk.nobody()
+        else:
+            pong = json.loads(message.body)
+            self._talk.present(str(pong.get("service", "")), str(pong.get("store", "")))
+
+    def _tell(self, message: Message) -> None:
         if self._watch:
-            self._last("resolved")  # who joins in the air has missed it
-
-    # -- who is there --------------------------------------------------------------------------------------------------
-
-    def _judge(self, now: float) -> None:
-        """Say what is missing: at once where nobody answers at all, after some patience where a part may be restarting."""
-        self._judge_at = float("inf")
-        missing = missing_parts(self._present, self._wanted.store, self._wanted.unpack)
-        if not missing:
-            self._missing_since = 0.0
-            return
-        if not self._present and not self._reconnected:
-            raise ServicesMissing(f"no part of pullonce answers at {self._url}; start it with `pullonce up`")
-        if not self._missing_since:
-            self._missing_since = now
-            self._say(f"waiting for {' and '.join(missing)} to come up")
-        elif now - self._missing_since > PATIENCE and not self._patient:
-            raise ServicesMissing(f"missing at {self._url}: {', '.join(missing)}")
-        self._ping_at = now
-
-    def _reconnect(self, cause: ConnectionLost) -> None:
-        self._connection.close()
-        self._say(f"the bus is away ({cause}); trying again")
-        self._reconnected = True
-        gone = time.monotonic()
-        while True:
-            now = time.monotonic()
-            if now >= self._deadline:
-                raise PullTimeout("the pull did not end in time, and the bus is away")
-            if now - gone > AWAY and not self._patient:
-                raise BusUnavailable(f"the bus at {self._url} went away and did not come back")
-            try:
-                self._open(min(2.0, self._deadline - now))
-                return
-            except BusUnavailable:
-                if select.select([] if self.wake is None else [self.wake], [], [], PAUSE)[0]:
-                    raise Woken from None
+            self._watch(message)
+        if self._connection is not None and message.sid in self._resolved:
+            self._ask_how_far(self._connection, json.loads(message.body))

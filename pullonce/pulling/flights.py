@@ -1,7 +1,6 @@
-"""The waits of one client: which of its requests wait for which flight, and how one ending answers them all.
+"""The pulls of one asyncio client: a `Conversation` for each flight, however many of its requests wait for it.
 
-One subscription a flight, however many wait for it. An ending is only ever taken for a request whose sequence lies below its
-`covers`; after a reconnect, and now and then in a long silence, the last stored ending is looked at: level, not edge.
+One subscription a flight, one timer, and no task while nothing happens: ten thousand requests wait like one.
 """
 
 from __future__ import annotations
@@ -10,238 +9,315 @@ import asyncio
 import contextlib
 import uuid
 from collections.abc import Callable, Coroutine
-from functools import partial
-
-import msgspec
+from typing import Any
 
 from pullonce import trace
-from pullonce.bus.ports import Bus, Subscription
+from pullonce.bus.ports import Bus, NotStored, Subscription
+from pullonce.errors import BusClosed
+from pullonce.pulling import steps as do
+from pullonce.pulling.conversation import Conversation
 from pullonce.pulling.identity import Identity
-from schemas import events, progress, subjects
+from pullonce.pulling.listening import Listener, PullUpdate
+from pullonce.pulling.rollcall import RollCalls
+from pullonce.pulling.states import Request
+from pullonce.pulling.steps import Timings
+from schemas import events, subjects
 from schemas.malformed import Malformed
 
-LOOK = 30.0
-"""Seconds of waiting after which the last stored ending is looked at again."""
-PRESENT = 1.0
-"""Seconds that workers have to say how far they are, to who joins in the air."""
 LEAVE = 2.0
-"""Seconds that withdrawing a request may hold up the end of a client."""
+"""Seconds that withdrawing requests may hold up the end of a client."""
 
 Ending = events.PullCompleted | events.PullFailed
-Tidings = events.PullResolved | events.BlobFetched | events.LayerUnpacked | progress.ProgressMessage
-"""What a requester may be told while it waits."""
+FlightKey = tuple[str, str, str]
+"""Store, normalised reference, flight: what a pull's subjects are made of."""
 
 
-class _Wait:
-    """All requests of this client that wait for one flight key."""
+class ClientFlights:
+    """The flights that a client's requests wait for.
 
-    __slots__ = ("best", "changed", "failed", "open", "opening", "subject", "subscriptions", "users", "watching")
+    Args:
+        url: of the bus, without secrets, for messages.
+        supervised: whoever serves it starts anew what dies.
+        say: told in a line when something holds a pull up.
+    """
 
-    def __init__(self, subject: str) -> None:
-        self.subject = subject
-        """What its requests are stored under."""
-        self.best: Ending | None = None
-        self.changed = asyncio.Event()
-        self.open = asyncio.Event()
-        """Set when the endings are subscribed to, or cannot be."""
-        self.opening: asyncio.Future[None]
-        self.subscriptions: list[Subscription] = []
-        self.users = 0
-        self.watching: asyncio.Future[None]
-        """Looks at the stored endings now and then."""
-        self.failed: Exception | None = None
-        """Why they cannot be looked at any more: the bus is closed."""
-
-    def take(self, ending: Ending) -> None:
-        if self.best is None or ending.covers > self.best.covers:
-            self.best = ending
-            self.wake()
-
-    def wake(self) -> None:
-        """Let all look again. Whoever waits holds this event; the next round gets a fresh one."""
-        self.changed.set()
-        self.changed = asyncio.Event()
-
-
-class Flights:
-    """The flights that a client's requests wait for."""
-
-    def __init__(self, bus: Bus) -> None:
-        self._bus = bus
-        self._waits: dict[tuple[str, str, str], _Wait] = {}
+    def __init__(
+        self, bus: Bus, *, url: str = "", supervised: bool = False, say: Callable[[str], None] = lambda line: None,
+        times: Timings | None = None,
+    ) -> None:  # fmt: skip
+        self.bus = bus
+        self.url = url
+        self.say = say
+        self.times = times or Timings()
+        self.roll_calls = RollCalls(bus.signals, self.times)
+        self.seen: set[tuple[str, str]] = set()
+        self.disturbed = supervised
+        """What is missing may be about to come back: something was away before."""
         self._me, self._asked = uuid.uuid4().hex, 0
+        self._flights: dict[FlightKey, _ClientFlight] = {}
         self._background: set[asyncio.Task[None]] = set()
-        bus.signals.on_reconnect(self._look_at_all)
+        bus.signals.on_disconnect(self._on_disconnect)
+        bus.signals.on_reconnect(self._on_reconnect)
 
     async def close(self) -> None:
-        """Let the withdrawals that are under way end."""
+        """Whoever still waits hears that the client was closed; what is being withdrawn has a moment for that."""
+        for flight in list(self._flights.values()):
+            flight.abandon()
         if self._background:
             await asyncio.wait(self._background, timeout=LEAVE)
         for task in self._background:
             task.cancel()
+        for flight in list(self._flights.values()):
+            flight.stop()
 
-    async def join(self, request: events.PullRequested, identity: Identity, tell: Callable[[Tidings], None] | None) -> Ending:
-        """Subscribe, append, and wait for the ending that answers the request. Cancelled, it withdraws the request."""
+    async def join(
+        self, request: events.PullRequested, identity: Identity, *, timeout: float | None = None,
+        tell: Callable[[PullUpdate], None] | None = None,
+    ) -> Ending:  # fmt: skip
+        """Subscribe, append, and wait for the ending that answers the request. Cancelled, it withdraws the request.
+
+        Raises:
+            PullTimeout: `timeout` seconds have passed.
+            ServicesMissing: nobody does the work.
+            BusUnavailable: the bus went away and did not come back.
+            BusClosed: the client was closed.
+        """
+        now = asyncio.get_running_loop().time()
         key = (request.store, identity.reference, identity.flight)
-        wait = await self._watch(key)
-        listening = await self._listen(key, tell) if tell else []
-        self._asked += 1
-        append = partial(self._bus.log.append, request, subject=wait.subject, message_id=f"{self._me}.{self._asked}")
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = self._flights[key] = _ClientFlight(self, key, request.unpack)
+        flight.users += 1
+        listener = Listener(self.bus, key, tell) if tell else None
         try:
-            with trace.carried(trace.current() or trace.of_environment()):
-                sequence = await append()
-            while wait.best is None or wait.best.covers <= sequence:
-                if wait.failed is not None:
-                    raise wait.failed
-                await wait.changed.wait()
-            return wait.best
-        except asyncio.CancelledError:
-            self._spawn(self._leave(request, identity, append))
-            raise
+            if listener is not None:
+                await listener.open()
+                flight.listeners.add(listener)
+                self.spawn(listener.catch_up())
+            return await flight.ask(now, f"{self._me}.{self._next()}", request, timeout)
         finally:
-            self._unwatch(key, wait)
-            for subscription in listening:
-                self._spawn(subscription.stop())
+            flight.users -= 1
+            if listener is not None:
+                flight.listeners.discard(listener)
+                self.spawn(listener.stop())
+            self.forget(flight)
 
-    # -- endings -------------------------------------------------------------------------------------------------------
+    def forget(self, flight: _ClientFlight) -> None:
+        """Nobody waits for a flight any more, unless somebody does."""
+        if not flight.users and flight.settled and self._flights.get(flight.key) is flight:
+            del self._flights[flight.key]
+            flight.stop()
+            self.spawn(flight.unsubscribe())
 
-    async def _watch(self, key: tuple[str, str, str]) -> _Wait:
-        """The wait for a flight key, subscribed before this returns."""
-        wait = self._waits.get(key)
-        if wait is None:
-            wait = self._waits[key] = _Wait(subjects.pull_subject("requested", *key))
-            wait.opening = asyncio.ensure_future(self._open(wait, key))
-            wait.opening.add_done_callback(lambda _: wait.open.set())
-            wait.watching = asyncio.ensure_future(self._look_for_ever(key, wait))
-        wait.users += 1
-        try:
-            if not wait.open.is_set():
-                await wait.open.wait()  # not for the task itself: whoever began it may leave, and the others need it
-            wait.opening.result()
-        except BaseException:
-            self._unwatch(key, wait)
-            raise
-        return wait
-
-    async def _open(self, wait: _Wait, key: tuple[str, str, str]) -> None:
-        found = [subjects.pull_subject(verbed, *key) for verbed in ("completed", "failed")]
-        made = [self._bus.signals.subscribe(subject, _ending_taker(wait)) for subject in found]
-        wait.subscriptions += await asyncio.gather(*made)
-
-    def _unwatch(self, key: tuple[str, str, str], wait: _Wait) -> None:
-        wait.users -= 1
-        if wait.users == 0 and self._waits.get(key) is wait:
-            del self._waits[key]
-            wait.watching.cancel()
-            self._spawn(_close(wait))
-
-    async def _look_for_ever(self, key: tuple[str, str, str], wait: _Wait) -> None:
-        try:
-            while True:
-                await asyncio.sleep(LOOK)
-                await self._look(key)
-        except Exception as exc:
-            wait.failed = exc
-            wait.wake()
-
-    def _look_at_all(self) -> None:
-        for key in self._waits:
-            self._spawn(self._look(key))
-
-    async def _look(self, key: tuple[str, str, str]) -> None:
-        """Take the last stored endings of a flight key, good or bad."""
-        for verbed in ("completed", "failed"):
-            recorded = await self._bus.log.last(subjects.pull_subject(verbed, *key))
-            wait = self._waits.get(key)
-            if wait and recorded and isinstance(recorded.event, (events.PullCompleted, events.PullFailed)):
-                wait.take(recorded.event)
-
-    async def _leave(
-        self, request: events.PullRequested, identity: Identity, append: Callable[[], Coroutine[None, None, int]]
-    ) -> None:
-        """Withdraw a request, even one whose append has not been confirmed yet: said again, it tells where it lies."""
-        sequence = await append()
-        await self._bus.log.append(
-            events.PullCancelled(store=request.store, reference=identity.reference, flight=identity.flight, request=sequence)
-        )
-
-    # -- progress ------------------------------------------------------------------------------------------------------
-
-    async def _listen(self, key: tuple[str, str, str], tell: Callable[[Tidings], None]) -> list[Subscription]:
-        """Tell a requester what concerns its flight, and the layers of its image once it is known which these are."""
-        store, _, flight = key
-        known: set[str] = {flight}
-
-        def resolved(event: events.PullResolved) -> None:
-            known.update(name for layer in event.layers for name in (layer.blob.digest, layer.chain_id) if name)
-            tell(event)
-
-        def hear(subject: str, body: bytes) -> None:
-            tidings = _read(subject, body)
-            if isinstance(tidings, events.PullResolved):
-                resolved(tidings)
-            elif tidings is not None and _subject_of(tidings) in known:
-                tell(tidings)
-
-        signals, subject = self._bus.signals, subjects.pull_subject("resolved", *key)
-        filters = (subject, subjects.progress_filter(store), f"blob.fetched.{store}.*", f"layer.unpacked.{store}.*")
-        listening = [await signals.subscribe(each, hear) for each in filters]
-        recorded = await self._bus.log.last(subject)  # who joins in the air has missed it
-        if recorded and isinstance(recorded.event, events.PullResolved):
-            resolved(recorded.event)
-        self._spawn(self._ask_how_far(store, tuple(known), tell))
-        return listening
-
-    async def _ask_how_far(self, store: str, names: tuple[str, ...], tell: Callable[[Tidings], None]) -> None:
-        """Where everything stands by now, the layers that were finished before we listened included."""
-
-        def take(body: bytes) -> None:
-            with contextlib.suppress(Malformed):
-                for word in progress.decode_now(body).works:
-                    tell(word)
-
-        question = msgspec.json.encode(names)
-        await self._bus.signals.gather(subjects.progress_now_subject(store), question, timeout=PRESENT, take=take)
-
-    def _spawn(self, work: object) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something meanwhile that may come to nothing when the bus is gone: the next look, or nobody, needs it."""
         task = asyncio.ensure_future(_quietly(work))
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
+    def _next(self) -> int:
+        self._asked += 1
+        return self._asked
 
-async def _close(wait: _Wait) -> None:
-    await wait.opening
-    for subscription in wait.subscriptions:
-        await subscription.stop()
+    def _on_disconnect(self) -> None:
+        self.disturbed = True
+        for flight in list(self._flights.values()):
+            flight.lost()
+
+    def _on_reconnect(self) -> None:
+        for flight in list(self._flights.values()):
+            flight.opened()
 
 
-async def _quietly(work: object) -> None:
-    """Work that may come to nothing when the bus is gone: the next look, or nobody, needs it."""
-    with contextlib.suppress(Exception):
-        await work  # type: ignore[misc]
+class _ClientFlight:
+    """One conversation, carried on in the event loop."""
 
+    def __init__(self, owner: ClientFlights, key: FlightKey, unpack: bool) -> None:
+        self.key = key
+        self.users = 0
+        self.listeners: set[Listener] = set()
+        self._owner = owner
+        self._loop = asyncio.get_running_loop()
+        self._talk = Conversation(
+            self._loop.time(), store=key[0], unpack=unpack, reference=key[1], url=owner.url, seen=owner.seen, times=owner.times,
+            supervised=owner.disturbed or not owner.bus.signals.connected,
+        )  # fmt: skip
+        self._waiting: dict[Request, asyncio.Future[Ending]] = {}
+        self._events: dict[Request, events.PullRequested] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._looking = self._subscribed = False
+        self._subscriptions: list[Subscription] = []
+        self._subscribing = asyncio.ensure_future(self._subscribe())
 
-def _ending_taker(wait: _Wait) -> Callable[[str, bytes], None]:
-    def take(subject: str, body: bytes) -> None:
+    @property
+    def settled(self) -> bool:
+        return self._talk.settled
+
+    async def ask(self, now: float, request_id: str, event: events.PullRequested, timeout: float | None) -> Ending:
+        request = self._talk.ask(now, request_id, timeout)
+        answer: asyncio.Future[Ending] = self._loop.create_future()
+        self._waiting[request] = answer
+        self._events[request] = event
+        self._go_on()
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            self._talk.leave(request, self._loop.time())
+            self._go_on()
+            raise
+        finally:
+            del self._waiting[request]
+
+    def opened(self) -> None:
+        """The endings are subscribed to, on a connection that is there."""
+        if self._subscribed and self._owner.bus.signals.connected:
+            self._talk.watched = bool(self.listeners)
+            self._talk.opened(self._loop.time())
+            self._go_on()
+
+    def lost(self) -> None:
+        self._talk.lost(self._loop.time(), "the connection broke")
+        self._look()  # which ends when the bus is back, or tells why it never will be
+        self._go_on()
+
+    def fail(self, error: Exception) -> None:
+        """There is nothing to wait for any more."""
+        for answer in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(error)
+
+    def abandon(self) -> None:
+        """The client ends: nobody here waits any longer."""
+        self.fail(BusClosed("the client was closed"))
+        for request in list(self._waiting):
+            self._talk.leave(request, self._loop.time())
+        self._go_on()
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def unsubscribe(self) -> None:
+        await self._subscribing
+        for subscription in self._subscriptions:
+            await subscription.stop()
+
+    async def _subscribe(self) -> None:
+        found = [subjects.pull_subject(verbed, *self.key) for verbed in ("completed", "failed")]
+        try:
+            self._subscriptions += await asyncio.gather(
+                *(self._owner.bus.signals.subscribe(each, self._hear) for each in found)
+            )
+        except Exception as exc:
+            self.fail(exc)
+            return
+        self._subscribed = True
+        self.opened()
+
+    def _hear(self, subject: str, body: bytes) -> None:
         with contextlib.suppress(Malformed):
-            ending = events.decode(subject, body)
-            if isinstance(ending, (events.PullCompleted, events.PullFailed)):
-                wait.take(ending)
+            self._take(events.decode(subject, body))
 
-    return take
+    def _take(self, event: object) -> None:
+        if isinstance(event, (events.PullCompleted, events.PullFailed)):
+            self._talk.ended(event.covers, event, self._loop.time())
+            self._go_on()
+
+    # -- carrying the conversation on ------------------------------------------------------------------------------------
+
+    def _go_on(self) -> None:
+        """Do what is to be done, and come again when something is due."""
+        while steps := self._talk.steps():
+            for step in steps:
+                self._do(step)
+        due = self._talk.due
+        if due == float("inf") or (self._timer is not None and not self._timer.cancelled() and self._timer.when() <= due):
+            return  # a timer that is early finds nothing to do
+        self.stop()
+        self._timer = self._loop.call_at(due, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._talk.tick(self._loop.time())
+        self._go_on()
+        self._owner.forget(self)
+
+    def _do(self, step: do.Step) -> None:
+        match step:
+            case do.Answer():
+                for request in step.requests:
+                    self._settle(request, step.ending)
+            case do.Fail():
+                self._settle(step.request, step.error)
+            case do.Ask():
+                self._owner.spawn(self._append(step.request))
+            case do.Withdraw():
+                self._owner.spawn(self._withdraw(step.request))
+            case do.Look():
+                self._look()
+            case do.CallRoll():
+                self._owner.roll_calls.call(self._talk, self._go_on)
+            case do.CatchUp():
+                for listener in self.listeners:
+                    self._owner.spawn(listener.catch_up())
+            case do.Say():
+                self._owner.say(step.line)
+            case _:  # do.Reconnect: the connection of the bus looks after itself
+                pass
+
+    def _settle(self, request: Request, outcome: object) -> None:
+        answer = self._waiting.get(request)
+        if answer is None or answer.done():
+            return
+        if isinstance(outcome, Exception):
+            answer.set_exception(outcome)
+        else:
+            answer.set_result(outcome)  # type: ignore[arg-type]
+
+    async def _append(self, request: Request) -> None:
+        event, offer = self._events[request], self._owner.bus.log.offer
+        subject = subjects.pull_subject("requested", *self.key)
+        try:
+            with trace.carried(trace.current() or trace.of_environment()):
+                sequence = await offer(event, subject=subject, message_id=request.id, timeout=self._owner.times.ack)
+        except TimeoutError:
+            return  # it is said again when that is due
+        except NotStored as exc:
+            if exc.later:
+                self._talk.put_off(request, self._loop.time(), exc.why)
+            else:
+                self._talk.refused(request, exc.why, self._loop.time())
+        except Exception as exc:  # too large for the bus, or the bus is closed for good
+            self._settle(request, exc)
+            self._talk.refused(request, str(exc), self._loop.time())
+        else:
+            self._talk.confirmed(request, sequence, self._loop.time())
+        self._go_on()
+        self._owner.forget(self)
+
+    async def _withdraw(self, request: Request) -> None:
+        store, reference, flight = self.key
+        event = events.PullCancelled(store=store, reference=reference, flight=flight, request=request.sequence)
+        await self._owner.bus.log.append(event)
+
+    def _look(self) -> None:
+        if not self._looking:
+            self._looking = True
+            self._owner.spawn(self._look_once())
+
+    async def _look_once(self) -> None:
+        """Take the last stored endings, good and bad. Waits for a bus that is away."""
+        try:
+            for verbed in ("completed", "failed"):
+                recorded = await self._owner.bus.log.last(subjects.pull_subject(verbed, *self.key))
+                if recorded:
+                    self._take(recorded.event)
+        except Exception as exc:
+            self.fail(exc)
+        finally:
+            self._looking = False
 
 
-def _subject_of(tidings: Tidings) -> str:
-    """The digest, the ChainID or the flight that something is told of."""
-    names = (getattr(tidings, each, "") for each in ("chain_id", "digest", "flight"))
-    return next(filter(None, names), "")
-
-
-def _read(subject: str, body: bytes) -> Tidings | None:
-    try:
-        if subject.startswith("progress."):
-            return progress.decode(body)
-        event = events.decode(subject, body)
-    except Malformed:
-        return None
-    return event if isinstance(event, (events.PullResolved, events.BlobFetched, events.LayerUnpacked)) else None
+async def _quietly(work: Coroutine[Any, Any, None]) -> None:
+    with contextlib.suppress(Exception):
+        await work

@@ -56,6 +56,12 @@ class NatsServer:
         home.mkdir(parents=True, exist_ok=True)
         self._config.write_text(f'listen: "127.0.0.1:{self.port}"\n{block}{more}\n')
 
+    def move_to(self, port: int) -> None:
+        """Listen on another port from the next start on."""
+        text = self._config.read_text().replace(f'listen: "127.0.0.1:{self.port}"', f'listen: "127.0.0.1:{port}"')
+        self._config.write_text(text)
+        self.port, self.url = port, f"nats://127.0.0.1:{port}"
+
     def start(self) -> NatsServer:
         """Start it and return once it accepts connections."""
         process = subprocess.Popen(

@@ -99,13 +99,14 @@ PARTS = (("coordinator", ""), ("fetcher", "default"), ("unpacker", "default"))
 
 
 @asynccontextmanager
-async def scripted(url: str, parts: tuple[tuple[str, str], ...] = PARTS) -> AsyncIterator[Script]:
-    """A script that runs on the bus at `url` and answers pings for `parts` (service, store)."""
-    async with connect(BusSettings(url=url, name="script")) as bus:
-        script = Script(bus)
+async def scripted(bus: str | BusSettings, parts: tuple[tuple[str, str], ...] = PARTS) -> AsyncIterator[Script]:
+    """A script that runs on a bus (its address, or how to reach it) and answers pings for `parts` (service, store)."""
+    settings = BusSettings(url=bus, name="script") if isinstance(bus, str) else bus
+    async with connect(settings) as connection:
+        script = Script(connection)
         for service, store in parts:
-            await answer_pings(bus.signals, service, store)
-        follower = asyncio.create_task(bus.log.follow(script.apply))
+            await answer_pings(connection.signals, service, store)
+        follower = asyncio.create_task(connection.log.follow(script.apply))
         try:
             yield script
         finally:

@@ -50,6 +50,9 @@ class MemoryLog:
             self._traces[sequence] = carried
         return sequence
 
+    async def offer(self, event: Event, *, subject: str, message_id: str, timeout: float) -> int:
+        return await self.append(event, subject=subject, message_id=message_id)
+
     async def append_all(self, events: Sequence[Event], *, cause: int | None = None) -> list[int]:
         return [await self.append(event, cause=cause) for event in events]
 

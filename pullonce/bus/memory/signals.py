@@ -54,6 +54,7 @@ class MemorySignals:
         self._clock = clock
         self._store = store
         self._subscriptions: list[MemorySubscription] = []
+        self._disconnected: list[Callable[[], None]] = []
         self._reconnected: list[Callable[[], None]] = []
         self._answering: set[asyncio.Task[None]] = set()
         self._turn = 0
@@ -87,8 +88,9 @@ class MemorySignals:
             timer.cancel()
 
     async def gather(
-        self, subject: str, body: bytes, *, timeout: float, take: Callable[[bytes], None] | None = None
-    ) -> list[bytes]:
+        self, subject: str, body: bytes, *, timeout: float, take: Callable[[bytes], None] | None = None,
+        nobody: Callable[[], None] | None = None,
+    ) -> list[bytes]:  # fmt: skip
         answers: list[bytes] = []
 
         def keep(answer: bytes) -> None:
@@ -99,7 +101,8 @@ class MemorySignals:
         over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         timer = self._clock.call_later(timeout, lambda: None if over.done() else over.set_result(None))
         try:
-            self._send(subject, body, keep)
+            if not self._send(subject, body, keep) and nobody:
+                nobody()
             await over
         finally:
             timer.cancel()
@@ -119,6 +122,16 @@ class MemorySignals:
 
         return self._listen(subject, queue, hear)
 
+    @property
+    def connected(self) -> bool:
+        return True
+
+    async def echo(self, timeout: float) -> bool:
+        return True
+
+    def on_disconnect(self, notify: Callable[[], None]) -> None:
+        self._disconnected.append(notify)
+
     def on_reconnect(self, notify: Callable[[], None]) -> None:
         self._reconnected.append(notify)
 
@@ -126,7 +139,7 @@ class MemorySignals:
 
     def reconnect(self) -> None:
         """As if the connection had broken and come back."""
-        for notify in list(self._reconnected):
+        for notify in [*self._disconnected, *self._reconnected]:
             notify()
 
     # -- within --------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 
+from pullonce.bus.nats.credentials import Access
 from pullonce.bus.nats.protocol import Frame, position, text
 from pullonce.bus.nats.socket import Connection, ConnectionLost
 from pullonce.bus.ports import Recorded
@@ -30,15 +31,15 @@ def stored(frames: Sequence[Frame]) -> list[Recorded]:
     return found
 
 
-def replay(url: str, stream: str, take: Callable[[Sequence[Recorded]], None], *, start: int, end: int) -> None:
+def replay(url: str, access: Access, stream: str, take: Callable[[Sequence[Recorded]], None], *, start: int, end: int) -> None:
     """Hand the messages from `start` to `end` to `take`, in order, some thousands at a time.
 
     Raises:
-        Unsupported: the address needs the full client (TLS, credentials).
+        BusUnsuitable: it does not let us in.
         ConnectionLost: the server went away, or went silent.
         BusUnavailable: it cannot be reached.
     """
-    connection = Connection(url, name="pullonce replay")
+    connection = Connection(url, name="pullonce replay", access=access)
     try:
         _Replay(connection, stream, take, end).run(start)
     finally:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from pullonce.bus.nats.claims import NatsClaims
+from pullonce.bus.nats.credentials import Access
 from pullonce.bus.nats.link import open_link
 from pullonce.bus.nats.log import NatsLog
 from pullonce.bus.nats.orders import NatsOrders
@@ -28,17 +29,20 @@ class NatsBus:
 
 
 @asynccontextmanager
-async def connect(settings: BusSettings, *, patience: float | None = None) -> AsyncIterator[NatsBus]:
+async def connect(
+    settings: BusSettings, *, patience: float | None = None, find: Callable[[], str] | None = None
+) -> AsyncIterator[NatsBus]:
     """Connect, check that the server is able, and make whatever stream is missing.
 
     Args:
+        find: says where the server is while it is away, if it may come back at another address; empty: nowhere now.
         patience: seconds after which a client gives up; None, for services: never, said once in the log.
 
     Raises:
         BusUnavailable: nobody answered within `patience`.
         BusUnsuitable: the server is too old, has no JetStream, refuses our credentials, or holds streams that cannot serve.
     """
-    link = await open_link(settings, patience=patience)
+    link = await open_link(settings, patience=patience, find=find)
     try:
         try:
             async with asyncio.timeout(patience):
@@ -46,6 +50,7 @@ async def connect(settings: BusSettings, *, patience: float | None = None) -> As
                 await prepare(link, settings)
         except TimeoutError:
             raise BusUnavailable(f"the NATS server at {settings.shown} answers, but its JetStream is not ready") from None
-        yield NatsBus(NatsLog(link, settings.url), NatsOrders(link, settings), NatsClaims(link), NatsSignals(link))
+        access = Access(creds=settings.creds, ca=settings.ca, cert=settings.cert, key=settings.key, inbox=settings.inbox)
+        yield NatsBus(NatsLog(link, settings.url, access), NatsOrders(link, settings), NatsClaims(link), NatsSignals(link))
     finally:
         await link.close()

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from pullonce.bus.nats.asked import Unclear
+from pullonce.bus.nats.asked import PATIENCE, Unclear
 from pullonce.bus.nats.link import RETRY_PAUSE, Headers, Link, Unheard
 from pullonce.bus.nats.protocol import headers_of, text
 from pullonce.errors import BusError
@@ -114,7 +114,7 @@ async def store(link: Link, subject: str, body: bytes, headers: Headers) -> Ack:
     unclear = False
     while True:
         try:
-            ack = await _store_once(link, subject, body, headers)
+            ack = await store_once(link, subject, body, headers)
             link.refusing.discard(subject.partition(".")[0])
             return ack
         except Refused as exc:
@@ -137,8 +137,16 @@ def _say_once(link: Link, subject: str, error: Exception) -> None:
         log.warning("nothing can be stored on %s at the moment (%s): trying on", subject, error)
 
 
-async def _store_once(link: Link, subject: str, body: bytes, headers: Headers) -> Ack:
-    msg = await link.ask(subject, body, headers=headers)
+async def store_once(link: Link, subject: str, body: bytes, headers: Headers, timeout: float = PATIENCE) -> Ack:
+    """One attempt to write.
+
+    Raises:
+        Unheard: no stream takes the subject, or its stream says (in the message) why it cannot now.
+        Unclear: no answer within `timeout` seconds.
+        Refused: the server will not store it.
+        BusClosed: the link ended.
+    """
+    msg = await link.ask(subject, body, headers=headers, timeout=timeout)
     try:
         ack = _acks.decode(msg.data)
     except msgspec.MsgspecError as exc:

@@ -21,6 +21,7 @@ from nats.errors import AuthorizationError, ConnectionClosedError
 from pullonce.bus.nats import insides
 from pullonce.bus.nats.access import access
 from pullonce.bus.nats.asked import PATIENCE, Asked, Unclear
+from pullonce.bus.nats.credentials import distrusted, not_permitted, refused
 from pullonce.bus.nats.parser import LeanParser, Raw, Take
 from pullonce.bus.nats.protocol import written
 from pullonce.config import BusSettings
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 RETRY_PAUSE = 0.1
 """Seconds between attempts while the server is up but its streams are not."""
+
+_NOWHERE = "nats://127.0.0.1:1"
 
 Headers = dict[str, str]
 
@@ -41,8 +44,11 @@ class Unheard(Exception):
 class Link:
     """A connection and the requests in the air on it. Made by `open_link`."""
 
-    def __init__(self) -> None:
+    def __init__(self, find: Callable[[], str] | None = None) -> None:
         self.client = Client()
+        self._find = find
+        self._aimed_at = ""
+        self._seeking: asyncio.Future[None] | None = None
         insides.check(self.client)
         self._parser = LeanParser(self.client)
         insides.exchange_parser(self.client, self._parser)
@@ -53,6 +59,7 @@ class Link:
         self._failure: BusError | None = None
         self._refused = asyncio.get_running_loop().create_future()
         self._closing = False
+        self.on_disconnect: list[Callable[[], None]] = []
         self.on_reconnect: list[Callable[[], None]] = []
         self.refusing: set[str] = set()
         """First tokens of the subjects that nothing could be stored on lately."""
@@ -89,6 +96,8 @@ class Link:
     async def close(self) -> None:
         """Send what is still to be sent and close. Whoever waits on this link gets BusClosed."""
         self._closing = True
+        if self._seeking is not None:
+            self._seeking.cancel()
         self._fail(BusClosed("the connection to the bus was closed"))
         self._asked.close()
         try:
@@ -170,20 +179,21 @@ class Link:
             raise Unheard(subject)
         return raw
 
-    async def barrier(self) -> None:
-        """Return once the server has seen everything sent before, and all it sent before has arrived here.
+    async def barrier(self, timeout: float = PATIENCE) -> bool:
+        """Return once the server has seen everything sent before, and all it sent before has arrived here; whether it has.
 
         An echo, since nats-py's `flush` overtakes commands that still lie in its buffer. After a break there is nothing
         left to wait for: subscriptions are made anew before anything else is sent.
         """
-        token, answer = self._asked.expect(PATIENCE)
+        token, answer = self._asked.expect(timeout)
         try:
             await self.send(self._inbox + token.decode())
             await answer
         except Unclear:
-            pass
+            return False
         finally:
             self._asked.forget(token)
+        return True
 
     async def subscribe(self, subject: str, receive: Callable[[Msg], Awaitable[None]], *, queue: str = "") -> Subscription:
         """Subscribe without limits on what may wait here: whoever needs limits uses flow control."""
@@ -237,6 +247,24 @@ class Link:
         if not self._closing:
             log.warning("the bus is away: trying to reconnect")
         self._asked.fail_all(Unclear("the connection broke"))
+        if self._find is not None and not self._closing:
+            self._aim(self._find)
+            self._seeking = asyncio.ensure_future(self._seek(self._find))
+        for notify in list(self.on_disconnect):
+            notify()
+
+    def _aim(self, find: Callable[[], str]) -> None:
+        """Point the connection at where the server is now. Where it is nowhere, what listens at its old address is another's:
+        then at a port where nobody does."""
+        url = find() or _NOWHERE
+        if url != self._aimed_at:
+            self._aimed_at = url
+            self.client.set_server_pool([each.strip() for each in url.split(",")])
+
+    async def _seek(self, find: Callable[[], str]) -> None:
+        while not self._up.is_set() and not self.client.is_closed:
+            await asyncio.sleep(RETRY_PAUSE)
+            self._aim(find)
 
     async def _on_reconnect(self) -> None:
         log.info("the bus is back")
@@ -250,12 +278,12 @@ class Link:
     async def _on_error(self, error: Exception) -> None:
         text = str(error).lower()
         if isinstance(error, AuthorizationError) or "authorization violation" in text:
-            self._refuse(BusUnsuitable(f"the bus refuses these credentials: {error}"))
+            self._refuse(refused(error))
         elif isinstance(error, ssl.SSLCertVerificationError):
-            self._refuse(BusUnsuitable(f"the certificate of the bus is not one to trust, see PULLONCE_NATS_CA: {error}"))
+            self._refuse(distrusted(error))
         elif "permissions violation" in text:
             # A denied publish is otherwise only seen as an answer that never comes.
-            self._refuse(BusUnsuitable(f"the bus does not permit what pullonce needs: {error}"))
+            self._refuse(not_permitted(error))
         else:
             log.debug("bus: %r", error)
 
@@ -282,17 +310,18 @@ async def _nobody(_: Msg) -> None:
     """nats-py's way to a subscription whose messages are taken before they get there."""
 
 
-async def open_link(settings: BusSettings, *, patience: float | None) -> Link:
+async def open_link(settings: BusSettings, *, patience: float | None, find: Callable[[], str] | None = None) -> Link:
     """Connect to the server.
 
     Args:
+        find: says where the server is while it is away, if it may come back at another address; empty: nowhere now.
         patience: seconds to try; None: for ever, saying once in the log that nobody answers.
 
     Raises:
         BusUnavailable: nobody answered within `patience`.
         BusUnsuitable: the server refuses the credentials, or they cannot be read, or its certificate is none of ours.
     """
-    link = Link()
+    link = Link(find)
     options = access(link.client, settings)
     opening = asyncio.ensure_future(link.open(settings, options))
     try:

@@ -13,11 +13,13 @@ import msgspec
 
 from pullonce import trace
 from pullonce.bus.nats import bulk
+from pullonce.bus.nats.asked import Unclear
+from pullonce.bus.nats.credentials import Access
 from pullonce.bus.nats.follow import Follower
-from pullonce.bus.nats.jetstream import WRONG_SEQUENCE, Refused, api, last_message, last_stored, store
-from pullonce.bus.nats.link import Headers, Link
-from pullonce.bus.nats.socket import ConnectionLost, Unsupported
-from pullonce.bus.ports import Extent, Recorded
+from pullonce.bus.nats.jetstream import WRONG_SEQUENCE, Refused, api, last_message, last_stored, store, store_once
+from pullonce.bus.nats.link import Headers, Link, Unheard
+from pullonce.bus.nats.socket import ConnectionLost
+from pullonce.bus.ports import Extent, NotStored, Recorded
 from pullonce.bus.reading import recorded
 from pullonce.errors import BusUnavailable, BusUnsuitable
 from schemas import routing, subjects
@@ -43,9 +45,10 @@ class _WindowFull(Exception):
 class NatsLog:
     """`bus.Log` on a link."""
 
-    def __init__(self, link: Link, url: str) -> None:
+    def __init__(self, link: Link, url: str, access: Access) -> None:
         self._link = link
         self._url = url
+        self._access = access
         self._me = uuid.uuid4().hex
         self._count = itertools.count()
 
@@ -55,6 +58,17 @@ class NatsLog:
         if cause is not None:
             headers["Pullonce-Cause"] = str(cause)
         return (await store(self._link, subject or routing.event_subject(event), _encode(event), headers)).seq
+
+    async def offer(self, event: Event, *, subject: str, message_id: str, timeout: float) -> int:
+        headers: Headers = {"Nats-Msg-Id": message_id, **trace.headers()}
+        try:
+            return (await store_once(self._link, subject, _encode(event), headers, timeout)).seq
+        except Unheard as exc:
+            raise NotStored("" if str(exc) == subject else str(exc)) from None
+        except Refused as exc:
+            raise NotStored(str(exc), later=False) from None
+        except Unclear:
+            raise TimeoutError(f"nothing is known of a write to {subject}") from None
 
     async def append_all(self, events: Sequence[Event], *, cause: int | None = None) -> list[int]:
         if len(events) == 1:
@@ -89,8 +103,9 @@ class NatsLog:
 
         try:
             try:
-                await asyncio.to_thread(bulk.replay, self._url, subjects.EVENTS_STREAM, taken, start=start, end=end)
-            except (Unsupported, ConnectionLost, BusUnavailable, BusUnsuitable) as exc:
+                stream = subjects.EVENTS_STREAM
+                await asyncio.to_thread(bulk.replay, self._url, self._access, stream, taken, start=start, end=end)
+            except (ConnectionLost, BusUnavailable, BusUnsuitable) as exc:
                 log.info(
                     "the quick way to read the log is closed (%s); reading on as usual", type(exc).__name__
                 )  # may hold a secret

@@ -1,46 +1,46 @@
 """NATS keys: ed25519 pairs that name and prove a user of the bus. Reads `.nk` files (a seed) and `.creds` files (JWT and seed).
 
 A seed and a public key are base32 of: type bytes, 32 bytes of key, CRC-16 of both. Source: the format of nats-io/nkeys, and
-NATS ADR-14 for creds files.
+NATS ADR-14 for creds files. Light to import: every `pullonce pull` on a bus with keys reads one and signs once.
 """
 
-import base64
 import binascii
 import os
-import re
-from dataclasses import dataclass
-from pathlib import Path
 
-from nacl.signing import SigningKey
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 _USER = 20 << 3
 _SEED = 18 << 3
 _KEY_BYTES = 32
-_BLOCK = re.compile(r"-+BEGIN ([A-Z ]+?)-+\s+(\S+)\s+-+END")
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+"""Of base32, by their values. Source: RFC 4648, section 6."""
 
 
 class KeyInvalid(ValueError):
     """The text is no seed of a user's key, or the file holds none."""
 
 
-@dataclass(frozen=True, slots=True)
 class BusIdentity:
     """Who a connection is: a key pair, and the JWT that vouches for it where the server knows operators, not users."""
 
-    seed: str
-    jwt: str = ""
+    __slots__ = ("jwt", "seed")
+
+    def __init__(self, seed: str, jwt: str = "") -> None:
+        self.seed = seed
+        self.jwt = jwt
 
     @property
     def public(self) -> str:
         """The public key, `U…`: what a server's configuration names."""
-        return _encode(bytes([_USER]), bytes(self._key().verify_key))
+        return _encode(bytes([_USER]), _pair(_decode_seed(self.seed))[0])
 
     def sign(self, nonce: str) -> bytes:
         """Prove it: the signature of what the server asked for, as it goes into CONNECT."""
-        return base64.b64encode(self._key().sign(nonce.encode()).signature)
-
-    def _key(self) -> SigningKey:
-        return SigningKey(_decode_seed(self.seed))
+        _, sign = _pair(_decode_seed(self.seed))
+        return binascii.b2a_base64(sign(nonce.encode()), newline=False)
 
 
 def make_identity() -> BusIdentity:
@@ -50,15 +50,16 @@ def make_identity() -> BusIdentity:
     return BusIdentity(_encode(head, os.urandom(_KEY_BYTES)))
 
 
-def read_identity(path: Path) -> BusIdentity:
+def read_identity(path: "Path | str") -> BusIdentity:
     """The identity in a file: a seed alone, or a creds file.
 
     Raises:
         OSError: the file cannot be read.
         KeyInvalid: it holds no user's seed.
     """
-    text = path.read_text("utf-8", "replace")
-    blocks = dict(_BLOCK.findall(text))
+    with open(path, encoding="utf-8", errors="replace") as file:
+        text = file.read()
+    blocks = _blocks(text)
     seed, jwt = blocks.get("USER NKEY SEED", text.strip()), blocks.get("NATS USER JWT", "")
     try:
         _decode_seed(seed)
@@ -67,16 +68,66 @@ def read_identity(path: Path) -> BusIdentity:
     return BusIdentity(seed, jwt)
 
 
+def _blocks(text: str) -> "dict[str, str]":
+    """The first line of each block between `-----BEGIN NAME-----` and `------END NAME------`."""
+    blocks: dict[str, str] = {}
+    name = ""
+    for line in text.split("\n"):
+        line = line.strip()
+        if line.startswith("-"):
+            _, begins, rest = line.partition("BEGIN ")
+            name = rest.strip("- ") if begins else ""
+        elif line and name:
+            blocks.setdefault(name, line)
+    return blocks
+
+
+def _pair(seed: bytes) -> "tuple[bytes, Callable[[bytes], bytes]]":
+    """The public key of a seed, and what signs with it.
+
+    `nacl.signing` loads thirty modules, two thirds of what a whole light client costs; what it calls is one of them.
+    """
+    try:
+        from nacl._sodium import ffi, lib  # type: ignore[import-not-found, unused-ignore]
+    except ImportError:
+        from nacl.signing import SigningKey
+
+        key = SigningKey(seed)
+        return bytes(key.verify_key), lambda message: bytes(key.sign(message).signature)
+    if lib.sodium_init() < 0:
+        raise RuntimeError("libsodium does not work here")
+    public, secret = ffi.new("unsigned char[32]"), ffi.new("unsigned char[64]")
+    lib.crypto_sign_seed_keypair(public, secret, seed)
+
+    def sign(message: bytes) -> bytes:
+        signed, length = ffi.new("unsigned char[]", 64 + len(message)), ffi.new("unsigned long long *")
+        lib.crypto_sign(signed, length, message, len(message), secret)
+        return bytes(ffi.buffer(signed, 64))
+
+    return bytes(ffi.buffer(public, 32)), sign
+
+
 def _encode(head: bytes, key: bytes) -> str:
     raw = head + key
-    return base64.b32encode(raw + _crc(raw)).rstrip(b"=").decode()
+    raw += _crc(raw)
+    count = -(-len(raw) * 8 // 5)
+    number = int.from_bytes(raw, "big") << (count * 5 - len(raw) * 8)
+    return "".join(_LETTERS[number >> 5 * place & 31] for place in reversed(range(count)))
 
 
 def _decode_seed(seed: str) -> bytes:
-    try:
-        raw = base64.b32decode(seed + "=" * (-len(seed) % 8))
-    except (binascii.Error, ValueError):
-        raise KeyInvalid("no NATS seed") from None
+    if not 2 <= len(seed) <= 2 * _KEY_BYTES:
+        raise KeyInvalid("no NATS seed")
+    number = 0
+    for letter in seed:
+        value = _LETTERS.find(letter)
+        if value < 0:
+            raise KeyInvalid("no NATS seed")
+        number = number << 5 | value
+    left = len(seed) * 5 % 8
+    if left >= 5 or number & ((1 << left) - 1):  # letters, or bits, that no byte needs
+        raise KeyInvalid("no NATS seed")
+    raw = (number >> left).to_bytes(len(seed) * 5 // 8, "big")
     if len(raw) != 2 + _KEY_BYTES + 2 or raw[-2:] != _crc(raw[:-2]):
         raise KeyInvalid("a damaged NATS seed")
     if raw[0] & 0xF8 != _SEED or (raw[0] & 7) << 5 | raw[1] >> 3 != _USER:

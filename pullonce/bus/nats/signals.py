@@ -63,8 +63,9 @@ class NatsSignals:
             raise TimeoutError(f"the connection broke while {subject} was asked") from None
 
     async def gather(
-        self, subject: str, body: bytes, *, timeout: float, take: Callable[[bytes], None] | None = None
-    ) -> list[bytes]:
+        self, subject: str, body: bytes, *, timeout: float, take: Callable[[bytes], None] | None = None,
+        nobody: Callable[[], None] | None = None,
+    ) -> list[bytes]:  # fmt: skip
         answers: list[bytes] = []
 
         def on_message(subject: bytes, reply: bytes, head: bytes, data: bytes) -> None:
@@ -72,6 +73,8 @@ class NatsSignals:
                 answers.append(data)
                 if take:
                     take(data)
+            elif nobody:
+                nobody()
 
         inbox = self._link.client.new_inbox()
         subscription = await self._link.listen(inbox, on_message)
@@ -102,6 +105,12 @@ class NatsSignals:
         subscription = await self._link.subscribe(subject, on_message, queue=queue)
         await self._link.barrier()
         return NatsSubscription(self._link, subscription)
+
+    async def echo(self, timeout: float) -> bool:
+        return await self._link.barrier(timeout)
+
+    def on_disconnect(self, notify: Callable[[], None]) -> None:
+        self._link.on_disconnect.append(notify)
 
     def on_reconnect(self, notify: Callable[[], None]) -> None:
         self._link.on_reconnect.append(notify)

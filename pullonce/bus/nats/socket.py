@@ -1,8 +1,8 @@
 """A NATS client for one process that lives for one question: blocking, on a plain socket, and light to import.
 
 Importing nats-py costs more processor time than a whole pull of an image that is there; twenty clients would pay it twenty
-times. This speaks the core protocol only (INFO, CONNECT, SUB, PUB, HPUB, MSG, HMSG, PING), to one server, without TLS and
-credentials. Everything else is the full client's work: `Unsupported` says so, and the caller falls back.
+times. This speaks the core protocol only (INFO, CONNECT, SUB, PUB, HPUB, MSG, HMSG, PING), over TLS and with credentials where
+there are any (`greeting`). A WebSocket is the full client's work.
 
 Source: the NATS client protocol, https://docs.nats.io/reference/reference-protocols/nats-protocol.
 """
@@ -16,6 +16,8 @@ import select
 import time
 from collections import deque
 
+from pullonce.bus.nats.credentials import Access, not_permitted, refused
+from pullonce.bus.nats.greeting import Secured, addresses, answer, connected, wants_tls
 from pullonce.bus.nats.protocol import Cutter, Frame, Unreadable, complaint, status_of, text, too_small, written
 from pullonce.errors import BusUnavailable, BusUnsuitable
 
@@ -23,12 +25,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pullonce.bus.nats.greeting import Address
+
 _RECEIVE = 65536
 _FOREVER = 1e6
-
-
-class Unsupported(Exception):
-    """This server or address needs the full client (TLS, credentials, several addresses)."""
 
 
 class Woken(Exception):
@@ -51,41 +51,6 @@ class Message:
         self.status = status_of(self.headers)
 
 
-def address(url: str) -> tuple[str, int]:
-    """Host and port of a plain `nats://host[:port]`.
-
-    Raises:
-        Unsupported: the address says more than that.
-    """
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        scheme, rest = "nats", url
-    rest = rest.rstrip("/")
-    if scheme != "nats" or any(c in rest for c in ",@/?"):
-        raise Unsupported(url)
-    host, colon, port = rest.rpartition(":")
-    if not colon or rest.endswith("]"):
-        host, port = rest, "4222"
-    if not port.isdigit():
-        raise Unsupported(url)
-    return host.strip("[]"), int(port)
-
-
-def _connected(host: str, port: int, timeout: float) -> _socket.socket:
-    """A connection to the first address of a host that answers; raises OSError."""
-    failure: OSError | None = None
-    for family, kind, protocol, _, place in _socket.getaddrinfo(host, port, 0, _socket.SOCK_STREAM):
-        made = _socket.socket(family, kind, protocol)
-        try:
-            made.settimeout(timeout)
-            made.connect(place)
-            return made
-        except OSError as exc:
-            made.close()
-            failure = exc
-    raise failure or OSError(f"{host} has no address")
-
-
 class Connection:
     """One connection. Whatever is subscribed and published is collected and sent with the next `receive` or `flush`.
 
@@ -94,52 +59,90 @@ class Connection:
         Woken: `wake` became readable.
     """
 
-    def __init__(self, url: str, *, timeout: float = 2.0, name: str = "pullonce") -> None:
+    def __init__(
+        self, url: str, *, timeout: float = 2.0, name: str = "pullonce", access: Access | None = None,
+        wake: int | None = None,
+    ) -> None:  # fmt: skip
         """Connect.
 
+        Args:
+            url: one address, or several with commas between them; with a user and a password where it has them.
+            timeout: seconds that each may take.
+            access: what else lets us in.
+
         Raises:
-            BusUnavailable: no NATS server answers there within `timeout` seconds.
-            BusUnsuitable: the server refuses us.
-            Unsupported: the full client is needed.
+            BusUnavailable: no NATS server answers there in time; its `silent` says whether somebody is there.
+            BusUnsuitable: we and the server do not come together.
+            Woken: `wake` became readable.
         """
-        self.url = url
         self._name = name
-        self._cutter = Cutter()
-        self._frames: deque[Frame] = deque()
-        """What was read and not yet asked for."""
-        self._out = bytearray()
+        self._access = access or Access()
         self._sids = 0
         self._pongs = 0
-        self._info: dict[str, object] = {}
-        self.wake: int | None = None
+        self.wake = wake
         """Descriptor that ends a wait when it becomes readable, as signals do by `signal.set_wakeup_fd`."""
-        self.inbox = f"_INBOX.{os.urandom(11).hex()}"
+        self.inbox = f"{self._access.inbox}.{os.urandom(11).hex()}"
         """Prefix for the reply subjects of this connection."""
-        try:
-            self._socket = _connected(*address(url), timeout)
-            self._socket.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
-            self._greet(time.monotonic() + timeout)
-        except (OSError, ConnectionLost) as exc:
-            raise BusUnavailable(f"no NATS server answers at {url}: {exc}") from exc
+        failure: BusUnavailable | None = None
+        for address in addresses(url):
+            self._cutter = Cutter()
+            self._frames: deque[Frame] = deque()
+            """What was read and not yet asked for."""
+            self._out = bytearray()
+            self._info: dict[str, object] = {}
+            self.shown = address.shown
+            """The address that answered, without secrets."""
+            try:
+                return self._open(address, time.monotonic() + timeout)
+            except BusUnavailable as exc:
+                failure = exc
+        assert failure is not None
+        raise failure
 
-    def _greet(self, deadline: float) -> None:
+    def _open(self, address: Address, deadline: float) -> None:
+        connection: _socket.socket | None = None
+        try:
+            self._socket: _socket.socket | Secured = connected(address, max(deadline - time.monotonic(), 0.0))
+            connection = self._socket
+            self._greet(address, deadline)
+        except (OSError, ConnectionLost) as exc:
+            if connection is not None:
+                self.close()
+            unavailable = BusUnavailable(f"no NATS server answers at {address.shown}: {str(exc) or 'it says nothing'}")
+            unavailable.silent = connection is not None and isinstance(exc, TimeoutError)
+            raise unavailable from exc
+        except BaseException:
+            if connection is not None:
+                self.close()
+            raise
+
+    def _greet(self, address: Address, deadline: float) -> None:
         while not self._info:
             self._fill(deadline)
             self._next()
-        if self._info.get("tls_required") or self._info.get("auth_required") or self._info.get("nonce"):
-            self.close()
-            raise Unsupported(self.url)
-        if not (self._info.get("headers") and self._info.get("jetstream")):
-            self.close()
-            raise BusUnsuitable(f"the NATS server at {self.url} has no JetStream; start it with -js, version 2.12 or newer")
+        if wants_tls(address, self._access, self._info):
+            if self._frames or not isinstance(self._socket, _socket.socket):
+                raise ConnectionLost("it says more than a greeting before TLS")
+            self._cutter = Cutter()  # whatever came unencrypted behind the greeting is nobody's word
+            self._socket = Secured(self._socket, address, self._access, max(deadline - time.monotonic(), 0.0))
+        if not self._info.get("headers"):
+            raise BusUnsuitable(f"the NATS server at {self.shown} is too old: pullonce needs nats-server 2.12 or newer")
         if why := too_small(self._info.get("max_payload")):
-            self.close()
-            raise BusUnsuitable(f"{self.url}: {why}")
-        options = {
-            "verbose": False, "pedantic": False, "headers": True, "no_responders": True, "protocol": 1,
-            "lang": "python", "version": "0", "name": self._name,
-        }  # fmt: skip
-        self._out += f"CONNECT {json.dumps(options)}\r\n".encode()
+            raise BusUnsuitable(f"{self.shown}: {why}")
+        self._out += answer(address, self._access, self._info, self._name)
+        if not self._info.get("jetstream"):
+            self._find_jetstream(deadline)
+
+    def _find_jetstream(self, deadline: float) -> None:
+        """This server has none; others of its cluster, or beyond a leaf node, may."""
+        inbox = self.subscribe(f"{self.inbox}.jetstream")
+        self.publish("$JS.API.INFO", b"", reply=f"{self.inbox}.jetstream")
+        while (message := self.receive(deadline - time.monotonic())) is not None:
+            if message.sid == inbox and not message.status:
+                return
+            if message.sid == inbox:
+                break
+        raise BusUnsuitable(f"the NATS server at {self.shown} has no JetStream; start it with -js, version 2.12 or newer")
 
     def subscribe(self, subject: str) -> int:
         """Subscribe, and return the number that its messages carry as `sid`."""
@@ -217,7 +220,7 @@ class Connection:
             Woken: `wake` became readable. Nothing was read, so nothing is lost, which an exception out of a signal handler
                 could not promise.
         """
-        files: list[_socket.socket | int] = [self._socket] if self.wake is None else [self._socket, self.wake]
+        files: list[_socket.socket | Secured | int] = [self._socket] if self.wake is None else [self._socket, self.wake]
         left = deadline - time.monotonic()
         readable = select.select(files, [], [], max(left, 0.0) if left < _FOREVER else None)[0]
         if self.wake in readable:
@@ -225,7 +228,10 @@ class Connection:
         if not readable:
             raise TimeoutError
         try:
+            self._socket.settimeout(0.0)
             data = self._socket.recv(_RECEIVE)
+        except BlockingIOError:
+            return  # a part of a record of TLS
         except OSError as exc:
             raise ConnectionLost(str(exc)) from exc
         if not data:
@@ -261,8 +267,12 @@ class Connection:
                 self._info = json.loads(rest)
             case b"-ERR":
                 said = complaint(rest)
-                # These leave the connection open, and what was refused would otherwise just never be answered.
-                if said.lower().startswith(("permissions violation", "authorization", "maximum", "user authentication")):
-                    raise BusUnsuitable(f"the NATS server at {self.url} says: {said}")
+                if said.lower().startswith("permissions violation"):
+                    # It leaves the connection open, and what was refused would otherwise just never be answered.
+                    raise not_permitted(said)
+                if said.lower().startswith(("authorization", "user authentication")):
+                    raise refused(said)
+                if said.lower().startswith("maximum"):
+                    raise BusUnsuitable(f"the NATS server at {self.shown} says: {said}")
                 raise ConnectionLost(said)
         return False

@@ -12,7 +12,7 @@ from pullonce.bus.nats.bulk import stored
 from pullonce.bus.nats.protocol import Cutter
 from pullonce.bus.ports import Recorded
 from tests.support.buses import NatsPlace, digest, fetched, lost, soon
-from tests.support.nats_server import NatsServer
+from tests.support.nats_server import NatsServer, free_port
 
 BODY = b'{"digest":"%b","size":1,"revision":1}' % digest(1).encode()
 ACK = b"$JS.ACK.EVENTS.c.1.%d.%d.1700000000000000000.%d"
@@ -75,16 +75,22 @@ async def test_a_gap_in_the_log_is_passed_over(nats_server: NatsServer) -> None:
         assert len(taken) == 2
 
 
-async def test_where_there_is_no_quick_way_the_usual_one_is_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    server = NatsServer(tmp_path / "nats", more='authorization { user: "me", password: "secret" }').start()
+@pytest.mark.parametrize(("scheme", "quick"), [("nats", True), ("ws", False)])
+async def test_where_there_is_no_quick_way_the_usual_one_is_taken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, scheme: str, quick: bool
+) -> None:
+    port = free_port()
+    more = f'authorization {{ user: "me", password: "secret" }}\nwebsocket {{ listen: "127.0.0.1:{port}", no_tls: true }}'
+    server = NatsServer(tmp_path / "nats", more=more).start()
     try:
-        async with NatsPlace(server.url.replace("//", "//me:secret@")).connect() as bus:
+        url = server.url.replace("//", "//me:secret@") if quick else f"ws://me:secret@127.0.0.1:{port}"
+        async with NatsPlace(url).connect() as bus:
             await bus.log.append_all([fetched(number) for number in range(100)])
             taken: list[Recorded] = []
             with caplog.at_level(logging.INFO):
                 await soon(bus.log.replay(taken.extend, start=10, end=50))
             assert [each.sequence for each in taken] == list(range(10, 51))
-            assert "the quick way" in caplog.text and "secret" not in caplog.text
+            assert ("the quick way" not in caplog.text) == quick and "secret" not in caplog.text
             await soon(bus.log.replay(taken.extend, start=100, end=200))
             assert [each.sequence for each in taken[41:]] == [100]
             await soon(bus.log.replay(taken.extend, start=101, end=200))

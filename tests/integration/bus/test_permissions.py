@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
@@ -248,8 +249,10 @@ class Parts:
         self._stack = ExitStack()
 
     def __enter__(self) -> Parts:
-        for role in ("coordinator", "fetcher", "unpacker", "ledger"):
+        ready = {role: self._bus.directory / f"{role}.ready" for role in ("coordinator", "fetcher", "unpacker", "ledger")}
+        for role, file in ready.items():
             environ = bare(self._home) | self._bus.environ(role) | {"PULLONCE_LEDGER_HTTP": "127.0.0.1:0"}
+            environ["PULLONCE_READY_FILE"] = str(file)
             process = subprocess.Popen(
                 [sys.executable, "-m", f"services.{role}"],
                 env=environ,
@@ -258,6 +261,9 @@ class Parts:
                 text=True,
             )
             self._stack.callback(self._end, process)
+        end = time.monotonic() + 60
+        while not all(file.exists() for file in ready.values()) and time.monotonic() < end:
+            time.sleep(0.05)
         return self
 
     def __exit__(self, *_: object) -> None:

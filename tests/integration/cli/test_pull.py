@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from pullonce.bus.nats.nkeys import make_identity
 from pullonce.pulling.identity import identify
 from schemas.events import Event, PullRequested
+from tests.support.entrances import ENTRANCES, Entrance
 from tests.support.nats_server import NatsServer, free_port
 from tests.support.scripted import CHAIN, DIGEST, IMAGE_ID, completed, failed, scripted
+from tests.support.secured import SecuredBus
 
 REDIS = "docker.io/library/redis:latest"
 LIMIT = 30
@@ -27,9 +30,16 @@ class Client:
         self.process = process
 
     @classmethod
-    async def start(cls, *arguments: str, url: str = "", home: str = "/nonexistent", program: str = "") -> Client:
-        environ = {key: value for key, value in os.environ.items() if not key.startswith("PULLONCE_")}
-        environ |= {"PULLONCE_HOME": home} | ({"PULLONCE_NATS_URL": url} if url else {})
+    async def start(
+        cls,
+        *arguments: str,
+        url: str = "",
+        home: str = "/nonexistent",
+        program: str = "",
+        environ: dict[str, str] | None = None,
+    ) -> Client:
+        given = (environ or {}) | {"PULLONCE_HOME": home} | ({"PULLONCE_NATS_URL": url} if url else {})
+        environ = {key: value for key, value in os.environ.items() if not key.startswith("PULLONCE_")} | given
         command = ["-c", program] if program else ["-m", "pullonce.cli.main"]
         pipe = asyncio.subprocess.PIPE
         return cls(
@@ -45,13 +55,15 @@ class Client:
         return self.process.returncode or 0, out.decode(), err.decode()
 
 
-async def run(*arguments: str, url: str = "", home: str = "/nonexistent") -> tuple[int, str, str]:
-    return await (await Client.start(*arguments, url=url, home=home)).end()
+async def run(
+    *arguments: str, url: str = "", home: str = "/nonexistent", environ: dict[str, str] | None = None
+) -> tuple[int, str, str]:
+    return await (await Client.start(*arguments, url=url, home=home, environ=environ)).end()
 
 
-async def test_a_pull_says_what_came_of_it(nats_url: str) -> None:
-    async with scripted(nats_url):
-        code, out, err = await run("pull", "redis", url=nats_url)
+async def test_a_pull_says_what_came_of_it(entrance: Entrance) -> None:
+    async with entrance.scripted():
+        code, out, err = await run("pull", "redis", environ=entrance.environ)
     assert (code, err) == (0, "")
     assert out.splitlines() == [
         REDIS,
@@ -84,13 +96,13 @@ async def test_the_request_says_all_that_was_asked_for(nats_url: str) -> None:
     assert request.requester.startswith("pullonce pull")
 
 
-async def test_a_failed_pull_gives_code_and_reason(nats_url: str) -> None:
-    async with scripted(nats_url) as script:
+async def test_a_failed_pull_gives_code_and_reason(entrance: Entrance) -> None:
+    async with entrance.scripted() as script:
         script.answer = failed
-        code, out, err = await run("pull", "redis", url=nats_url)
+        code, out, err = await run("pull", "redis", environ=entrance.environ)
         assert (code, out) == (1, "")
         assert err == f"pullonce: MANIFEST_UNKNOWN: {REDIS}: the registry has no manifest of that name; check the tag\n"
-        code, out, _ = await run("pull", "--json", "redis", url=nats_url)
+        code, out, _ = await run("pull", "--json", "redis", environ=entrance.environ)
     assert code == 1 and json.loads(out)["code"] == "MANIFEST_UNKNOWN"
 
 
@@ -104,10 +116,10 @@ async def test_twenty_processes_are_answered_by_one_ending(nats_url: str) -> Non
     assert len(script.requests) == 20
 
 
-async def test_an_ending_below_the_request_is_not_taken(nats_url: str) -> None:
-    async with scripted(nats_url) as script:
+async def test_an_ending_below_the_request_is_not_taken(entrance: Entrance) -> None:
+    async with entrance.scripted() as script:
         script.answer = lambda request, sequence: None
-        client = await Client.start("pull", "--json", "redis", url=nats_url)
+        client = await Client.start("pull", "--json", "redis", environ=entrance.environ)
         await script.until(lambda: bool(script.requests))
         sequence, request = script.requests[0]
         await script.say(completed(request, sequence - 1))  # covers == sequence: of an earlier flight
@@ -116,12 +128,12 @@ async def test_an_ending_below_the_request_is_not_taken(nats_url: str) -> None:
     assert code == 0 and json.loads(out)["covers"] == sequence + 8
 
 
-async def test_an_interrupted_pull_withdraws_its_request(nats_url: str) -> None:
-    async with scripted(nats_url) as script:
+async def test_an_interrupted_pull_withdraws_its_request(entrance: Entrance) -> None:
+    async with entrance.scripted() as script:
         script.answer = lambda request, sequence: None
         # The request is in the log before the client knows: the signal often comes together with the acknowledgement.
         for number, expected in ((signal.SIGINT, 130), (signal.SIGTERM, 143)) * 5:
-            client = await Client.start("pull", "redis", url=nats_url)
+            client = await Client.start("pull", "redis", environ=entrance.environ)
             await script.until(lambda: len(script.requests) > len(script.cancelled))
             client.process.send_signal(number)
             code, out, _ = await client.end()
@@ -130,20 +142,20 @@ async def test_an_interrupted_pull_withdraws_its_request(nats_url: str) -> None:
         assert [each.request for each in script.cancelled] == [sequence for sequence, _ in script.requests]
 
 
-async def test_a_deadline_ends_the_wait_and_withdraws_the_request(nats_url: str) -> None:
-    async with scripted(nats_url) as script:
+async def test_a_deadline_ends_the_wait_and_withdraws_the_request(entrance: Entrance) -> None:
+    async with entrance.scripted() as script:
         script.answer = lambda request, sequence: None
-        code, out, err = await run("pull", "--timeout", "0.5", "redis", url=nats_url)
+        code, out, err = await run("pull", "--timeout", "0.5", "redis", environ=entrance.environ)
         await script.until(lambda: len(script.cancelled) == 1)
     assert (code, out) == (3, "") and "did not end in time" in err
 
 
-async def test_a_bus_without_services_is_said_at_once(nats_url: str) -> None:
-    code, _, err = await run("pull", "redis", url=nats_url)  # a server without streams
+async def test_a_bus_without_services_is_said_at_once(entrance: Entrance) -> None:
+    code, _, err = await run("pull", "redis", environ=entrance.environ)  # a server without streams
     assert code == 3 and "no part of pullonce answers" in err
-    async with scripted(nats_url, parts=()) as script:  # streams, and nobody there
+    async with entrance.scripted(()) as script:  # streams, and nobody there
         script.answer = lambda request, sequence: None
-        code, _, err = await run("pull", "redis", url=nats_url)
+        code, _, err = await run("pull", "redis", environ=entrance.environ)
         await script.until(lambda: len(script.cancelled) == 1)
     assert code == 3 and "no part of pullonce answers" in err
 
@@ -156,10 +168,10 @@ async def test_no_server_at_the_configured_address() -> None:
     assert code == 3 and f"no NATS server answers at nats://127.0.0.1:{port}" in err
 
 
-async def test_a_missing_part_is_named_and_waited_for(nats_url: str) -> None:
-    async with scripted(nats_url, parts=(("coordinator", ""), ("fetcher", "default"))) as script:
+async def test_a_missing_part_is_named_and_waited_for(entrance: Entrance) -> None:
+    async with entrance.scripted((("coordinator", ""), ("fetcher", "default"))) as script:
         script.answer = lambda request, sequence: None
-        client = await Client.start("pull", "redis", url=nats_url)
+        client = await Client.start("pull", "redis", environ=entrance.environ)
         assert client.process.stderr is not None
         async with asyncio.timeout(LIMIT):
             line = await client.process.stderr.readline()
@@ -171,15 +183,15 @@ async def test_a_missing_part_is_named_and_waited_for(nats_url: str) -> None:
 
 
 @pytest.mark.parametrize("ended_meanwhile", [False, True])
-async def test_the_wait_survives_a_crash_of_the_server(nats_server: NatsServer, ended_meanwhile: bool) -> None:
-    async with scripted(nats_server.url) as script:
+async def test_the_wait_survives_a_crash_of_the_server(entrance: Entrance, ended_meanwhile: bool) -> None:
+    async with entrance.scripted() as script:
         script.answer = lambda request, sequence: None
-        client = await Client.start("pull", "--json", "redis", url=nats_server.url)
+        client = await Client.start("pull", "--json", "redis", environ=entrance.environ)
         await script.until(lambda: bool(script.requests))
         sequence, request = script.requests[0]
         if ended_meanwhile:
             client.process.send_signal(signal.SIGSTOP)  # it hears nothing of the ending, and has to look for it
-        nats_server.restart()
+        entrance.server.restart()
         await script.say(completed(request, sequence))
         if ended_meanwhile:
             # Never to a process that may have ended: subprocess would take its exit code before asyncio does.
@@ -189,12 +201,12 @@ async def test_the_wait_survives_a_crash_of_the_server(nats_server: NatsServer, 
     assert len(script.requests) == 1
 
 
-async def test_a_pull_can_be_interrupted_while_the_bus_is_away(nats_server: NatsServer) -> None:
-    async with scripted(nats_server.url) as script:
+async def test_a_pull_can_be_interrupted_while_the_bus_is_away(entrance: Entrance) -> None:
+    async with entrance.scripted() as script:
         script.answer = lambda request, sequence: None
-        client = await Client.start("pull", "redis", url=nats_server.url)
+        client = await Client.start("pull", "redis", environ=entrance.environ)
         await script.until(lambda: bool(script.requests))
-    nats_server.kill()
+    entrance.server.kill()
     assert client.process.stderr is not None
     async with asyncio.timeout(LIMIT):
         assert b"the bus is away" in await client.process.stderr.readline()
@@ -202,15 +214,60 @@ async def test_a_pull_can_be_interrupted_while_the_bus_is_away(nats_server: Nats
     assert (await client.end())[0] == 130
 
 
-async def test_credentials_in_the_address_are_the_full_clients_work(tmp_path: Path) -> None:
-    server = NatsServer(tmp_path / "locked", more='authorization { user: "me", password: "secret" }').start()
+@pytest.mark.parametrize("entrance", ENTRANCES, indirect=True)
+async def test_every_way_in_is_the_light_one(entrance: Entrance) -> None:
+    async with entrance.scripted():
+        client = await Client.start("pull", "redis", environ=entrance.environ, program=LOADS)
+        code, out, err = await client.end()
+    assert code == 0 and out.startswith(REDIS), err
+    loaded = set(err.strip().split("|"))
+    assert not loaded & (HEAVY - ({"ssl", "socket", "typing", "threading"} if entrance.url.startswith("tls") else set()))
+    assert ("nacl" in loaded) == ("PULLONCE_NATS_CREDS" in entrance.environ)
+
+
+@pytest.mark.parametrize("entrance", ["password", "tls-nkey", "creds"], indirect=True)
+async def test_who_is_not_let_in_is_told_so(entrance: Entrance, tmp_path: Path) -> None:
+    (tmp_path / "other").write_text(make_identity().seed)
+    wrong = {"PULLONCE_NATS_CREDS": str(tmp_path / "other"), "PULLONCE_NATS_URL": entrance.url.replace("secret", "guessed")}
+    code, _, err = await run("pull", "redis", environ=entrance.environ | wrong)
+    assert code == 3 and "the bus refuses these credentials" in err and "guessed" not in err
+
+
+@pytest.mark.parametrize("entrance", ["tls-nkey", "tls-certificate"], indirect=True)
+async def test_a_server_that_nobody_vouches_for_is_not_spoken_to(entrance: Entrance, tmp_path: Path) -> None:
+    stranger = SecuredBus(tmp_path / "other").environ("client")["PULLONCE_NATS_CA"]
+    code, _, err = await run("pull", "redis", environ=entrance.environ | {"PULLONCE_NATS_CA": stranger})
+    assert code == 3 and "not one to trust, see PULLONCE_NATS_CA" in err
+
+
+@pytest.mark.parametrize("entrance", ["tls-certificate"], indirect=True)
+async def test_a_certificate_that_the_server_wants_and_does_not_get(entrance: Entrance) -> None:
+    code, _, err = await run("pull", "redis", environ=entrance.environ | {"PULLONCE_NATS_CERT": "", "PULLONCE_NATS_KEY": ""})
+    assert code == 3 and "PULLONCE_NATS_CERT" in err
+
+
+@pytest.mark.parametrize("entrance", ["plain"], indirect=True)
+@pytest.mark.parametrize("name", ["PULLONCE_NATS_URL", "PULLONCE_NATS_CA"])
+async def test_who_wants_tls_says_nothing_to_a_server_without(entrance: Entrance, tmp_path: Path, name: str) -> None:
+    ca = SecuredBus(tmp_path / "other").environ("client")["PULLONCE_NATS_CA"]
+    wanted = {"PULLONCE_NATS_URL": entrance.url.replace("nats://", "tls://"), "PULLONCE_NATS_CA": ca}
+    code, _, err = await run("pull", "redis", environ=entrance.environ | {name: wanted[name]})
+    assert code == 3 and "offers no TLS" in err
+
+
+async def test_a_bus_behind_a_websocket_is_the_full_clients_work(tmp_path: Path) -> None:
+    port = free_port()
+    server = NatsServer(tmp_path / "nats", more=f'websocket {{ listen: "127.0.0.1:{port}", no_tls: true }}').start()
     try:
-        url = server.url.replace("://", "://me:secret@")
-        async with scripted(url):
-            code, out, err = await run("pull", "redis", url=url)
-            assert (code, err) == (0, "") and out.startswith(REDIS)
-            code, _, err = await run("pull", "redis", url=server.url)
-            assert code == 3 and "secret" not in err
+        async with scripted(server.url) as script:
+            code, out, _ = await run("pull", "redis", url=f"ws://127.0.0.1:{port}")
+            assert code == 0 and out.startswith(REDIS)
+            script.answer = lambda request, sequence: None
+            client = await Client.start("pull", "redis", url=f"ws://127.0.0.1:{port}")
+            await script.until(lambda: len(script.requests) == 2)
+            client.process.send_signal(signal.SIGTERM)
+            assert (await client.end())[0] == 143
+            await script.until(lambda: len(script.cancelled) == 1)
     finally:
         server.kill()
 
@@ -236,12 +293,13 @@ async def test_a_pull_loads_next_to_nothing(nats_url: str) -> None:
     assert not loaded & HEAVY
     ours = {name for name in loaded if name.split(".")[0] in ("pullonce", "schemas", "services")}
     assert ours <= {
-        "pullonce", "pullonce.bus", "pullonce.bus.limits", "pullonce.bus.nats", "pullonce.bus.nats.protocol",
-        "pullonce.bus.nats.socket", "pullonce.cli", "pullonce.cli.main",
-        "pullonce.cli.fast_path", "pullonce.cli.pull", "pullonce.environment", "pullonce.errors", "pullonce.oci",
-        "pullonce.oci.reference", "pullonce.printable", "pullonce.process", "pullonce.process.discovery", "pullonce.pulling",
-        "pullonce.pulling.blocking", "pullonce.pulling.identity", "pullonce.pulling.parts", "pullonce.pulling.request",
-        "schemas", "schemas.subjects",
+        "pullonce", "pullonce.bus", "pullonce.bus.limits", "pullonce.bus.nats", "pullonce.bus.nats.credentials",
+        "pullonce.bus.nats.greeting", "pullonce.bus.nats.protocol", "pullonce.bus.nats.socket", "pullonce.cli",
+        "pullonce.cli.fast_path", "pullonce.cli.main", "pullonce.cli.pull", "pullonce.environment", "pullonce.errors",
+        "pullonce.oci", "pullonce.oci.reference", "pullonce.printable", "pullonce.process", "pullonce.process.discovery",
+        "pullonce.pulling", "pullonce.pulling.attendance", "pullonce.pulling.blocking", "pullonce.pulling.conversation",
+        "pullonce.pulling.identity", "pullonce.pulling.parts", "pullonce.pulling.request", "pullonce.pulling.states",
+        "pullonce.pulling.steps", "schemas", "schemas.subjects",
     }  # fmt: skip
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from pullonce import client
 from pullonce.errors import BusClosed, BusUnavailable, PullFailed, PullTimeout, ReferenceInvalid, ServicesMissing
-from pullonce.pulling.flights import Tidings
 from pullonce.pulling.identity import identify
+from pullonce.pulling.listening import PullUpdate
 from schemas.events import BlobFetched, LayerUnpacked, PullCompleted, PullRequested, PullResolved, ResolvedLayer, Source
 from schemas.oci import Descriptor, DiffID
 from schemas.progress import BlobProgress
@@ -112,8 +112,7 @@ async def test_a_request_that_is_cancelled_while_it_is_sent_is_stored_once_and_w
         waiting.cancel()
 
 
-async def test_whoever_waits_hears_that_the_bus_is_closed_for_good(nats_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pullonce.pulling.flights.LOOK", 0.2)
+async def test_whoever_waits_hears_that_the_client_is_closed(nats_url: str) -> None:
     async with scripted(nats_url) as script:
         script.answer = lambda request, sequence: None
         async with client.connect(nats_url) as pulls:
@@ -136,11 +135,11 @@ async def test_an_ending_that_fell_into_a_crash_is_looked_up(nats_server: NatsSe
 
 
 async def test_progress_tells_what_concerns_the_image(nats_url: str) -> None:
-    told: list[Tidings] = []
+    told: list[PullUpdate] = []
     all_told = asyncio.Event()
 
-    def tell(tidings: Tidings) -> None:
-        told.append(tidings)
+    def tell(update: PullUpdate) -> None:
+        told.append(update)
         if len(told) == 4:
             all_told.set()
 

@@ -20,8 +20,8 @@ from aiohttp import web
 
 from pullonce.client import Client, connect
 from pullonce.errors import PullFailed, PullTimeout
-from pullonce.pulling.flights import Tidings
 from pullonce.pulling.identity import identify
+from pullonce.pulling.listening import PullUpdate
 from schemas.events import PullCancelled, PullCompleted, PullRequested, PullResolved
 from schemas.events import PullFailed as Failed
 from schemas.progress import BlobProgress, PullProgress
@@ -94,7 +94,7 @@ async def test_a_registry_that_asks_for_a_delay_gets_it_and_one_more_request(
 ) -> None:
     picture, together = Picture(seed), asyncio.Event()
     where = "HEAD" if kind is PullProgress else picture.get
-    told: list[list[Tidings]] = [[] for _ in range(MANY)]
+    told: list[list[PullUpdate]] = [[] for _ in range(MANY)]
     refused: list[float] = []
 
     async def not_now(request: web.Request, content: bytes) -> web.StreamResponse:

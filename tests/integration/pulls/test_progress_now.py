@@ -13,9 +13,9 @@ import pytest
 from pullonce.cli.bars import ProgressView
 from pullonce.client import connect
 from pullonce.pulling.blocking import Pull
-from pullonce.pulling.flights import Tidings
 from pullonce.pulling.identity import identify
 from pullonce.pulling.layers import LayerUpdate
+from pullonce.pulling.listening import PullUpdate
 from pullonce.pulling.request import Wanted
 from pullonce.worker.present import Present
 from schemas.oci import ChainID, Descriptor, Digest
@@ -51,8 +51,8 @@ async def until(holds: Callable[[], bool]) -> None:
 async def test_a_late_joiner_sees_what_was_finished_before(registry: RegistryServer, pullonce: Deployment) -> None:
     first, second = (layer(tar_of({f"file-{each}": random.Random(each).randbytes(100_000)})) for each in range(2))
     behind = registry.push("late/joiner", "latest", image([first, second]))
-    early: list[Tidings] = []
-    late: list[Tidings] = []
+    early: list[PullUpdate] = []
+    late: list[PullUpdate] = []
     updates: list[LayerUpdate] = []
     with Gate(registry.host, holds=second.digest.encode()) as gate:
         reference = gate.reference(behind)
@@ -98,7 +98,7 @@ def watched_thinly(url: str, reference: str) -> list[str]:
             raise Seen
 
     wanted = Wanted(identity, store="default", requester="thin")
-    pull = Pull(url, wanted, timeout=LIMIT, watch=watch)
+    pull = Pull(lambda: url, wanted, timeout=LIMIT, watch=watch)
     try:
         with pytest.raises(Seen):
             pull.wait()

@@ -15,7 +15,7 @@ import pytest
 
 from pullonce.client import connect
 from pullonce.errors import LedgerRefused, ServicesMissing
-from pullonce.pulling.flights import Tidings
+from pullonce.pulling.listening import PullUpdate
 from pullonce.store.content import ContentStore
 from schemas.ledger import AskExplain, Explanation, Piece
 from schemas.oci import Digest
@@ -76,7 +76,7 @@ async def kill_the_ledger(url: str) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-def heard(told: list[Tidings], kind: type[Progress], work: str = "") -> list[tuple[str, int, bool]]:
+def heard(told: list[PullUpdate], kind: type[Progress], work: str = "") -> list[tuple[str, int, bool]]:
     """State, attempt and whether a reason was given, of the words about one step, each as often as it changed."""
     words = [each for each in told if isinstance(each, kind) and getattr(each, "work", "") == work]
     return [(each.state, each.attempt, bool(each.error)) for each in words if each.attempt > 1 or each.error]  # type: ignore[attr-defined]
@@ -89,8 +89,8 @@ async def test_every_step_that_is_tried_again_says_so_to_all_who_wait_and_look(p
         registry.plan("HEAD", held_until(resolving))
         registry.plan(LAYER.digest, answers(503, "UNAVAILABLE", "over capacity", AT_ONCE))
         registry.plan(LAYER.digest, held_until(fetching))
-        told: list[Tidings] = []
-        late: list[Tidings] = []
+        told: list[PullUpdate] = []
+        late: list[PullUpdate] = []
         pull = asyncio.create_task(client.pull(registry.reference, timeout=60, progress=told.append))
         try:
             waiting = await waited_for(pullonce.url, "resolve")

@@ -47,8 +47,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     # The front: what people use. Everything is put together here.
     "pullonce.client": (
-        "schemas", "pullonce.errors", "pullonce.config", "pullonce.bus", "pullonce.bus.nats", "pullonce.process",
-        "pullonce.pulling",
+        "schemas", "pullonce.errors", "pullonce.environment", "pullonce.config", "pullonce.bus", "pullonce.bus.nats",
+        "pullonce.process", "pullonce.pulling",
     ),
     "pullonce.cli": (
         "schemas", "pullonce.errors",
@@ -112,8 +112,13 @@ PURE = (
     "pullonce.errors",
     "pullonce.bus.limits",
     "pullonce.bus.nats.protocol",
+    "pullonce.pulling.attendance",
+    "pullonce.pulling.conversation",
     "pullonce.pulling.identity",
     "pullonce.pulling.layers",
+    "pullonce.pulling.parts",
+    "pullonce.pulling.states",
+    "pullonce.pulling.steps",
     "pullonce.care.choice",
     "services.coordinator.board",
     "services.coordinator.claim",

@@ -1,0 +1,172 @@
+"""How a light connection comes about: the addresses, TLS where the server or the address asks for it, and who we say we are.
+
+Source: the NATS client protocol (INFO, CONNECT), https://docs.nats.io/reference/reference-protocols/nats-protocol.
+"""
+
+import _socket  # Python's `socket` is made of it; loading that, with its enums and selectors, costs a tenth of a light client.
+import json
+import os
+
+from pullonce.bus.nats.credentials import Access, distrusted, identity, no_address, tls_context
+from pullonce.errors import BusUnsuitable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    pass
+
+
+class Address:
+    """One server: `nats://` or `tls://`, with a user and a password, or a token, where the address has them."""
+
+    __slots__ = ("host", "password", "port", "scheme", "user")
+
+    def __init__(self, url: str) -> None:
+        """Read an address.
+
+        Raises:
+            BusUnsuitable: it is none of `nats://[user[:password]@]host[:port]` and `tls://…`.
+        """
+        scheme, separator, rest = url.strip().partition("://")
+        if not separator:
+            scheme, rest = "nats", scheme
+        who, _, place = rest.rstrip("/").rpartition("@")
+        if scheme not in ("nats", "tls") or any(c in place for c in "/?#"):
+            raise no_address(f"{scheme}://{place}")
+        self.scheme = scheme
+        self.user, colon, password = who.partition(":")
+        self.password = password if colon else None
+        host, colon, port = place.rpartition(":")
+        if not colon or place.endswith("]"):
+            host, port = place, "4222"
+        if not host or not port.isdecimal() or int(port) > 65535:
+            raise no_address(f"{scheme}://{place}")
+        self.host, self.port = host.strip("[]"), int(port)
+
+    @property
+    def shown(self) -> str:
+        """The address without its secrets."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+
+def addresses(url: str) -> "list[Address]":
+    """Several servers of one cluster, with commas between them: any will do, so each client begins at another one."""
+    found = [Address(each) for each in url.split(",")]
+    first = os.urandom(1)[0] % len(found)
+    return found[first:] + found[:first]
+
+
+def connected(address: Address, timeout: float) -> _socket.socket:
+    """A connection to the first address of a host that answers; raises OSError."""
+    failure: OSError | None = None
+    for family, kind, protocol, _, place in _socket.getaddrinfo(address.host, address.port, 0, _socket.SOCK_STREAM):
+        made = _socket.socket(family, kind, protocol)
+        try:
+            made.settimeout(timeout)
+            made.connect(place)
+            made.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+            return made
+        except OSError as exc:
+            made.close()
+            failure = exc
+    raise failure or OSError(f"{address.host} has no address")
+
+
+def wants_tls(address: Address, access: Access, info: "dict[str, object]") -> bool:
+    """Whether the rest is to be encrypted.
+
+    Raises:
+        BusUnsuitable: the address says so, and the server cannot.
+    """
+    if info.get("tls_required"):
+        return True
+    wanted = address.scheme == "tls" or bool(access.ca or access.cert)
+    if wanted and not info.get("tls_available"):
+        raise BusUnsuitable(
+            f"the server at {address.shown} offers no TLS: configure it, or use a nats:// address and no PULLONCE_NATS_CA"
+        )
+    return wanted
+
+
+def answer(address: Address, access: Access, info: "dict[str, object]", name: str) -> bytes:
+    """The CONNECT that answers a server's INFO.
+
+    Raises:
+        BusUnsuitable: our credentials cannot be used.
+    """
+    options: dict[str, object] = {
+        "verbose": False, "pedantic": False, "headers": True, "no_responders": True, "protocol": 1,
+        "lang": "python", "version": "0", "name": name,
+    }  # fmt: skip
+    nonce = info.get("nonce")
+    if access.creds and isinstance(nonce, str):
+        who = identity(access.creds)
+        options["sig"] = who.sign(nonce).decode()
+        options |= {"jwt": who.jwt} if who.jwt else {"nkey": who.public}
+    elif address.password is not None:
+        options |= {"user": address.user, "pass": address.password}
+    elif address.user:
+        options["auth_token"] = address.user
+    return f"CONNECT {json.dumps(options)}\r\n".encode()
+
+
+class Secured:
+    """A connection over TLS, with the manners of a plain socket that the light connection relies on."""
+
+    def __init__(self, plain: _socket.socket, address: Address, access: Access, timeout: float) -> None:
+        """Shake hands.
+
+        Raises:
+            BusUnsuitable: a file of ours cannot be used, or we and the server do not trust each other.
+            OSError: the connection breaks.
+        """
+        import socket
+        import ssl
+
+        self._later: tuple[type[OSError], ...] = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
+        self._broken = ssl.SSLError
+        context = tls_context(access.ca, access.cert, access.key)
+        inner = socket.socket(fileno=plain.detach())
+        inner.settimeout(timeout)
+        try:
+            self._socket: ssl.SSLSocket = context.wrap_socket(inner, server_hostname=address.host)
+        except ssl.SSLCertVerificationError as exc:
+            inner.close()
+            raise distrusted(exc) from exc
+        except ssl.SSLEOFError:
+            inner.close()
+            raise
+        except ssl.SSLError as exc:
+            inner.close()
+            raise BusUnsuitable(f"TLS with {address.shown} does not come about: {exc}") from exc
+        except OSError:
+            inner.close()
+            raise
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def settimeout(self, seconds: float) -> None:
+        self._socket.settimeout(seconds)
+
+    def sendall(self, data: "bytes | bytearray") -> None:
+        self._socket.sendall(data)
+
+    def recv(self, size: int) -> bytes:
+        """At most one record of TLS, of which nothing is left behind where `select` would not see it.
+
+        Raises:
+            BlockingIOError: no whole record has arrived.
+            BusUnsuitable: the server says what it has against us, as for a certificate that it wants and does not get.
+        """
+        try:
+            return self._socket.recv(max(size, 16384))
+        except self._later:
+            raise BlockingIOError from None
+        except self._broken as exc:
+            if "ALERT" in str(exc.reason):
+                raise BusUnsuitable(f"the bus ends TLS, see PULLONCE_NATS_CERT and PULLONCE_NATS_KEY: {exc}") from exc
+            raise
+
+    def close(self) -> None:
+        self._socket.close()
