@@ -19,6 +19,7 @@ from pullonce.store.disk import disk_errors
 from pullonce.store.snapshots import Snapshot, Snapshots, boot_id
 from pullonce.store.trees import is_abandoned, remove_tree
 from schemas.oci import ChainID
+from services.unpacker.threads import to_its_end
 from services.unpacker.tree.rights import opaque_attribute
 
 log = logging.getLogger(__name__)
@@ -125,11 +126,12 @@ class Staging:
         self._rubbish.put_nowait(place)
 
     async def clean(self) -> None:
-        """Remove what was discarded, and what could not be removed before. For ever."""
+        """Remove what was discarded, and what could not be removed before. For ever; told to stop, it ends what it is at: two
+        that remove one tree leave some of it."""
         left: list[Path] = []
         while True:
             left.append(await self._rubbish.get())
-            left = [place for place in left if not await asyncio.to_thread(_removed, place)]
+            left = [place for place in left if not await to_its_end(_removed, place)]
 
     def _let_go(self) -> None:
         if self._lock >= 0:

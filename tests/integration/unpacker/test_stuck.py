@@ -126,3 +126,13 @@ async def test_what_cannot_be_removed_now_ends_no_service(disk: Path) -> None:
         async with asyncio.timeout(LIMIT):
             while first.place.exists() or second.place.exists():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
+
+
+async def test_nothing_is_left_of_a_layer_that_failed_just_before_the_end(tmp_path: Path) -> None:
+    """What is being removed behind a failure when the service stops is removed once, and wholly."""
+    image = Image([tar(*(entry(f"d{n}/f{n}", content=b"f") for n in range(1500)), entry("../out"))])
+    for _ in range(4):
+        async with unpacker(tmp_path) as running:
+            image.store(running.content)
+            await fails(running, image)
+        assert not list((tmp_path / "staging").iterdir())
