@@ -10,6 +10,9 @@ from collections.abc import Iterable
 from pullonce.errors import Permanent
 from schemas.oci import ChainID, DiffID, Digest
 
+STACK_LIMIT = 500
+"""Layers that the kernel mounts on each other (overlayfs, `OVL_MAX_STACK`): an image with more could never be mounted."""
+
 Buffer = bytes | bytearray | memoryview
 
 _FORM = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pullonce.errors import PullonceError
+from pullonce.oci.digest import STACK_LIMIT
 from pullonce.store.layout import EMPTY_TREE
 from pullonce.store.snapshots import Overlay
 
@@ -34,6 +35,9 @@ def mount(overlay: Overlay, target: Path) -> None:
         MountFailed: this process may not mount, the target is no directory, or the kernel refuses the layers.
     """
     where = target.absolute()
+    if len(overlay.names) > STACK_LIMIT:
+        limit = f"the kernel mounts {STACK_LIMIT} on each other at most; squash the image"
+        raise MountFailed(f"cannot mount {len(overlay.names)} layers on {where}: {limit}")
     empty = overlay.base / EMPTY_TREE
     if empty.name in overlay.names:
         empty.mkdir(exist_ok=True)
@@ -41,6 +45,8 @@ def mount(overlay: Overlay, target: Path) -> None:
         _within(overlay.base, lambda: _mount(overlay, where))
     except OSError as exc:
         hint = "; mounting needs root" if exc.errno == errno.EPERM else ""
+        if exc.errno in (errno.EINVAL, errno.ENOSYS) and len(os.fsencode(overlay.data(absolute=False))) >= _PAGE:
+            hint = "; Linux before 6.5 mounts no more than fit into a page, some 190"
         raise MountFailed(f"cannot mount {len(overlay.names)} layers on {where}: {exc.strerror}{hint}") from exc
 
 

@@ -133,8 +133,9 @@ class Inventory:
 
 
 def _chain(image: Image) -> list[ChainID]:
-    """The ChainID of each layer, bottom first; empty ones where it is an artifact."""
-    return chain_ids(image.diff_ids) if all(image.diff_ids) else [ChainID("")] * len(image.layers)
+    """The ChainID of each layer, bottom first; empty ones for what is not unpacked."""
+    chain = iter(chain_ids(filter(None, image.diff_ids)))
+    return [next(chain) if diff_id else ChainID("") for diff_id in image.diff_ids]
 
 
 def _told(blob: Descriptor) -> Descriptor:

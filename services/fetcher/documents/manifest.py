@@ -12,7 +12,7 @@ import msgspec
 
 from pullonce.errors import Permanent
 from pullonce.oci import go_json
-from pullonce.oci.digest import parse_digest
+from pullonce.oci.digest import STACK_LIMIT, parse_digest
 from schemas.oci import Descriptor, DiffID, ImageConfig, Index, Manifest
 
 MANIFEST_LIMIT = 4 << 20
@@ -20,8 +20,6 @@ MANIFEST_LIMIT = 4 << 20
 CONFIG_LIMIT = 16 << 20
 LAYER_LIMIT = 1000
 """Blobs that a manifest may name. Images rarely have more than 127."""
-STACK_LIMIT = 500
-"""Layers that the kernel mounts on each other (overlayfs, `OVL_MAX_STACK`): an image with more could never be mounted."""
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -57,6 +55,11 @@ def is_index(media_type: str) -> bool:
     return media_type in _INDEXES
 
 
+def kind_of(media_type: str) -> str:
+    """A media type without its parameters, in lower case: neither says what it is (RFC 9110, section 8.3.1)."""
+    return media_type.partition(";")[0].strip().lower()
+
+
 def read_document(content: bytes, content_type: str, what: str) -> tuple[str, Manifest | Index]:
     """Read a manifest or an index, and say its media type.
 
@@ -69,7 +72,7 @@ def read_document(content: bytes, content_type: str, what: str) -> tuple[str, Ma
         Permanent: `MANIFEST_INVALID`, or `manifest.schema1` for docker's first format.
     """
     fields = _fields(content, what)
-    told = content_type.partition(";")[0].strip().lower()
+    told = kind_of(content_type)
     if (
         "fslayers" in fields
         or fields.get("schemaversion") == 1
@@ -108,7 +111,7 @@ def check_descriptor(descriptor: Descriptor, what: str) -> None:
 
 def is_artifact(manifest: Manifest) -> bool:
     """Whether a manifest says itself that it is no image: an SBOM, a chart, a signature."""
-    return manifest.config.media_type not in (*_IMAGE_CONFIGS, *_UNTYPED)
+    return kind_of(manifest.config.media_type) not in (*_IMAGE_CONFIGS, *_UNTYPED)
 
 
 def check_stack(diff_ids: Sequence[DiffID], what: str) -> None:
@@ -117,13 +120,17 @@ def check_stack(diff_ids: Sequence[DiffID], what: str) -> None:
     Raises:
         Permanent: `image.layers`.
     """
-    if len(diff_ids) > STACK_LIMIT and any(diff_ids):
-        why = f"it has {len(diff_ids)} layers, and the kernel mounts {STACK_LIMIT} on each other at most"
+    layers = sum(map(bool, diff_ids))
+    if layers > STACK_LIMIT:
+        why = f"it has {layers} layers, and the kernel mounts {STACK_LIMIT} on each other at most"
         raise Permanent(f"{what} cannot be mounted: {why}; squash it, or pull it without unpacking", code="image.layers")
 
 
 def read_layers(manifest: Manifest, config: bytes, what: str) -> tuple[ImageConfig, list[DiffID]]:
     """The image's config, and the diffID of each layer of its manifest; empty diffIDs where it is no image but an artifact.
+
+    What stands among the layers and is none by its media type is fetched and not unpacked, as containerd has it: the config
+    then names one diffID for each of the others. Blobs of no type may be either.
 
     Raises:
         Permanent: `MANIFEST_INVALID`; they do not fit together, or there are too many layers.
@@ -139,12 +146,15 @@ def read_layers(manifest: Manifest, config: bytes, what: str) -> tuple[ImageConf
         if manifest.config.media_type in _UNTYPED:
             return ImageConfig(), nothing
         raise _invalid(what, f"its config cannot be read: {exc}") from exc
-    if not all(_is_layer(layer.media_type) for layer in manifest.layers):
-        return image, nothing
-    diff_ids = image.rootfs.diff_ids
-    if len(diff_ids) != len(manifest.layers):
-        raise _invalid(what, f"it has {len(manifest.layers)} layers, and its config names {len(diff_ids)}")
-    return image, [DiffID(parse_digest(diff_id)) for diff_id in diff_ids]
+    kinds = [kind_of(layer.media_type) for layer in manifest.layers]
+    layers = [number for number, kind in enumerate(kinds) if kind.startswith(_LAYER_PREFIXES) or kind in _UNTYPED]
+    named = [number for number in layers if kinds[number] not in _UNTYPED]
+    diff_ids = [DiffID(parse_digest(diff_id)) for diff_id in image.rootfs.diff_ids] if layers else []
+    if len(diff_ids) not in (len(layers), len(named)):
+        raise _invalid(what, f"it has {len(layers)} layers, and its config names {len(diff_ids)}")
+    for number, diff_id in zip(layers if len(diff_ids) == len(layers) else named, diff_ids, strict=True):
+        nothing[number] = diff_id
+    return image, nothing
 
 
 def in_oci_types(content: bytes) -> bytes | None:
@@ -154,7 +164,7 @@ def in_oci_types(content: bytes) -> bytes | None:
     blobs.
     """
     fields = go_json.fields(go_json.parse(content))
-    if fields.get("mediatype") != DOCKER_MANIFEST:
+    if kind_of(str(fields.get("mediatype") or "")) != DOCKER_MANIFEST:
         return None
     document = go_json.fill(fields, Manifest)
     inner = [_in_oci(each) for each in (fields["config"], *(fields.get("layers") or ()))]
@@ -165,7 +175,7 @@ def in_oci_types(content: bytes) -> bytes | None:
 def _in_oci(descriptor: dict[str, Any]) -> dict[str, Any]:
     """One descriptor, its names in their one spelling and its type in OCI's word; what is `null` is left out."""
     found = go_json.fill(descriptor, Descriptor)
-    renamed = msgspec.structs.replace(found, media_type=_IN_OCI.get(found.media_type, found.media_type))
+    renamed = msgspec.structs.replace(found, media_type=_IN_OCI.get(kind_of(found.media_type), found.media_type))
     return cast(dict[str, Any], msgspec.to_builtins(renamed))
 
 
@@ -187,7 +197,7 @@ def _media_type(fields: dict[str, Any], told: str, what: str) -> str:
 
     What the fields say must be of that kind too.
     """
-    own = fields.get("mediatype") or ""
+    own = kind_of(str(fields.get("mediatype") or ""))
     known = (*_INDEXES, *_MANIFESTS)
     if own in known and told in known and is_index(own) != is_index(told):
         raise _invalid(what, f"it says it is {own!r}, and the registry says {told!r}")
@@ -199,10 +209,6 @@ def _media_type(fields: dict[str, Any], told: str, what: str) -> str:
     if is_index(media_type) != ("manifests" in fields):
         raise _invalid(what, f"it says it is {media_type!r}, and its fields say otherwise")
     return str(media_type)
-
-
-def _is_layer(media_type: str) -> bool:
-    return media_type.startswith(_LAYER_PREFIXES) or media_type in _UNTYPED
 
 
 def _invalid(what: str, why: str) -> Permanent:

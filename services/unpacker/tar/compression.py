@@ -58,7 +58,7 @@ def chunks(source: ByteSource, media_type: str = "", *, window: int = 1 << 28) -
         LayerError: it is damaged, cut off, or followed by something else.
         TooLarge: it was compressed with a larger window.
     """
-    if "+encrypted" in media_type:
+    if "+encrypted" in media_type.lower():
         raise Unsupported(f"the layer is encrypted ({media_type}); pull an image that is not")
     head = b""
     while len(head) < 512 and (more := source.read(READ)):

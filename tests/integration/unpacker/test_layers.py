@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from pullonce.store.mounting import mount, unmount
+from pullonce.oci.digest import STACK_LIMIT
+from pullonce.store.mounting import MountFailed, mount, unmount
 from pullonce.store.snapshots import Snapshots
 from tests.support.awkward import BASE, BASE_ENTRIES, UPPER
 from tests.support.gnu_tar import Stack
@@ -213,10 +214,18 @@ async def test_attributes_that_steer_overlayfs_are_left_out(tmp_path: Path) -> N
 
 
 async def test_more_layers_than_fit_into_a_page_of_mount_options(tmp_path: Path) -> None:
-    image = Image([tar(entry(f"f{n}", content=b"%d" % n)) for n in range(220)])
+    """As many as the kernel takes, and not one more."""
+    image = Image([tar(entry(f"f{n}", content=b"%d" % n)) for n in range(STACK_LIMIT + 1)])
     await unpack(tmp_path / "store", image)
-    with mounted(tmp_path / "store", image, tmp_path / "mounted") as ours:
-        assert len(list(ours.iterdir())) == 220
+    snapshots = Snapshots(tmp_path / "store")
+    (tmp_path / "mounted").mkdir()
+    mount(snapshots.overlay(image.chain[STACK_LIMIT - 1]), tmp_path / "mounted")
+    try:
+        assert len(list((tmp_path / "mounted").iterdir())) == STACK_LIMIT
+    finally:
+        unmount(tmp_path / "mounted")
+    with pytest.raises(MountFailed, match=f"{STACK_LIMIT + 1} layers on .*: the kernel mounts {STACK_LIMIT}"):
+        mount(snapshots.overlay(image.top), tmp_path / "mounted")
 
 
 async def test_a_writable_mount(tmp_path: Path) -> None:

@@ -261,6 +261,15 @@ def config_of(*diff_ids: str) -> bytes:
     return json.dumps({"os": "linux", "rootfs": {"type": "layers", "diff_ids": diff_ids}}).encode()
 
 
+A, B, C = ("sha256:" + letter * 64 for letter in "abc")
+
+
+def typed(*media_types: str) -> bytes:
+    """The manifest with layers of these media types; `l`: what a layer has."""
+    layer = IMAGE.document["layers"][0]
+    return changed(layers=[layer if each == "l" else {**layer, "mediaType": each} for each in media_types])
+
+
 def with_config(media_type: str) -> bytes:
     return changed(config={**IMAGE.document["config"], "mediaType": media_type})
 
@@ -289,6 +298,18 @@ def with_config(media_type: str) -> bytes:
             [LAYER.diff_id],
         ),
         (changed(layers=IMAGE.document["layers"] * 2), config_of(LAYER.diff_id, LAYER.diff_id), [LAYER.diff_id] * 2),
+        # What is no layer stands between two; what has no type is one where the config has a diffID for it.
+        (typed("l", "application/vnd.in-toto+json", "l"), config_of(A, B), [A, "", B]),
+        (typed("application/vnd.example", "l"), config_of(A), ["", A]),
+        (typed("l", "application/octet-stream", "application/vnd.example", "l"), config_of(A, B, C), [A, B, "", C]),
+        (typed("l", "application/octet-stream", "", "l"), config_of(A, B), [A, "", "", B]),
+        (typed("application/vnd.example", "application/vnd.example"), config_of(A, B), ["", ""]),
+        # Parameters and case of a media type say nothing.
+        (typed("application/vnd.oci.image.layer.v1.tar+gzip; charset=utf-8"), config_of(A), [A]),
+        (typed("Application/Vnd.OCI.Image.Layer.v1.tar"), config_of(A), [A]),
+        (typed("application/octet-stream;x=y"), config_of(A), [A]),
+        (with_config("application/vnd.oci.image.config.v1+json; charset=utf-8"), config_of(A), [A]),
+        (with_config("application/vnd.oci.image.config.v1+json"), config_of("sha512:" + "5" * 128), ["sha512:" + "5" * 128]),
     ],
 )
 def test_read_layers(content: bytes, config: bytes, diff_ids: list[str]) -> None:
@@ -303,6 +324,7 @@ def test_read_layers(content: bytes, config: bytes, diff_ids: list[str]) -> None
         (IMAGE.content, b'{"x":' * 100_000, "its config cannot be read"),
         (IMAGE.content, b'{"rootfs":null}', "1 layers, and its config names 0"),
         (IMAGE.content, config_of("sha256:../x"), "no digest"),
+        (typed("l", "application/vnd.example", "l"), config_of(A, B, C), "2 layers, and its config names 3"),
         (changed(layers=IMAGE.document["layers"] * 1001), config_of(), "1001 layers, more than 1000"),
     ],
 )
@@ -314,6 +336,7 @@ def test_layers_that_are_refused(content: bytes, config: bytes, why: str) -> Non
 def test_what_the_kernel_cannot_mount_is_refused_before_it_is_fetched() -> None:
     check_stack([DiffID(LAYER.diff_id)] * 500, "x")
     check_stack([DiffID("")] * 501, "an artifact")
+    check_stack([DiffID(LAYER.diff_id), DiffID("")] * 500, "an image with attestations")
     with pytest.raises(Permanent, match="501 layers, and the kernel mounts 500") as failed:
         check_stack([DiffID(LAYER.diff_id)] * 501, "x")
     assert failed.value.code == "image.layers"
@@ -322,6 +345,11 @@ def test_what_the_kernel_cannot_mount_is_refused_before_it_is_fetched() -> None:
 def test_dockers_types_in_ocis() -> None:
     assert in_oci_types(IMAGE.content) is None
     translated = in_oci_types(DOCKER.content)
+    assert translated is not None and json.loads(translated) == IMAGE.document
+    told = json.loads(DOCKER.content)
+    for descriptor in (told["config"], *told["layers"]):
+        descriptor["mediaType"] += "; version=1"
+    translated = in_oci_types(json.dumps(told).encode())
     assert translated is not None and json.loads(translated) == IMAGE.document
 
 
