@@ -25,6 +25,12 @@ def store_root(base: Path, store: str) -> Path:
     return base / "stores" / store
 
 
+def gateway_socket(base: Path, store: str, name: str) -> Path:
+    """Where a listener of a gateway is found, unless it is told otherwise: below `/run/pullonce` for the home of the system."""
+    directory = Path("/run/pullonce") if str(base) == "/var/lib/pullonce" else base / "run"
+    return directory / (name if store == "default" else f"{store}-{name}")
+
+
 @dataclass(frozen=True, slots=True)
 class BusSettings:
     """How to reach the bus, and its leases. Times in seconds."""

@@ -98,6 +98,16 @@ ROLES = {
         answers=_OF_WORKERS,
         of_a_store=True,
     ),
+    "gateway": Role(
+        # Whoever serves containerd and others pulls for them, and takes off the list what they let go.
+        sends=(PullRequested, PullCancelled),
+        receives=(
+            *(PullCompleted, PullFailed, PullResolved, BlobFetched, LayerUnpacked),
+            *(BlobProgress, LayerProgress, PullProgress),
+        ),
+        asks=(subjects.STATUS_SUBJECT, subjects.PROGRESS_NOW_SUBJECT),
+        of_a_store=True,
+    ),
     "ledger": Role(
         sends=(),
         receives=(*EVENTS.values(), BlobProgress, LayerProgress, PullProgress),

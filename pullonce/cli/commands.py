@@ -60,6 +60,10 @@ def _up(up: argparse.ArgumentParser) -> None:
     for part in ("coordinators", "fetchers", "unpackers"):
         up.add_argument(f"--{part}", metavar="N", type=_count, default=1, help=f"how many {part} to run (default 1)")
     up.add_argument("--no-ledger", dest="ledger", action="store_false", help="keep no history; nothing else needs it")
+    up.add_argument(
+        "--gateway", action=argparse.BooleanOptionalAction, default=None,
+        help="serve containerd and others by the gateway (default: where it can, as root)",
+    )  # fmt: skip
     up.add_argument("--temporary", action="store_true", help=argparse.SUPPRESS)
 
 

@@ -8,7 +8,7 @@ from pullonce import environment
 from pullonce.client import connect
 from pullonce.errors import BusUnavailable, ServicesMissing
 from pullonce.process.runtime import run
-from pullonce.process.up import UpSettings
+from pullonce.process.up import UpSettings, gateway_can_serve
 from pullonce.process.up import up as serve
 from pullonce.pulling.parts import missing_parts
 from pullonce.store.disk import disk_errors
@@ -26,6 +26,7 @@ def up(args: argparse.Namespace) -> int:
         unpackers=args.unpackers,
         # One that was started for a single pull should be there at once; the log keeps what a ledger will want to know.
         ledger=args.ledger and not args.temporary,
+        gateway=_serves_others(args),
         temporary=args.temporary,
     )
 
@@ -40,6 +41,13 @@ def up(args: argparse.Namespace) -> int:
             await serve(settings, ready=ready, ledger=ledger)
 
     run(main, "up")
+
+
+def _serves_others(args: argparse.Namespace) -> bool:
+    """Whether a gateway is wanted; where nobody said, whether there can be one."""
+    if args.gateway is not None:
+        return bool(args.gateway)
+    return not args.temporary and gateway_can_serve(Path(args.home), args.store)
 
 
 def ping(args: argparse.Namespace) -> int:

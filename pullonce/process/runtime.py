@@ -203,7 +203,7 @@ async def answer_pings(
 
     subscription = await signals.answer(PING_SUBJECT, pong)
     await signals.publish(HERE_SUBJECT, pong(b""))
-    _tell_supervisor()
+    tell_supervisor()
     return subscription
 
 
@@ -234,7 +234,7 @@ def _notify(words: str) -> None:
             notify.sendto(words.encode(), f"\0{address[1:]}" if address.startswith("@") else address)
 
 
-def _tell_supervisor() -> None:
+def tell_supervisor() -> None:
     """Say that the work has begun to whoever started this process: systemd, or a container's health check, which looks for the
     file `PULLONCE_READY_FILE`."""
     _notify("READY=1")

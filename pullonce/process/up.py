@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pullonce import environment
-from pullonce.config import BusSettings, metrics_address, store_root
+from pullonce.config import BusSettings, gateway_socket, metrics_address, store_root
 from pullonce.errors import PullonceError
 from pullonce.process import discovery
 from pullonce.process.nats_server import choose_port, configuration, find_nats_server, lacks_room, log_taker
@@ -28,6 +28,10 @@ log = logging.getLogger(__name__)
 log_of_server = logging.getLogger("nats-server")
 
 LEDGER = "ledger"
+GATEWAY = "gateway"
+_OPTIONAL = (LEDGER, GATEWAY)
+_LONGEST_SOCKET = 107
+"""Bytes. Source: unix(7)."""
 
 READY_WITHIN = 60.0
 LOCK_WITHIN = 15.0
@@ -56,6 +60,8 @@ class UpSettings:
     unpackers: int = 1
     ledger: bool = True
     """Keep a history. No pull needs it, so nothing waits for it, here either."""
+    gateway: bool = False
+    """Serve containerd and others. No pull needs it either."""
     temporary: bool = False
     """End when nobody holds `run/users` any more."""
 
@@ -79,7 +85,7 @@ async def up(settings: UpSettings, *, ready: Callable[[str], None], ledger: Call
         async with _bus(settings, lock) as url:
             parts = services(settings, url, keep=lock.fileno())
             async with running(parts):
-                await until_ready(url, [part for part in parts if part.name != LEDGER])
+                await until_ready(url, [part for part in parts if part.name not in _OPTIONAL])
                 discovery.announce(home, url, temporary=settings.temporary)
                 telling = asyncio.create_task(_tell_of_ledger(url, [part for part in parts if part.name == LEDGER], ledger))
                 try:
@@ -177,11 +183,17 @@ def services(settings: UpSettings, url: str, *, keep: int) -> list[Child]:
         for name, count in counts.items()
         for _ in range(count)
     ]
-    if settings.ledger:
-        ledger = Child(LEDGER, [sys.executable, "-m", f"services.{LEDGER}"], environ=environ, keep=[keep])
-        ledger.ready = True  # however often it dies, that is no reason for the others to end
-        parts.append(ledger)
+    for name, wanted in ((LEDGER, settings.ledger), (GATEWAY, settings.gateway)):
+        if wanted:
+            optional = Child(name, [sys.executable, "-m", f"services.{name}"], environ=environ, keep=[keep])
+            optional.ready = True  # however often it dies, that is no reason for the others to end
+            parts.append(optional)
     return parts
+
+
+def gateway_can_serve(home: Path, store: str) -> bool:
+    """Whether a gateway is of use here: containerd, and the files of containers, are root's; and its sockets have room."""
+    return os.geteuid() == 0 and len(os.fsencode(gateway_socket(home, store, "snapshots.sock"))) <= _LONGEST_SOCKET
 
 
 def _metrics(settings: UpSettings) -> dict[str, str]:

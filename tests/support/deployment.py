@@ -30,7 +30,7 @@ class Deployment:
     Args:
         home: PULLONCE_HOME; outlives the processes.
         environ: further environment of the services.
-        ledger: with the ledger, as is the default; most tests need none.
+        ledger: with the ledger, as is the default; most tests need none. No test but those of a gateway needs one of these.
     """
 
     def __init__(self, home: Path, *, environ: dict[str, str] | None = None, ledger: bool = False, **counts: int) -> None:
@@ -40,7 +40,7 @@ class Deployment:
         self.environ.pop("PULLONCE_NATS_URL", None)
         self.output: list[str] = []
         self._counts = [word for name, count in counts.items() for word in (f"--{name}", str(count))]
-        self._counts += [] if ledger else ["--no-ledger"]
+        self._counts += ["--no-gateway"] if ledger else ["--no-gateway", "--no-ledger"]
         self._process: subprocess.Popen[str] | None = None
         self._ready = threading.Event()
 

@@ -18,7 +18,7 @@ from tests.support.nats_server import free_port
 from tests.support.programs import die_with_parent, find
 
 _SECONDS = 20.0
-_ACCESS = re.compile(r'"(?P<method>[A-Z]+) (?P<path>\S+) HTTP/[\d.]+" (?P<status>\d{3}) ')
+_ACCESS = re.compile(r'"(?P<method>[A-Z]+) (?P<path>\S+) HTTP/[\d.]+" (?P<status>\d{3}) (?:\S+ "[^"]*" "(?P<agent>[^"]*)")?')
 _KIND = re.compile(r"/v2/.+/(manifests|blobs)/[^/]+$")
 
 
@@ -29,6 +29,8 @@ class Request:
     method: str
     path: str
     status: int
+    agent: str = ""
+    """What the client calls itself."""
 
     @property
     def kind(self) -> str:
@@ -105,7 +107,7 @@ class RegistryServer:
                 raise RuntimeError("docker-registry writes no access log")
             lines = self._lines[self._start :]
         found = (_ACCESS.search(line) for line in lines)
-        requests = [Request(each["method"], each["path"], int(each["status"])) for each in found if each]
+        requests = [Request(each["method"], each["path"], int(each["status"]), each["agent"] or "") for each in found if each]
         return [request for request in requests if "?marker=" not in request.path]
 
     def counts(self) -> Counter[str]:

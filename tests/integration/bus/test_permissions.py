@@ -234,7 +234,7 @@ async def test_what_is_not_permitted_is_said(bus: SecuredBus) -> None:
 async def test_writing_the_files_again_keeps_the_keys(bus: SecuredBus) -> None:
     before = {path: path.read_text() for path in bus.directory.rglob("nkey")}
     write(bus.plan)
-    assert len(before) == 7 and {path: path.read_text() for path in bus.directory.rglob("nkey")} == before
+    assert len(before) == 8 and {path: path.read_text() for path in bus.directory.rglob("nkey")} == before
     assert all(
         path.stat().st_mode & 0o077 == 0 for path in [*before, *bus.directory.rglob("*.key"), *bus.directory.rglob("env")]
     )
@@ -249,7 +249,9 @@ class Parts:
         self._stack = ExitStack()
 
     def __enter__(self) -> Parts:
-        ready = {role: self._bus.directory / f"{role}.ready" for role in ("coordinator", "fetcher", "unpacker", "ledger")}
+        ready = {
+            role: self._bus.directory / f"{role}.ready" for role in ("coordinator", "fetcher", "unpacker", "ledger", "gateway")
+        }
         for role, file in ready.items():
             environ = bare(self._home) | self._bus.environ(role) | {"PULLONCE_LEDGER_HTTP": "127.0.0.1:0"}
             environ["PULLONCE_READY_FILE"] = str(file)
@@ -320,6 +322,9 @@ def test_what_becomes_of_a_store_is_its_caretakers(tmp_path: Path) -> None:
                 for words in (("pin", kept), ("rm", gone)):
                     done = run(*words, home=home, environ=caretaker)
                     assert done.returncode == 0, done.stderr
+                again = run("pull", "-q", "--timeout", "60", kept, home=home, environ=bus.environ("gateway"))
+                assert again.returncode == 0, f"a gateway pulls for others: {again.stderr}"
+                assert run("status", home=home, environ=bus.environ("gateway")).returncode == 0
                 refused = run("gc", home=home, environ=bus.environ("client"))
                 assert refused.returncode != 0 and "does not permit" in refused.stderr
                 collected = run("gc", "--json", home=home, environ=caretaker)

@@ -16,7 +16,7 @@ from tests.support.command import environment
 from tests.support.machines import unable
 
 UNITS = Path(__file__).parents[3] / "deploy" / "systemd"
-ROLES = ("coordinator", "fetcher", "unpacker", "ledger")
+ROLES = ("coordinator", "fetcher", "unpacker", "ledger", "gateway")
 
 
 def unit(role: str) -> str:
@@ -45,10 +45,11 @@ def test_a_unit_has_the_key_of_its_role_and_no_other(role: str) -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_only_the_unpacker_has_capabilities(role: str) -> None:
+def test_only_those_who_write_for_others_have_capabilities(role: str) -> None:
     bounds = re.search(r"^CapabilityBoundingSet=(.*)$", unit(role), re.MULTILINE)
-    assert bounds and bool(bounds[1]) == (role == "unpacker")
-    assert ("User=root" in unit(role)) == (role == "unpacker")
+    assert bounds and bool(bounds[1]) == (role in ("unpacker", "gateway"))
+    assert ("User=root" in unit(role)) == (role in ("unpacker", "gateway"))
+    assert role == "unpacker" or not bounds[1] or {"CAP_SYS_ADMIN", "CAP_MKNOD"}.isdisjoint(bounds[1].split())
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def listener(tmp_path: Path) -> Iterator[socket.socket]:
         yield found
 
 
-@pytest.mark.parametrize("role", ["coordinator", "fetcher"])
+@pytest.mark.parametrize("role", ["coordinator", "fetcher", "gateway"])
 def test_a_part_says_when_it_has_begun_its_work(role: str, nats_url: str, listener: socket.socket, tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     environ = environment(tmp_path / "home", nats_url)

@@ -76,6 +76,15 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "services.unpacker.tar": (),
     "services.unpacker.tree": ("pullonce.store", "services.unpacker.tar"),
     "services.unpacker.work": ("pullonce.errors", "pullonce.store", "services.unpacker.tar", "services.unpacker.tree"),
+    "services.gateway": (
+        "schemas", "pullonce.errors", "pullonce.config", "pullonce.bus", "pullonce.bus.nats", "pullonce.client",
+        "pullonce.care", "pullonce.process", "pullonce.store", "pullonce.telemetry", "services.gateway.snapshotter",
+    ),
+    "services.gateway.protocols": (),
+    "services.gateway.rpc": ("pullonce.errors",),
+    "services.gateway.snapshotter": (
+        "schemas", "pullonce.errors", "pullonce.oci", "pullonce.store", "services.gateway.protocols", "services.gateway.rpc",
+    ),
     "services.ledger": (
         "schemas", "pullonce.errors", "pullonce.config", "pullonce.bus.nats", "pullonce.store", "pullonce.process",
         "pullonce.telemetry", "services.ledger.answers", "services.ledger.fold", "services.ledger.web",
@@ -97,6 +106,9 @@ THIRD_PARTY = {
     "uvloop": ("pullonce.process.runtime",),
     "prometheus_client": ("pullonce.telemetry.metrics",),
     "opentelemetry": ("pullonce.telemetry.otel",),
+    "google": ("services.gateway.*",),
+    "grpclib": ("services.gateway.*",),
+    "h2": ("services.gateway.rpc.serving",),
     "nacl": ("pullonce.bus.nats.nkeys",),
     "isal": ("services.unpacker.*",),
     "zstandard": ("services.unpacker.*",),
@@ -141,6 +153,10 @@ PURE = (
     "services.fetcher.auth.redaction",
     "services.fetcher.auth.secret",
     "services.fetcher.remote.silence",
+    "services.gateway.snapshotter.filters",
+    "services.gateway.snapshotter.labels",
+    "services.gateway.snapshotter.mounts",
+    "services.gateway.snapshotter.records",
     "services.ledger.answers.explain",
     "services.ledger.answers.statement",
     "services.ledger.fold.staging",
@@ -195,9 +211,10 @@ IMPURE_CALLS = frozenset(("open", "input", "print", "datetime.now", "datetime.ut
 
 FRONT = (
     "pullonce.client", "pullonce.cli", "pullonce.cli.*", "pullonce.demo*", "pullonce.process.up", "pullonce.cli.full",
-    "*.__main__",
+    "*.__main__", "services.gateway.link",
 )  # fmt: skip
-"""Where everything is put together. Only these name an implementation of the bus, settings and the runtime."""
+"""Where everything is put together, and where a gateway is a client for others. Only these name an implementation of the bus,
+settings and the runtime."""
 
 WIRING = {
     "pullonce.bus.nats*": ("pullonce.bus.nats*", "pullonce.pulling.blocking"),

@@ -13,7 +13,7 @@ import yaml
 from pullonce.bus.nats.deployment import inbox
 
 ROOT = Path(__file__).parents[3]
-PARTS = ("coordinator", "fetcher", "unpacker", "ledger")
+PARTS = ("coordinator", "fetcher", "unpacker", "ledger", "gateway")
 REQUIREMENTS = ("requirements.txt", "requirements-dev.txt")
 
 

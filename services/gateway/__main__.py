@@ -1,0 +1,89 @@
+"""`python -m services.gateway`: its settings and its wiring.
+
+Environment: `PULLONCE_NATS_URL` and the other variables of the bus, `PULLONCE_HOME`, `PULLONCE_STORE` (see `pullonce.config`),
+and one variable a listener (`services.gateway.settings`). The gateway runs where the store lies, for a snapshotter as root.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from pullonce.care.flights import ask
+from pullonce.care.listing import ImageList, Kept, NotListed
+from pullonce.process.runtime import run, tell_supervisor, version
+from pullonce.store.content import ContentStore
+from pullonce.telemetry.http import telling
+from pullonce.telemetry.metrics import Meter
+from schemas.events import PullCompleted
+from services.gateway.link import Link
+from services.gateway.settings import GatewaySettings
+from services.gateway.snapshotter.arrivals import Pull, Tell
+from services.gateway.snapshotter.opening import Outside, hear_resolved, snapshotting
+from services.gateway.snapshotter.unlisting import Unlist
+
+log = logging.getLogger(__name__)
+
+
+async def main() -> None:
+    settings = GatewaySettings.from_env()
+    counts: dict[str, Callable[[], dict[str, int]]] = {}
+    async with (
+        telling(Meter("gateway", settings.store.name, version())) as health,
+        AsyncExitStack() as listeners,
+        asyncio.TaskGroup() as tasks,
+    ):
+        link = Link(settings.bus, settings.store.name, lambda: {**_told(counts), **health.details()})
+        health.ready = lambda: link.connected
+        if settings.snapshotter is not None:
+            outside = Outside(_puller(link), _unlister(link, settings), lambda: link.connected, _shower(settings))
+            link.hear(f"pull.resolved.{settings.store.name}.>", hear_resolved(outside.resolved))
+            counts["snapshotter"] = await listeners.enter_async_context(
+                snapshotting(settings.store.root, settings.place, settings.snapshotter, outside)
+            )
+        tell_supervisor()  # the listeners answer, with the bus or without it
+        tasks.create_task(link.run())
+
+
+def _told(counts: dict[str, Callable[[], dict[str, int]]]) -> dict[str, int]:
+    """What the answer to a ping says of the listeners."""
+    return {f"{listener}.{name}": number for listener, told in counts.items() for name, number in told().items()}
+
+
+def _shower(settings: GatewaySettings) -> Callable[[Path], str]:
+    """Paths below the home as containerd sees them."""
+    here = settings.store.root.parent.parent
+    return lambda path: str(settings.seen_at / path.relative_to(here))
+
+
+def _puller(link: Link) -> Pull:
+    async def pull(reference: str, tell: Tell) -> PullCompleted:
+        return await link.client.pull(
+            reference, store=link.store, policy="if-not-present", requester="containerd", progress=tell
+        )  # fmt: skip
+
+    return pull
+
+
+def _unlister(link: Link, settings: GatewaySettings) -> Unlist:
+    images = ImageList(ContentStore(settings.store.root))
+
+    async def unlist(reference: str) -> bool:
+        active = await ask(link.signals, settings.store.name)
+        try:
+            await asyncio.to_thread(images.remove, reference, "", active)
+        except NotListed:
+            return True
+        except Kept as exc:
+            pinned = reference in images.pins.all()
+            log.info("an image stays on the list: %s", exc)
+            return pinned
+        log.info("an image that containerd let go of is off the list", extra={"reference": reference})
+        return True
+
+    return unlist
+
+
+if __name__ == "__main__":
+    run(main, "gateway")

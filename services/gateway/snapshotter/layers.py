@@ -1,0 +1,73 @@
+"""The store's side: which layers are there, and the holds by which they stay for containerd. Everything here may block."""
+
+import msgspec
+
+from pullonce.store.content import ContentStore
+from pullonce.store.holds import Hold, Holds
+from pullonce.store.snapshots import Snapshot, SnapshotMissing, Snapshots
+from schemas.oci import ChainID
+from services.gateway.snapshotter.records import Record
+
+HOLDER = "containerd"
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Record).decode
+
+
+class Layers:
+    """The layers of one store, as containerd has them.
+
+    Args:
+        content: the store.
+    """
+
+    def __init__(self, content: ContentStore) -> None:
+        self._content = content
+        self._holds = Holds(content.root)
+        self.snapshots = Snapshots(content.root)
+
+    def has(self, chain_id: ChainID) -> bool:
+        """Whether a layer is there."""
+        return self.snapshots.has(chain_id)
+
+    def get(self, chain_id: ChainID) -> Snapshot | None:
+        """What is known of a layer; None where it is not there."""
+        try:
+            return self.snapshots.get(chain_id)
+        except SnapshotMissing:
+            return None
+
+    def hold(self, record: Record) -> bool:
+        """Promise a layer: from here on it stays once it is there. Returns whether it is there now.
+
+        Raises:
+            Permanent: the disk refuses; nothing is promised.
+        """
+        self._holds.put(
+            Hold(
+                holder=HOLDER,
+                name=record.name,
+                chain_ids=(record.chain_id,),
+                reference=record.reference,
+                note=_encode(record).decode(),
+            )
+        )
+        # Behind the hold, and under the lock: a collector that looked before it has removed the layer by now, or not at all.
+        with self._content.images.hold():
+            return self.has(record.chain_id)
+
+    def let_go(self, name: str) -> None:
+        """Drop the hold of a record; raises Permanent where the disk refuses."""
+        self._holds.drop(HOLDER, name)
+
+    def held(self) -> list[Record]:
+        """The records that were promised, as the store has them.
+
+        Raises:
+            HoldUnreadable: one cannot be read.
+        """
+        return [_decode(hold.note) for hold in self._holds.all(HOLDER)]
+
+    def is_listed(self, reference: str) -> bool:
+        """Whether the store lists an image under a reference."""
+        return bool(self._content.images.named(reference))

@@ -1,0 +1,128 @@
+"""Debian's containerd with a root, a state and sockets of its own, whose snapshots are pullonce's."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+
+from tests.support.programs import die_with_parent, find
+
+_SECONDS = 30.0
+_CONFIG = """\
+version = 2
+root = "{place}/root"
+state = "{place}/state"
+disabled_plugins = [
+  "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper",
+  "io.containerd.snapshotter.v1.zfs", "io.containerd.internal.v1.tracing", "io.containerd.tracing.processor.v1.otlp",
+]
+[grpc]
+  address = "{place}/c.sock"
+[ttrpc]
+  address = "{place}/t.sock"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "{place}/opt"
+[plugins."io.containerd.gc.v1.scheduler"]
+  startup_delay = "100h"
+  schedule_delay = "0s"
+[plugins."io.containerd.grpc.v1.cri"]
+  stats_collect_period = {statistics}
+  sandbox_image = "{sandbox}"
+  disable_cgroup = true
+  restrict_oom_score_adj = true
+[plugins."io.containerd.grpc.v1.cri".cni]
+  bin_dir = "{place}/cni"
+  conf_dir = "{place}/cni"
+[plugins."io.containerd.grpc.v1.cri".containerd]
+  snapshotter = "pullonce"
+  disable_snapshot_annotations = {no_annotations}
+[plugins."io.containerd.grpc.v1.cri".registry]
+  config_path = "{place}/certs.d"
+[proxy_plugins.pullonce]
+  type = "snapshot"
+  address = "{snapshotter}"
+"""
+
+
+class Containerd:
+    """One containerd process.
+
+    Args:
+        snapshotter: the socket of the snapshot service.
+        annotations: whether Prepare says of which image a layer is.
+        statistics: seconds between two looks of the CRI at all snapshots.
+        sandbox: the image of pods' sandboxes.
+    """
+
+    def __init__(
+        self, snapshotter: Path, *, annotations: bool = True, statistics: int = 10, sandbox: str = "127.0.0.1:1/none:1"
+    ) -> None:
+        binary = find("containerd", "containerd is not on PATH (Debian: apt install containerd)")
+        self.ctr = find("ctr", "ctr is not on PATH (Debian: apt install containerd)")
+        self.place = Path(tempfile.mkdtemp(prefix="ctd-"))  # sockets have short paths
+        self.socket = self.place / "c.sock"
+        (self.place / "config.toml").write_text(
+            _CONFIG.format(
+                place=self.place, snapshotter=snapshotter, statistics=statistics, sandbox=sandbox,
+                no_annotations="false" if annotations else "true",
+            )
+        )  # fmt: skip
+        self.log = self.place / "log"
+        with self.log.open("w") as log:
+            self._process = subprocess.Popen(
+                [binary, "-c", str(self.place / "config.toml")], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                preexec_fn=die_with_parent, env={**os.environ, "OTEL_TRACES_EXPORTER": "none"},
+            )  # fmt: skip
+        self._wait()
+
+    def run(self, *arguments: str, namespace: str = "default", code: int = 0) -> str:
+        """Carry out a command of `ctr`; its output."""
+        done = self.start(*arguments, namespace=namespace)
+        output, _ = done.communicate(timeout=90)
+        assert done.returncode == code, f"{output}\n{self.log.read_text()[-3000:]}"
+        return output
+
+    def start(self, *arguments: str, namespace: str = "default") -> subprocess.Popen[str]:
+        """Begin a command of `ctr`."""
+        return subprocess.Popen(
+            [self.ctr, "-a", str(self.socket), "-n", namespace, *arguments],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    def collect(self) -> None:
+        """Have containerd collect its garbage now, and wait for that."""
+        self.run("leases", "create", "--id", "collect")
+        self.run("leases", "rm", "--sync", "collect")
+
+    def snapshots(self, namespace: str = "default") -> dict[str, tuple[str, str]]:
+        """Its snapshots: name → parent and kind."""
+        lines = self.run("snapshots", "--snapshotter", "pullonce", "ls", namespace=namespace).splitlines()[1:]
+        rows = [line.split() for line in lines]
+        return {row[0]: (row[1] if len(row) == 3 else "", row[-1]) for row in rows}
+
+    def stop(self) -> None:
+        """End it, and leave nothing behind."""
+        self._process.terminate()
+        self._process.wait(_SECONDS)
+        for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
+            if (target := line.split()[1]).startswith(f"{self.place}/"):
+                subprocess.run(["umount", "-l", target], check=False)
+        shutil.rmtree(self.place)
+
+    def __enter__(self) -> Containerd:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self.stop()
+
+    def _wait(self) -> None:
+        until = time.monotonic() + _SECONDS
+        while subprocess.run([self.ctr, "-a", str(self.socket), "version"], capture_output=True, check=False).returncode:
+            if self._process.poll() is not None or time.monotonic() > until:
+                raise RuntimeError(f"containerd does not start:\n{self.log.read_text()[-3000:]}")
+            time.sleep(0.05)
