@@ -78,14 +78,16 @@ class StoreSettings:
 
     name: str
     root: Path
+    group: str = ""
+    """Whose members may read it; empty: only who runs the services."""
 
     @staticmethod
     def from_env(environ: Mapping[str, str] = os.environ) -> StoreSettings:
-        """`PULLONCE_STORE` (default `default`) below `PULLONCE_HOME`."""
+        """`PULLONCE_STORE` (default `default`) below `PULLONCE_HOME`; `PULLONCE_GROUP`."""
         name = environ.get("PULLONCE_STORE") or "default"
         if not _NAME.fullmatch(name):
             raise SettingInvalid(f"PULLONCE_STORE is {name!r}; expected 1 to 64 letters, digits, `-` or `_`")
-        return StoreSettings(name=name, root=store_root(home(environ), name))
+        return StoreSettings(name=name, root=store_root(home(environ), name), group=environment.group(environ))
 
 
 def yes(environ: Mapping[str, str], key: str, *, default: bool = True) -> bool:

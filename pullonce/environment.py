@@ -60,6 +60,11 @@ def store(environ: "Mapping[str, str]" = os.environ) -> str:
     return environ.get("PULLONCE_STORE") or "default"
 
 
+def group(environ: "Mapping[str, str]" = os.environ) -> str:
+    """`PULLONCE_GROUP`: whose members may use the bus of a home and read its stores; nothing: only who runs it."""
+    return environ.get("PULLONCE_GROUP", "")
+
+
 def ready_file(environ: "Mapping[str, str]" = os.environ) -> str:
     """`PULLONCE_READY_FILE`: what a service makes when it begins its work; nothing where none is wanted."""
     return environ.get("PULLONCE_READY_FILE", "")

@@ -13,14 +13,22 @@ from pullonce.bus.nats.deployment import Plan, write
 from pullonce.bus.nats.nkeys import KeyInvalid
 from pullonce.config import BusSettings
 from pullonce.errors import PullonceError
+from pullonce.process import discovery
 
 PATIENCE = 60.0
 """Seconds that a server which is being started has, and a cluster to find its leaders."""
 
 
 def bus(args: argparse.Namespace) -> int:
-    """Carry out `pullonce bus init` and `pullonce bus setup`."""
-    return _init(args) if args.action == "init" else asyncio.run(_setup())
+    """Carry out `pullonce bus init`, `setup` and `url`."""
+    match args.action:
+        case "init":
+            return _init(args)
+        case "url":
+            print(discovery.bus_address(args.home))
+            return 0
+        case _:
+            return asyncio.run(_setup())
 
 
 def _init(args: argparse.Namespace) -> int:

@@ -101,6 +101,8 @@ def _mounts(mounts: argparse.ArgumentParser) -> None:
 def _mount(mount: argparse.ArgumentParser) -> None:
     _image(mount)
     mount.add_argument("directory", metavar="DIR", help="where to mount it")
+    mount.add_argument("--suid", action="store_true", help="let programs of the image run as other users (without: nosuid)")
+    mount.add_argument("--dev", action="store_true", help="let its device nodes lead to devices (without: nodev)")
 
 
 def _umount(umount: argparse.ArgumentParser) -> None:
@@ -161,8 +163,9 @@ def _ledger(ledger: argparse.ArgumentParser) -> None:
 
 def _bus(bus: argparse.ArgumentParser) -> None:
     bus.add_argument(
-        "action", choices=("init", "setup"),
-        help="init: write a server's configuration and everybody's credentials; setup: make the streams on it",
+        "action", choices=("init", "setup", "url"),
+        help="init: write a server's configuration and everybody's credentials; setup: make the streams on it; "
+        "url: print the address of the bus that serves this home, with its password, for other NATS clients",
     )  # fmt: skip
     bus.add_argument("directory", metavar="DIR", nargs="?", default="", help="init: where to write; keys that are there stay")
     bus.add_argument(

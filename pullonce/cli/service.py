@@ -28,10 +28,13 @@ def up(args: argparse.Namespace) -> int:
         ledger=args.ledger and not args.temporary,
         gateway=_serves_others(args),
         temporary=args.temporary,
+        group=environment.group(),
     )
 
     def ready(url: str) -> None:
         print(f"pullonce is ready at {environment.redacted(url)} (store {settings.store}, home {settings.home})", flush=True)
+        if not settings.url and not settings.temporary:
+            print('other NATS clients get in by `export NATS_URL="$(pullonce bus url)"`', flush=True)
 
     def ledger(address: str) -> None:
         print(f"the ledger answers at {address}", flush=True)

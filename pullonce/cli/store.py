@@ -56,7 +56,7 @@ def mount(args: argparse.Namespace) -> int:
     target = Path(args.directory)
     # Under the lock of the store: a collector sees the mount, or this finds the image gone.
     with Images(_root(args)).hold() if _root(args).is_dir() else nullcontext():
-        mount_overlay(_overlay(args), target)
+        mount_overlay(_overlay(args), target, suid=args.suid, dev=args.dev)
     return 0
 
 

@@ -1,12 +1,13 @@
 """Who serves a home, and where: what `pullonce up` writes for the commands to find. Light to import.
 
     <home>/run/lock         held (flock) by `pullonce up` and its nats-server: one home is served once
-    <home>/run/bus.json     {url, pid, started, temporary}: written when every part is ready, 0600
+    <home>/run/bus.json     {url, pid, started, temporary}: written when every part is ready, 0600: the url holds the password
+    <home>/run/password     what our own nats-server asks for, kept from one start to the next, 0600
     <home>/run/starting     held while somebody looks whether to start a temporary `up`, until it is ready
     <home>/run/users        held shared by whoever uses a temporary `up`; it ends when it gets the lock for itself
 
 A process is named by its id and its start time, so that a file left by a killed `up` is never mistaken for a running one.
-All locks are the kernel's: whatever dies lets go.
+All locks are the kernel's: whatever dies lets go. `PULLONCE_GROUP` lets a group read what is 0600 here.
 """
 
 import fcntl
@@ -16,6 +17,9 @@ import time
 
 from pullonce import environment
 from pullonce.errors import ServicesMissing
+
+_PASSWORD = 32
+"""Characters of a password: 128 bits."""
 
 
 class Served:
@@ -34,8 +38,30 @@ def run_path(home: str, name: str) -> str:
     return os.path.join(home, "run", name)
 
 
-def make_run_directory(home: str) -> None:
-    os.makedirs(os.path.join(home, "run"), mode=0o700, exist_ok=True)
+def make_run_directory(home: str, group: "str | None" = None) -> None:
+    """Make `run/`, and the home where it is missing; both closed to others (see `private`)."""
+    from pullonce import private  # here and below: who only looks who serves has no use for it
+
+    private.home(home, group)
+    private.directory(os.path.join(home, "run"), group)
+
+
+def bus_password(home: str, group: str = "") -> str:
+    """What the nats-server of this home asks for: made at the first start, and kept, so that clients outlive a restart."""
+    from pullonce import private
+
+    path = run_path(home, "password")
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with os.fdopen(descriptor) as file:
+            kept = file.read().strip()
+            if os.fstat(descriptor).st_uid != os.geteuid() or not kept.isalnum() or len(kept) < _PASSWORD:
+                kept = ""  # somebody else put it there
+    except FileNotFoundError:
+        kept = ""
+    password = kept or os.urandom(_PASSWORD // 2).hex()
+    private.write(path, password + "\n", group)
+    return password
 
 
 def process_start(pid: int) -> str:
@@ -63,16 +89,15 @@ def served(home: str) -> Served | None:
         return None
 
 
-def announce(home: str, url: str, *, temporary: bool = False) -> None:
+def announce(home: str, url: str, *, temporary: bool = False, group: str = "") -> None:
     """Let commands find this process; replaces what a dead one left."""
+    from pullonce import private
+
     pid = os.getpid()
     path = run_path(home, "bus.json")
     body = json.dumps({"url": url, "pid": pid, "started": process_start(pid), "temporary": temporary})
     # The address may hold credentials, so nobody else may read it, not even for an instant.
-    descriptor = os.open(f"{path}.{pid}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(body + "\n")
-    os.replace(f"{path}.{pid}", path)
+    private.write(path, body + "\n", group)
 
 
 def withdraw(home: str) -> None:
@@ -88,7 +113,7 @@ class Lock:
 
     def __init__(self, home: str, name: str) -> None:
         make_run_directory(home)
-        self._file = os.open(run_path(home, name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._file = os.open(run_path(home, name), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
     def fileno(self) -> int:
         return self._file

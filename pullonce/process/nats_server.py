@@ -82,10 +82,19 @@ def choose_port(preferred: int = PREFERRED_PORT) -> int:
     raise NoNatsServer("no port of 127.0.0.1 is free")
 
 
-def configuration(port: int, directory: Path) -> str:
-    """The server's configuration: loopback only, JetStream below `directory`, one log line an event on stderr."""
+USER = "pullonce"
+"""Whom a client of our own server says that it is; with the password of `run/`."""
+
+
+def configuration(port: int, directory: Path, password: str) -> str:
+    """The server's configuration: loopback only, for who knows the password, JetStream below `directory`, one log line an event
+    on stderr."""
     return f"""# Written by `pullonce up`; changes are overwritten.
 listen: "127.0.0.1:{port}"
+authorization {{
+  user: {USER}
+  password: "{password}"
+}}
 max_payload: 1MB
 jetstream {{
   store_dir: {_quoted(directory)}
@@ -105,6 +114,10 @@ def _quoted(path: Path) -> str:
     return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
+_KNOWN = "Plaintext passwords detected"
+"""A warning that says nothing new: the configuration is ours, and nobody else may read it."""
+
+
 def log_taker(logger: logging.Logger, heard: Callable[[str], None]) -> Callable[[str], None]:
     """Take over a server's log: its warnings and errors into ours, and the text of each line to `heard`."""
     levels = {"WRN": logging.WARNING, "ERR": logging.ERROR, "FTL": logging.ERROR}
@@ -113,6 +126,8 @@ def log_taker(logger: logging.Logger, heard: Callable[[str], None]) -> Callable[
     def take(line: str) -> None:
         match = pattern.match(line)
         level, said = (levels.get(match[1], logging.DEBUG), match[2]) if match else (logging.INFO, line)
+        if said.startswith(_KNOWN):
+            level = logging.DEBUG
         logger.log(level, "%s", said)
         heard(said)
 

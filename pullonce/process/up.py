@@ -14,11 +14,11 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pullonce import environment
+from pullonce import environment, private
 from pullonce.config import BusSettings, gateway_socket, metrics_address, store_root
 from pullonce.errors import PullonceError
 from pullonce.process import discovery
-from pullonce.process.nats_server import choose_port, configuration, find_nats_server, lacks_room, log_taker
+from pullonce.process.nats_server import USER, choose_port, configuration, find_nats_server, lacks_room, log_taker
 from pullonce.process.supervisor import Child, running
 from schemas.malformed import Malformed
 from schemas.status import STARTING, Pong, decode_pong
@@ -62,6 +62,8 @@ class UpSettings:
     """Keep a history. No pull needs it, so nothing waits for it, here either."""
     gateway: bool = False
     """Serve containerd and others. No pull needs it either."""
+    group: str = ""
+    """Whose members may use the bus and read the stores; empty: only who runs it."""
     temporary: bool = False
     """End when nobody holds `run/users` any more."""
 
@@ -79,14 +81,18 @@ async def up(settings: UpSettings, *, ready: Callable[[str], None], ledger: Call
         OSError: the disk of the home refuses.
     """
     home = str(settings.home)
+    discovery.make_run_directory(home, settings.group)
     with discovery.Lock(home, "lock") as lock:
         await _take(lock, home)
-        store_root(settings.home, settings.store).mkdir(parents=True, exist_ok=True)
+        root = store_root(settings.home, settings.store)
+        for directory in (root.parent, root):
+            private.directory(str(directory), settings.group)
+        private.directory(str(settings.home / "nats"))
         async with _bus(settings, lock) as url:
             parts = services(settings, url, keep=lock.fileno())
             async with running(parts):
                 await until_ready(url, [part for part in parts if part.name not in _OPTIONAL])
-                discovery.announce(home, url, temporary=settings.temporary)
+                discovery.announce(home, url, temporary=settings.temporary, group=settings.group)
                 telling = asyncio.create_task(_tell_of_ledger(url, [part for part in parts if part.name == LEDGER], ledger))
                 try:
                     ready(url)
@@ -114,7 +120,7 @@ async def _bus(settings: UpSettings, lock: discovery.Lock) -> AsyncIterator[str]
     if settings.url:
         yield settings.url
         return
-    server = _OwnServer(settings.home)
+    server = _OwnServer(settings.home, discovery.bus_password(str(settings.home), settings.group))
     part = Child(
         "nats-server", server.command, environ=os.environ, keep=[lock.fileno()], line=log_taker(log_of_server, server.heard)
     )
@@ -141,7 +147,8 @@ async def _renew(server: Child, broken: asyncio.Event) -> None:
 class _OwnServer:
     """The nats-server of this home: its configuration, and its port, which it keeps once it has been ready."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, password: str) -> None:
+        self._password = password
         self.ready = asyncio.Event()
         self.broken = asyncio.Event()
         """Set when it could not write: it takes nothing more then, even when there is room again, until it is restarted."""
@@ -152,7 +159,7 @@ class _OwnServer:
 
     @property
     def url(self) -> str:
-        return f"nats://127.0.0.1:{self._port}"
+        return f"nats://{USER}:{self._password}@127.0.0.1:{self._port}"
 
     def heard(self, said: str) -> None:
         """Take in a line of its log."""
@@ -165,7 +172,7 @@ class _OwnServer:
 
     def _choose(self) -> None:
         self._port = choose_port()
-        self._path.write_text(configuration(self._port, self._home / "nats"))
+        private.write(str(self._path), configuration(self._port, self._home / "nats", self._password))
 
 
 def services(settings: UpSettings, url: str, *, keep: int) -> list[Child]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from pullonce import private
 from pullonce.errors import Permanent
 from pullonce.oci.digest import matches, parse_digest
 from pullonce.store.disk import disk_errors, replace_file, sync_directory
@@ -147,18 +148,22 @@ class ContentStore:
             raise
 
 
-def open_store(root: Path, *, sync: bool = True) -> ContentStore:
-    """Open a store, and make what is missing of it. Harmless to repeat, and for several processes at once.
+def open_store(root: Path, *, sync: bool = True, group: str | None = None) -> ContentStore:
+    """Open a store, make what is missing of it, and close it to others. Harmless to repeat, and for several processes at once.
+
+    Args:
+        group: whose members may read it; empty: nobody else; None: leave that as it is, but never open to everybody.
 
     Raises:
-        Permanent: the disk refuses.
+        Permanent: the disk refuses; `disk.unsafe`: it leads to where somebody else decided.
     """
     layout = Layout(root)
     with disk_errors(root):
-        for directory in (layout.blobs / "sha256", layout.ingest, layout.snapshots, layout.uses, layout.holds):
-            directory.mkdir(parents=True, exist_ok=True)
-        for private in (layout.staging, layout.trees):
-            private.mkdir(mode=0o700, exist_ok=True)
+        private.directory(str(root), group)
+        for directory in (layout.blobs, layout.blobs / "sha256", layout.ingest, layout.snapshots, layout.uses, layout.holds):
+            private.make(str(directory))
+        for closed in (layout.staging, layout.trees):
+            private.make(str(closed), 0o700)
         _make(layout.marker, _LAYOUT)
         _make(layout.index, EMPTY_INDEX)
         _make(layout.store, msgspec.json.encode({"incarnation": secrets.token_hex(8)}) + b"\n")

@@ -13,13 +13,13 @@ from pullonce.store.layout import EMPTY_TREE
 from pullonce.store.snapshots import Overlay
 
 _PAGE = 4096
-_MS_RDONLY = 1
+_MS_RDONLY, _MS_NOSUID, _MS_NODEV = 1, 2, 4
+"""Of mount(2); fsmount(2) knows the same three by the same numbers (MOUNT_ATTR_…)."""
 _MNT_DETACH = 2
 _CLONE_FS = 0x200
 _SYS_MOVE_MOUNT, _SYS_FSOPEN, _SYS_FSCONFIG, _SYS_FSMOUNT = 429, 430, 431, 432
 _SET_FLAG, _SET_STRING, _CREATE = 0, 1, 6
 _MOVE_MOUNT_F_EMPTY_PATH = 4
-_MOUNT_ATTR_RDONLY = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -28,8 +28,12 @@ class MountFailed(PullonceError):
     """The kernel refused; the message says what was tried and why it failed."""
 
 
-def mount(overlay: Overlay, target: Path) -> None:
+def mount(overlay: Overlay, target: Path, *, suid: bool = False, dev: bool = False) -> None:
     """Mount an overlay on an existing directory, read-only unless it has an upper directory.
+
+    Args:
+        suid: programs in the image that run as another user do so (no `nosuid`).
+        dev: its device nodes lead to devices of this machine (no `nodev`).
 
     Raises:
         MountFailed: this process may not mount, the target is no directory, or the kernel refuses the layers.
@@ -42,7 +46,7 @@ def mount(overlay: Overlay, target: Path) -> None:
     if empty.name in overlay.names:
         empty.mkdir(exist_ok=True)
     try:
-        _within(overlay.base, lambda: _mount(overlay, where))
+        _within(overlay.base, lambda: _mount(overlay, where, (0 if suid else _MS_NOSUID) | (0 if dev else _MS_NODEV)))
     except OSError as exc:
         hint = "; mounting needs root" if exc.errno == errno.EPERM else ""
         if exc.errno in (errno.EINVAL, errno.ENOSYS) and len(os.fsencode(overlay.data(absolute=False))) >= _PAGE:
@@ -65,16 +69,16 @@ def unmount(target: Path, *, lazily: bool = False) -> None:
         raise MountFailed(f"cannot unmount {target}: {exc.strerror}") from exc
 
 
-def _mount(overlay: Overlay, target: Path) -> None:
+def _mount(overlay: Overlay, target: Path, flags: int) -> None:
     data = os.fsencode(overlay.data(absolute=False))
-    flags = 0 if overlay.writable else _MS_RDONLY
+    flags |= 0 if overlay.writable else _MS_RDONLY
     if len(data) < _PAGE:
         _check(_libc.mount(b"overlay", os.fsencode(target), b"overlay", ctypes.c_ulong(flags), data))
     else:
-        _mount_piecewise(overlay, target)
+        _mount_piecewise(overlay, target, flags)
 
 
-def _mount_piecewise(overlay: Overlay, target: Path) -> None:
+def _mount_piecewise(overlay: Overlay, target: Path, attributes: int) -> None:
     """More layers than fit into a page: one call for each, which Linux knows since 6.5."""
     context = _check(_libc.syscall(_SYS_FSOPEN, b"overlay", 1))
     try:
@@ -86,7 +90,6 @@ def _mount_piecewise(overlay: Overlay, target: Path) -> None:
             _configure(context, _SET_STRING, b"upperdir", os.fsencode(overlay.upper))
             _configure(context, _SET_STRING, b"workdir", os.fsencode(overlay.work))
         _configure(context, _CREATE, None, None)
-        attributes = 0 if overlay.writable else _MOUNT_ATTR_RDONLY
         mounted = _check(_libc.syscall(_SYS_FSMOUNT, context, 1, attributes))
     finally:
         os.close(context)

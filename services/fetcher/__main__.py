@@ -35,7 +35,7 @@ together."""
 async def main() -> None:
     settings = FetcherSettings.from_env()
     store = settings.store.name
-    content = open_store(settings.store.root, sync=settings.sync)
+    content = open_store(settings.store.root, sync=settings.sync, group=settings.store.group)
     credentials = Credentials(settings.credentials, settings.configs)
     credentials.secrets.keep(*settings.registry.passwords)
     clean_logs(credentials.secrets)

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+from pullonce import private
 from pullonce.bus.nats.bus import NatsBus, connect
 from pullonce.errors import PullonceError
 from pullonce.process.runtime import answer_pings, run, version
@@ -47,7 +48,7 @@ async def main() -> None:
     os.nice(_YIELDS)
     settings = LedgerSettings.from_env()
     with disk_errors(settings.path.parent):
-        settings.path.parent.mkdir(parents=True, exist_ok=True)
+        private.directory(str(settings.path.parent), "")
         lock = _lock(settings.path)
         rebuild.clear(settings.path.parent)
     try:
@@ -93,7 +94,7 @@ async def _keep(settings: LedgerSettings, bus: NatsBus, shelf: LedgerFile, meter
 
 def _lock(path: Path) -> int:
     """One ledger a file."""
-    fd = os.open(path.with_name("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    fd = os.open(path.with_name("lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -6,8 +6,11 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+
+from pullonce.environment import redacted
 
 LIMIT = 60
 
@@ -57,14 +60,15 @@ def belonging_to(home: Path) -> dict[int, str]:
 class Up:
     """`pullonce up`, from its ready line to its end."""
 
-    def __init__(self, home: Path, *arguments: str, url: str = "") -> None:
+    def __init__(self, home: Path, *arguments: str, url: str = "", more: Mapping[str, str] | None = None) -> None:
         self.home = home
         home.mkdir(parents=True, exist_ok=True)
         self.log = home / "up.log"
         with self.log.open("w") as stderr:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "pullonce.cli.main", "up", *arguments],
-                env=environment(home, url), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, text=True,
+                env=environment(home, url) | dict(more or {}), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr,
+                text=True,
             )  # fmt: skip
         assert self.process.stdout is not None
         self.ready = self.process.stdout.readline()
@@ -74,6 +78,11 @@ class Up:
     @property
     def url(self) -> str:
         return str(json.loads((self.home / "run" / "bus.json").read_text())["url"])
+
+    @property
+    def address(self) -> str:
+        """The same as it is shown, without the password."""
+        return redacted(self.url)
 
     def part(self, name: str) -> int:
         """Process id of a part, such as `services.fetcher` or `nats-server`."""

@@ -29,7 +29,7 @@ def wait_until_dead(pids: list[int]) -> None:
 
 def test_up_serves_says_so_and_leaves_nothing(tmp_path: Path) -> None:
     with Up(tmp_path) as up:
-        assert up.ready == f"pullonce is ready at {up.url} (store default, home {tmp_path})\n"
+        assert up.ready == f"pullonce is ready at {up.address} (store default, home {tmp_path})\n"
         commands = " ".join(belonging_to(tmp_path).values())
         assert all(part in commands for part in ("nats-server", "coordinator", "fetcher", "unpacker"))
         answered = pullonce("ping", home=tmp_path)
@@ -47,7 +47,7 @@ def test_a_home_is_served_once(tmp_path: Path) -> None:
     with Up(tmp_path) as up:
         second = pullonce("up", home=tmp_path)
         assert second.returncode == 1
-        assert f"{tmp_path} is served already, by process {up.process.pid} at {up.url}" in second.stderr
+        assert f"{tmp_path} is served already, by process {up.process.pid} at {up.address}" in second.stderr
         assert pullonce("ping", home=tmp_path).returncode == 0
 
 

@@ -21,15 +21,18 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "pullonce.errors": ("schemas",),
     "pullonce.environment": (),
     "pullonce.printable": (),
+    "pullonce.private": ("pullonce.errors",),
     "pullonce.trace": (),
     "pullonce.failpoints": (),
     "pullonce.config": ("pullonce.environment",),
     "pullonce.oci": ("schemas", "pullonce.errors"),
     # What is on disk knows nothing of the bus, and the bus nothing of disks.
-    "pullonce.store": ("schemas", "pullonce.errors", "pullonce.failpoints", "pullonce.oci"),
+    "pullonce.store": ("schemas", "pullonce.errors", "pullonce.failpoints", "pullonce.private", "pullonce.oci"),
     "pullonce.bus": ("schemas", "pullonce.errors", "pullonce.telemetry"),
     "pullonce.bus.memory": ("schemas", "pullonce.errors", "pullonce.trace", "pullonce.bus"),
-    "pullonce.bus.nats": ("schemas", "pullonce.errors", "pullonce.trace", "pullonce.config", "pullonce.bus"),
+    "pullonce.bus.nats": (
+        "schemas", "pullonce.errors", "pullonce.environment", "pullonce.trace", "pullonce.config", "pullonce.bus",
+    ),
     # What services share.
     "pullonce.telemetry": ("pullonce.errors", "pullonce.config", "pullonce.oci"),
     "pullonce.worker": (
@@ -37,13 +40,13 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "pullonce.care": ("schemas", "pullonce.errors", "pullonce.oci", "pullonce.bus", "pullonce.store"),
     "pullonce.process": (
-        "schemas", "pullonce.errors",
-        "pullonce.printable", "pullonce.environment", "pullonce.trace", "pullonce.config", "pullonce.bus",
-        "pullonce.bus.nats",
+        "schemas", "pullonce.errors", "pullonce.printable", "pullonce.environment", "pullonce.private", "pullonce.trace",
+        "pullonce.config", "pullonce.bus", "pullonce.bus.nats",
     ),
     # One pull, as clients and coordinators see it.
     "pullonce.pulling": (
-        "schemas", "pullonce.errors", "pullonce.trace", "pullonce.oci", "pullonce.bus", "pullonce.bus.nats",
+        "schemas", "pullonce.errors", "pullonce.environment", "pullonce.trace", "pullonce.oci", "pullonce.bus",
+        "pullonce.bus.nats",
     ),
     # The front: what people use. Everything is put together here.
     "pullonce.client": (
@@ -86,8 +89,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "schemas", "pullonce.errors", "pullonce.oci", "pullonce.store", "services.gateway.protocols", "services.gateway.rpc",
     ),
     "services.ledger": (
-        "schemas", "pullonce.errors", "pullonce.config", "pullonce.bus.nats", "pullonce.store", "pullonce.process",
-        "pullonce.telemetry", "services.ledger.answers", "services.ledger.fold", "services.ledger.web",
+        "schemas", "pullonce.errors", "pullonce.private", "pullonce.config", "pullonce.bus.nats", "pullonce.store",
+        "pullonce.process", "pullonce.telemetry", "services.ledger.answers", "services.ledger.fold", "services.ledger.web",
     ),
     "services.ledger.fold": (
         "schemas", "pullonce.errors", "pullonce.failpoints", "pullonce.bus", "pullonce.pulling", "pullonce.store",
