@@ -31,7 +31,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "pullonce.bus": ("schemas", "pullonce.errors", "pullonce.telemetry"),
     "pullonce.bus.memory": ("schemas", "pullonce.errors", "pullonce.trace", "pullonce.bus"),
     "pullonce.bus.nats": (
-        "schemas", "pullonce.errors", "pullonce.environment", "pullonce.trace", "pullonce.config", "pullonce.bus",
+        "schemas", "pullonce.errors", "pullonce.trace", "pullonce.config", "pullonce.bus",
     ),
     # What services share.
     "pullonce.telemetry": ("pullonce.errors", "pullonce.config", "pullonce.oci"),
@@ -45,7 +45,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     # One pull, as clients and coordinators see it.
     "pullonce.pulling": (
-        "schemas", "pullonce.errors", "pullonce.environment", "pullonce.trace", "pullonce.oci", "pullonce.bus",
+        "schemas", "pullonce.errors", "pullonce.trace", "pullonce.oci", "pullonce.bus",
         "pullonce.bus.nats",
     ),
     # The front: what people use. Everything is put together here.
