@@ -105,6 +105,13 @@ def _mount(mount: argparse.ArgumentParser) -> None:
     mount.add_argument("--dev", action="store_true", help="let its device nodes lead to devices (without: nodev)")
 
 
+def _export(export: argparse.ArgumentParser) -> None:
+    _store(export)
+    export.add_argument("references", metavar="REF", nargs="+", help="image references")
+    export.add_argument("--platform", metavar="OS/ARCH", default="", help="os/arch[/variant], where several are present")
+    export.add_argument("-o", "--output", metavar="FILE", required=True, help="the archive to write; `-`: standard output")
+
+
 def _umount(umount: argparse.ArgumentParser) -> None:
     umount.add_argument("directory", metavar="DIR", help="where it is mounted")
 
@@ -215,6 +222,9 @@ COMMANDS = {
     "images": Command("list the images of a store on this machine", "store:images", _images),
     "mounts": Command("print the overlay mount of an image's snapshot", "store:mounts", _mounts),
     "mount": Command("mount an image's snapshot, read-only, on a directory", "store:mount", _mount),
+    "export": Command(
+        "write images as one archive for docker, podman, containerd and skopeo", "exchange:export_images", _export
+    ),
     "umount": Command("unmount a directory", "store:umount", _umount),
     "rm": Command("take an image off the list of a store", "caretaking:rm", _lifecycle),
     "pin": Command("keep an image, whatever is collected", "caretaking:pin", _lifecycle),

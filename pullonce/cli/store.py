@@ -83,20 +83,25 @@ def _overlay(args: argparse.Namespace) -> Overlay:
 
 
 def _image(args: argparse.Namespace) -> ImageRecord:
-    """The image that is meant.
+    """The image that is meant; see `find_images`."""
+    return find_images(args, [args.reference])[0]
+
+
+def find_images(args: argparse.Namespace, references: list[str]) -> list[ImageRecord]:
+    """The images that are meant, one for each reference.
 
     Raises:
         ReferenceInvalid, PlatformInvalid: it cannot be read.
-        ImageMissing: it is not there, or several are and no platform says which.
+        ImageMissing: one is not there, or is for several platforms and nothing says which.
     """
-    name = str(reference.parse(args.reference))
-    found = Images(_root(args)).named(name)
-    if args.platform:
-        wanted = normalise(args.platform)
-        found = [record for record in found if record.platform == wanted]
-    if not found:
-        raise ImageMissing(f"{name} is not in store {args.store} of {args.home}; pull it first")
-    if len(found) > 1:
-        there = ", ".join(record.platform for record in found)
-        raise ImageMissing(f"{name} is there for several platforms; say which with --platform: {there}")
-    return found[0]
+    wanted = normalise(args.platform) if args.platform else ""
+    chosen: list[ImageRecord] = []
+    for name in (str(reference.parse(each)) for each in references):
+        found = [record for record in Images(_root(args)).named(name) if not wanted or record.platform == wanted]
+        if not found:
+            raise ImageMissing(f"{name} is not in store {args.store} of {args.home}; pull it first")
+        if len(found) > 1:
+            there = ", ".join(record.platform for record in found)
+            raise ImageMissing(f"{name} is there for several platforms; say which with --platform: {there}")
+        chosen.append(found[0])
+    return chosen

@@ -38,6 +38,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "pullonce.worker": (
         "schemas", "pullonce.errors", "pullonce.failpoints", "pullonce.trace", "pullonce.bus", "pullonce.telemetry",
     ),
+    "pullonce.exchange": ("schemas", "pullonce.errors", "pullonce.oci", "pullonce.store"),
     "pullonce.care": ("schemas", "pullonce.errors", "pullonce.oci", "pullonce.bus", "pullonce.store"),
     "pullonce.process": (
         "schemas", "pullonce.errors", "pullonce.printable", "pullonce.environment", "pullonce.private", "pullonce.trace",
@@ -57,7 +58,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "schemas", "pullonce.errors",
         "pullonce.printable", "pullonce.environment", "pullonce.trace", "pullonce.config", "pullonce.oci",
         "pullonce.bus", "pullonce.bus.nats", "pullonce.store", "pullonce.care", "pullonce.process", "pullonce.pulling",
-        "pullonce.client",
+        "pullonce.exchange", "pullonce.client",
     ),
     "pullonce.demo": ("schemas", "pullonce.errors", "pullonce.config", "pullonce.oci", "pullonce.store"),
     "pullonce.__main__": ("pullonce.cli",),
@@ -129,6 +130,7 @@ PURE = (
     "pullonce.bus.nats.protocol",
     "pullonce.pulling.attendance",
     "pullonce.pulling.conversation",
+    "pullonce.exchange.archive",
     "pullonce.pulling.identity",
     "pullonce.pulling.layers",
     "pullonce.pulling.parts",

@@ -1,0 +1,123 @@
+"""Write images of a store as one tar: `pullonce export`. Nothing is asked of any service."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from pullonce.errors import Permanent, PullonceError
+from pullonce.exchange import archive
+from pullonce.exchange.archive import Exported
+from pullonce.oci import go_json
+from pullonce.store.content import ContentStore
+from pullonce.store.images import ImageRecord
+from schemas.oci import Descriptor, Manifest
+
+_LONGEST_DOCUMENT = 16 << 20
+_CHUNK = 1 << 20
+_BLOCK = 512
+
+
+class ExportFailed(PullonceError):
+    """The store lacks what an image needs, or the archive cannot be written."""
+
+
+def export(content: ContentStore, images: Sequence[ImageRecord], out: int, tell: Callable[[int, int], None]) -> int:
+    """Write an archive of images to a descriptor.
+
+    What the archive needs is opened first, under the lock of the store: what is collected meanwhile stays readable.
+
+    Args:
+        tell: called with the bytes of blobs written and all there are.
+
+    Returns:
+        Bytes written.
+
+    Raises:
+        ExportFailed: a blob is not there, or is damaged in its size.
+        OSError: the archive cannot be written.
+    """
+    with ExitStack() as opened:
+        with content.images.hold():
+            exported = [_read(content, image) for image in images]
+            needed = archive.blobs(exported)
+            files = [_open(content, blob, opened) for blob in needed]
+        written = 0
+        for name, document in archive.documents(exported):
+            written += _write_all(out, _header(name, len(document)) + document + _padding(len(document)))
+        done, whole = 0, sum(blob.size for blob in needed)
+        for blob, file in zip(needed, files, strict=True):
+            written += _write_all(out, _header(archive.blob_name(blob.digest), blob.size))
+            for count in _copy(file, out, blob.size):
+                done += count
+                tell(done, whole)
+            written += blob.size + _write_all(out, _padding(blob.size))
+        return written + _write_all(out, bytes(2 * _BLOCK))
+
+
+def _read(content: ContentStore, image: ImageRecord) -> Exported:
+    """An image with its manifest, in OCI's types where the registry's are docker's."""
+    manifest = image.listed or image.manifest
+    try:
+        document = go_json.decode(content.read(manifest.digest, _LONGEST_DOCUMENT), Manifest)
+    except (Permanent, go_json.NoDocument) as exc:
+        raise ExportFailed(
+            f"the manifest of {image.reference} cannot be read: {exc}; `pullonce verify --repair` mends it"
+        ) from exc
+    return Exported(image.reference, image.platform, manifest, document)
+
+
+def _open(content: ContentStore, blob: Descriptor, opened: ExitStack) -> int:
+    path = content.blob_path(blob.digest)
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise ExportFailed(f"{blob.digest} is not in the store; `pullonce verify --repair` fetches it") from None
+    opened.callback(os.close, file)
+    if (size := os.fstat(file).st_size) != blob.size:
+        raise ExportFailed(f"{path} has {size} bytes instead of {blob.size}; `pullonce verify --repair` fetches it again")
+    return file
+
+
+def _header(name: str, size: int) -> bytes:
+    """A tar header that is the same for the same content, whoever writes it and when."""
+    member = tarfile.TarInfo(name)
+    member.size = size
+    return member.tobuf(tarfile.PAX_FORMAT)
+
+
+def _padding(size: int) -> bytes:
+    return bytes(-size % _BLOCK)
+
+
+def _copy(file: int, out: int, size: int) -> Iterable[int]:
+    """Copy a blob inside the kernel where that can be done; yields the bytes of each step."""
+    offset, send = 0, True
+    while offset < size:
+        if send:
+            try:
+                count = os.sendfile(out, file, offset, min(_CHUNK * 8, size - offset))
+            except OSError:  # a descriptor that takes no pages of another file, such as one opened to append
+                send = False
+                continue
+        else:
+            count = _write_all(out, os.pread(file, _CHUNK, offset))
+        if not count:
+            raise ExportFailed("a blob became shorter while it was read; `pullonce verify --repair` fetches it again")
+        offset += count
+        yield count
+
+
+def _write_all(out: int, content: bytes) -> int:
+    view = memoryview(content)
+    while view:
+        view = view[os.write(out, view) :]
+    return len(content)
+
+
+def draft_of(path: Path) -> Path:
+    """Where an archive lies until it is whole."""
+    return path.with_name(f".{path.name}.{os.getpid()}.unfinished")
