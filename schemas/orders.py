@@ -33,6 +33,8 @@ class ResolveReference(Order, frozen=True, kw_only=True, tag="resolve.reference"
     platform: str = ""
     credential: str = ""
     policy: Policy = "always"
+    unpack: bool = True
+    """Whether its layers are to be unpacked: then there may not be more than can be mounted."""
 
 
 class FetchBlob(Order, frozen=True, kw_only=True, tag="fetch.blob"):

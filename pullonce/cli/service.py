@@ -6,12 +6,14 @@ from pathlib import Path
 
 from pullonce import environment
 from pullonce.client import connect
+from pullonce.config import store_root
 from pullonce.errors import BusUnavailable, ServicesMissing
 from pullonce.process.runtime import run
 from pullonce.process.up import UpSettings, gateway_can_serve
 from pullonce.process.up import up as serve
 from pullonce.pulling.parts import missing_parts
 from pullonce.store.disk import disk_errors
+from pullonce.store.suitable import check_suitable
 from schemas.status import Pong
 
 
@@ -41,6 +43,7 @@ def up(args: argparse.Namespace) -> int:
 
     async def main() -> None:
         with disk_errors(settings.home):
+            check_suitable(store_root(settings.home, settings.store))
             await serve(settings, ready=ready, ledger=ledger)
 
     run(main, "up")

@@ -112,6 +112,7 @@ class Flight:
             platform=self.platform,
             credential=self.credential,
             policy=self.policy,  # type: ignore[arg-type]  # checked when the request was decoded
+            unpack=self.unpack,
         )
 
     def record_order(self) -> RecordImage:

@@ -36,7 +36,7 @@ from schemas.oci import Descriptor
 from schemas.orders import FetchBlob, Order, RecordImage, ResolveReference
 from services.fetcher.auth.redaction import Secrets
 from services.fetcher.documents.asking import Asking
-from services.fetcher.documents.manifest import DOCKER_MANIFEST, MANIFEST_LIMIT, OCI_MANIFEST, in_oci_types
+from services.fetcher.documents.manifest import DOCKER_MANIFEST, MANIFEST_LIMIT, OCI_MANIFEST, check_stack, in_oci_types
 from services.fetcher.documents.resolve import Image, Resolver
 from services.fetcher.inventory import Incomplete, Inventory
 from services.fetcher.progress import FetchProgress
@@ -93,6 +93,8 @@ class Handlers:
         if image is None:
             async with self._resolving.of(source.registry):
                 image = await resolver.resolve(reference)
+        if order.unpack:
+            check_stack(image.diff_ids, str(reference))
         if not platforms.serves(image.platform, wanted):
             log.warning("%s is for %s only, not for %s", reference, image.platform, wanted, extra={"flight": order.flight})
         log.info("resolved %s", reference, extra={"digest": image.digest, "flight": order.flight})

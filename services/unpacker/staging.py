@@ -17,10 +17,10 @@ from pullonce.failpoints import reach
 from pullonce.store import placing
 from pullonce.store.disk import disk_errors
 from pullonce.store.snapshots import Snapshot, Snapshots, boot_id
+from pullonce.store.suitable import opaque_attribute
 from pullonce.store.trees import is_abandoned, remove_tree
 from schemas.oci import ChainID
 from services.unpacker.threads import to_its_end
-from services.unpacker.tree.rights import opaque_attribute
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +43,7 @@ class Staging:
 
     Raises:
         Permanent: the disk refuses (`disk.full` and the like); from every method.
+        StoreUnsuitable: no layer can be unpacked on the store's file system; from `open`.
     """
 
     def __init__(self, root: Path) -> None:
@@ -71,7 +72,7 @@ class Staging:
             self._lock = os.open(self._place, _DIRECTORY)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _forbid_inheritance(self._lock)
-            self.opaque = opaque_attribute(self._lock)
+            self.opaque = opaque_attribute(self._place, self._root)
             for path in self._layout.staging.glob(f"{_PREFIX}*"):
                 if path != self._place and is_abandoned(path):
                     self.discard(path)

@@ -23,7 +23,7 @@ def small_disk(where: Path, megabytes: int, *, inodes: int = 0) -> Iterator[Path
         inodes: files and directories that it may hold; 0: as many as it likes.
     """
     options = f"size={megabytes}m" + (f",nr_inodes={inodes}" if inodes else "")
-    with _mounted(where, "-t", "tmpfs", "-o", options, "tmpfs"):
+    with mounted_on(where, "-t", "tmpfs", "-o", options, "tmpfs"):
         yield where
 
 
@@ -36,11 +36,11 @@ def quota_disk(where: Path, megabytes: int) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as scratch:
         image = _image(Path(scratch), 300, "mkfs.btrfs", "-q")
         top = Path(scratch, "top")
-        with _mounted(top, "-o", "loop", str(image)):
+        with mounted_on(top, "-o", "loop", str(image)):
             _must("btrfs", "quota", "enable", str(top))
             _must("btrfs", "subvolume", "create", str(top / "limited"))
             _must("btrfs", "qgroup", "limit", f"{megabytes}M", str(top / "limited"))
-            with _mounted(where, "--bind", str(top / "limited")):
+            with mounted_on(where, "--bind", str(top / "limited")):
                 yield where
 
 
@@ -49,7 +49,7 @@ def real_disk(where: Path, megabytes: int) -> Iterator[Path]:
     """An ext4 of its own on a loop device: it holds bytes back for itself, as disks do. Skips where nothing may be mounted."""
     with tempfile.TemporaryDirectory(dir="/var/tmp") as scratch:
         image = _image(Path(scratch), megabytes, "mkfs.ext4", "-q", "-F")
-        with _mounted(where, "-o", "loop", str(image)):
+        with mounted_on(where, "-o", "loop", str(image)):
             yield where
 
 
@@ -73,7 +73,7 @@ def slow_disk(where: Path, megabytes: int) -> Iterator[SlowDisk]:
     # Not on a tmpfs: those who write to it through a loop device are throttled all the same, but so is memory.
     with tempfile.TemporaryDirectory(dir="/var/tmp") as scratch:
         image = _image(Path(scratch), megabytes, "mkfs.ext4", "-q", "-F")
-        with _mounted(where, "-o", "loop", str(image)):
+        with mounted_on(where, "-o", "loop", str(image)):
             number = where.stat().st_dev
             disk = SlowDisk(where, f"{os.major(number)}:{os.minor(number)}")
             try:
@@ -100,7 +100,7 @@ def inodes(where: Path) -> int:
 
 
 @contextmanager
-def _mounted(where: Path, *how: str) -> Iterator[None]:
+def mounted_on(where: Path, *how: str) -> Iterator[None]:
     if os.geteuid() != 0:
         pytest.skip("mounting a small file system needs root")
     where.mkdir(parents=True, exist_ok=True)

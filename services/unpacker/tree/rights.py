@@ -122,14 +122,3 @@ def _has_room(file: int | str | bytes) -> bool:
     except OSError:  # a link that leads nowhere
         return False
     return stats.f_frsize * stats.f_bavail > _SOME_ROOM and (stats.f_ffree > 0 or stats.f_files == 0)
-
-
-def opaque_attribute(directory: int) -> bytes:
-    """The attribute that marks an opaque directory for whom this process mounts: tried out on an open directory."""
-    trusted = b"trusted.overlay.opaque"
-    try:
-        os.setxattr(directory, trusted, b"y")
-    except PermissionError:
-        return b"user.overlay.opaque"
-    os.removexattr(directory, trusted)
-    return trusted

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from pullonce.bus.ports import Bus
 from pullonce.config import store_root
 from pullonce.store.content import ContentStore
@@ -112,3 +114,22 @@ async def test_a_fetcher_that_is_killed_costs_no_byte_twice(nats_url: str, tmp_p
         assert registry.seen[-1].headers.get("Range") == (f"bytes={kept}-" if kept else None)
         assert content.blob_path(Digest(BIG.digest)).read_bytes() == BIG.blob
         assert not growing.exists()
+
+
+async def test_more_layers_than_can_be_mounted_are_refused_before_one_is_fetched(nats_url: str, tmp_path: Path) -> None:
+    """Whoever wants them packed may have them."""
+    many = image([BIG] * 501)
+    async with (
+        FaultyRegistry(many) as registry,
+        NatsPlace(nats_url).connect() as bus,
+        Reader(bus) as reader,
+        service(tmp_path, nats_url),
+    ):
+        order = ResolveReference(reference=registry.reference, flight=FLIGHT, opened=1, revision=1)
+        await bus.orders.send(order)
+        unresolved = await fact(reader, PullUnresolved)
+        assert isinstance(unresolved, PullUnresolved)
+        assert unresolved.code == "image.layers" and "500 on each other" in unresolved.message
+        await bus.orders.send(replace(order, opened=2, revision=2, unpack=False))
+        resolved = await fact(reader, PullResolved)
+        assert isinstance(resolved, PullResolved) and len(resolved.layers) == 501
