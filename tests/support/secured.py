@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import subprocess
+import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import TracebackType
 
 import nats
 from nats.aio.client import Client
@@ -14,7 +18,9 @@ from nats.aio.msg import Msg
 
 from pullonce.bus.nats.deployment import Plan, inbox, write
 from pullonce.bus.nats.nkeys import read_identity
+from tests.support.command import environment as bare
 from tests.support.nats_server import NatsServer, free_port
+from tests.support.programs import die_with_parent
 
 
 def environment(directory: Path, user: str) -> dict[str, str]:
@@ -45,6 +51,55 @@ class SecuredBus:
         self.server.kill()
 
 
+SERVICES = ("coordinator", "fetcher", "unpacker", "ledger", "gateway")
+
+
+class SecuredServices:
+    """The services of a store, each with the credentials of its own role: `with SecuredServices(bus, home) as services:`
+
+    They must end well, by themselves and only when told to, and never be refused anything.
+    """
+
+    def __init__(self, bus: SecuredBus, home: Path) -> None:
+        self._bus = bus
+        self.home = home
+        home.mkdir(parents=True, exist_ok=True)
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> SecuredServices:
+        ready = {role: self._bus.directory / f"{role}.ready" for role in SERVICES}
+        for role, file in ready.items():
+            environ = bare(self.home) | self._bus.environ(role) | {"PULLONCE_LEDGER_HTTP": "127.0.0.1:0"}
+            environ["PULLONCE_READY_FILE"] = str(file)
+            with self._log(role).open("wb") as log:
+                self._processes[role] = subprocess.Popen(
+                    [sys.executable, "-m", f"services.{role}"], env=environ, stdin=subprocess.DEVNULL, stderr=log,
+                    preexec_fn=die_with_parent,
+                )  # fmt: skip
+        end = time.monotonic() + 60
+        while not all(file.exists() for file in ready.values()) and time.monotonic() < end:
+            time.sleep(0.05)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        alive = {role: process.poll() is None for role, process in self._processes.items()}
+        for process in self._processes.values():
+            process.terminate()
+        codes = {role: process.wait(60) for role, process in self._processes.items()}
+        if error is None:
+            assert all(alive.values()) and set(codes.values()) == {0}, (alive, codes, {each: self.said(each) for each in codes})
+            for role in codes:
+                said = self.said(role)
+                assert "does not permit" not in said and "Traceback" not in said, said
+
+    def said(self, role: str) -> str:
+        """What a service wrote into its log."""
+        return self._log(role).read_text()
+
+    def _log(self, role: str) -> Path:
+        return self.home / f"{role}.log"
+
+
 class Guest:
     """A plain connection of one user's, and what the server refused it."""
 
@@ -70,6 +125,11 @@ class Guest:
         await self.client.publish(self._inbox)
         async with asyncio.timeout(20):
             await self._echo.wait()
+
+    def send_bytes(self, command: bytes) -> None:
+        """Write to the server what no client library would."""
+        self.client._pending.append(command)
+        self.client._pending_data_size += len(command)
 
     async def may_publish(self, subject: str, body: bytes = b"{}") -> bool:
         """Whether the server takes a message on a subject. It is answered to nobody."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pullonce.bus.nats.nkeys import BusIdentity, make_identity, read_identity
-from pullonce.bus.nats.permissions import ADMIN, permissions
+from pullonce.bus.nats.permissions import ADMIN, CLIENTS, asks_of, permissions
 from pullonce.errors import PullonceError
 from schemas.roles import ROLES
 
@@ -69,7 +69,7 @@ class Plan:
 
 def inbox(user: str) -> str:
     """Prefix of a user's answers. Clients have that of every NATS client, so that any will do; all others their own."""
-    return "_INBOX" if user == "client" else f"_INBOX_{user}"
+    return CLIENTS if user == "client" else f"_INBOX_{user}"
 
 
 def write(plan: Plan) -> None:
@@ -141,7 +141,7 @@ def configuration(plan: Plan, identities: dict[str, BusIdentity]) -> str:
         blocks.append(f"tls {{ {_certificate(plan)} }}")
     if len(plan.urls) > 1:
         blocks.append(_cluster(plan))
-    users = "\n".join(_user(identities[user].public, user, *plan.users[user]) for user in plan.users)
+    users = "\n".join(_user(identities[user].public, user, *plan.users[user], _askers(plan, user)) for user in plan.users)
     blocks.append(f"accounts {{\n  pullonce {{\n    jetstream: enabled\n    users: [\n{users}\n    ]\n  }}\n}}")
     return "\n\n".join(blocks) + "\n"
 
@@ -160,14 +160,21 @@ def _cluster(plan: Plan) -> str:
     return "# Each server needs a name of its own.\nserver_name: $NATS_SERVER_NAME\ncluster {\n  " + "\n  ".join(lines) + "\n}"
 
 
-def _user(public: str, user: str, role: str, store: str) -> str:
-    allowed = permissions(role, inbox(user), store)
-    replies = ',\n        allow_responses: { max: 1, expires: "10m" }' if allowed.replies else ""
+def _user(public: str, user: str, role: str, store: str, askers: Sequence[str]) -> str:
+    allowed = permissions(role, inbox(user), store, askers)
     publish, subscribe = (_subjects(each) for each in (allowed.publish, allowed.subscribe))
     return (
         f"      # {user}\n      {{ nkey: {public}, permissions: {{\n        publish: {{ allow: [{publish}] }},\n"
-        f"        subscribe: {{ allow: [{subscribe}] }}{replies}\n      }} }}"
+        f"        subscribe: {{ allow: [{subscribe}] }}\n      }} }}"
     )
+
+
+def _askers(plan: Plan, user: str) -> list[str]:
+    """Inboxes of the users that ask something which this one answers."""
+    role, store = plan.users[user]
+    if role == ADMIN:
+        return []
+    return [inbox(other) for other, (asker, of) in plan.users.items() if asks_of(asker, of, role, store)]
 
 
 def _subjects(subjects: Sequence[str]) -> str:

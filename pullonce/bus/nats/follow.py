@@ -60,7 +60,7 @@ class Follower:
         """One life of a consumer; returns when it must be made anew."""
         self._doubt = self._link.future()
         self._expected = 1
-        inbox = self._link.client.new_inbox()
+        inbox = self._link.new_inbox()
         subscription = await self._link.listen(inbox, self._on_message)
         watch = asyncio.ensure_future(self._watch())
         try:

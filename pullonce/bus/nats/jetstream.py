@@ -160,8 +160,17 @@ async def store_once(link: Link, subject: str, body: bytes, headers: Headers, ti
 
 async def last_message(link: Link, stream: str, subject: str) -> Stored | None:
     """The last message of a subject (wildcards allowed), read from the stream's leader and so never out of date."""
+    return await _message(link, stream, {"last_by_subj": subject})
+
+
+async def message_at(link: Link, stream: str, sequence: int) -> Stored | None:
+    """The message at a position, read from the stream's leader."""
+    return await _message(link, stream, {"seq": sequence})
+
+
+async def _message(link: Link, stream: str, which: dict[str, object]) -> Stored | None:
     try:
-        answer = await api(link, f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
+        answer = await api(link, f"STREAM.MSG.GET.{stream}", which)
     except Refused as exc:
         if exc.err_code == NO_MESSAGE:
             return None

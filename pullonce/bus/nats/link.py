@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -52,6 +53,7 @@ class Link:
         insides.check(self.client)
         self._parser = LeanParser(self.client)
         insides.exchange_parser(self.client, self._parser)
+        self._prefix = ""
         self._inbox = ""
         self._asked = Asked()
         self._watched: set[asyncio.Future[Any]] = set()
@@ -89,7 +91,8 @@ class Link:
             await dial
         finally:
             dial.cancel()
-        self._inbox = self.client.new_inbox() + "."
+        self._prefix = settings.inbox
+        self._inbox = self.new_inbox() + "."
         await self.listen(self._inbox + "*", self._on_answer)
         self._up.set()
 
@@ -105,6 +108,11 @@ class Link:
         except (RuntimeError, OSError) as exc:
             # nats-py writes what is left to a socket that broke a moment ago, and event loops take that ill, each in its way.
             log.debug("the connection to the bus broke while it was closed: %r", exc)
+
+    def new_inbox(self) -> str:
+        """A subject of our own to be answered under. Not nats-py's: whoever has seen one of those can guess the next, and
+        those who may answer us could write into it."""
+        return f"{self._prefix}.{secrets.token_hex(11)}"
 
     def future(self) -> asyncio.Future[Any]:
         """A future that fails with BusClosed when the link ends before it is done."""
@@ -281,6 +289,9 @@ class Link:
             self._refuse(refused(error))
         elif isinstance(error, ssl.SSLCertVerificationError):
             self._refuse(distrusted(error))
+        elif 'violation for publish to "_inbox' in text:
+            # An answer that came too late, or to somebody whom we do not answer: no reason to end.
+            log.warning("an answer was not permitted: %s", error)
         elif "permissions violation" in text:
             # A denied publish is otherwise only seen as an answer that never comes.
             self._refuse(not_permitted(error))

@@ -16,14 +16,14 @@ from pullonce.bus.nats import bulk
 from pullonce.bus.nats.asked import Unclear
 from pullonce.bus.nats.credentials import Access
 from pullonce.bus.nats.follow import Follower
-from pullonce.bus.nats.jetstream import WRONG_SEQUENCE, Refused, api, last_message, last_stored, store, store_once
+from pullonce.bus.nats.jetstream import WRONG_SEQUENCE, Refused, api, last_message, last_stored, message_at, store, store_once
 from pullonce.bus.nats.link import Headers, Link, Unheard
 from pullonce.bus.nats.socket import ConnectionLost
 from pullonce.bus.ports import Extent, NotStored, Recorded
 from pullonce.bus.reading import recorded
 from pullonce.errors import BusUnavailable, BusUnsuitable
 from schemas import routing, subjects
-from schemas.events import Event
+from schemas.events import Event, PullCancelled
 
 _WINDOW = 1000
 """Appends in the air at a time: enough to fill the line, few enough not to be dropped by the server."""
@@ -53,11 +53,30 @@ class NatsLog:
         self._count = itertools.count()
 
     async def append(self, event: Event, *, cause: int | None = None, subject: str = "", message_id: str = "") -> int:
-        said = message_id or routing.event_id(event) or f"{self._me}.{next(self._count)}"
+        derived = routing.event_id(event)
+        said = message_id or derived or f"{self._me}.{next(self._count)}"
         headers: Headers = {"Nats-Msg-Id": said, **trace.headers()}
         if cause is not None:
             headers["Pullonce-Cause"] = str(cause)
-        return (await store(self._link, subject or routing.event_subject(event), _encode(event), headers)).seq
+        where, body = subject or routing.event_subject(event), _encode(event)
+        ack = await store(self._link, where, body, headers)
+        # A stream knows a message again by its id alone, whatever its subject. One that can be guessed can be taken by
+        # whoever may publish anything at all there, and what is said under it would never be stored. That of a withdrawal
+        # cannot be.
+        if ack.duplicate and derived and not isinstance(event, PullCancelled) and not await self._is_said(ack.seq, derived):
+            log.warning("the message id of %s was taken by another message, %d: storing it under a fresh one", where, ack.seq)
+            headers["Nats-Msg-Id"] = f"{said}.{uuid.uuid4().hex}"
+            ack = await store(self._link, where, body, headers)
+        return ack.seq
+
+    async def _is_said(self, sequence: int, message_id: str) -> bool:
+        """Whether what lies at a position of the log is the event of a message id: it says the same, or the other of two
+        endings. What is gone was."""
+        found = await message_at(self._link, subjects.EVENTS_STREAM, sequence)
+        if found is None:
+            return True
+        event = recorded(found.sequence, found.time, found.subject, found.body).event
+        return event is not None and routing.event_id(event) == message_id
 
     async def offer(self, event: Event, *, subject: str, message_id: str, timeout: float) -> int:
         headers: Headers = {"Nats-Msg-Id": message_id, **trace.headers()}

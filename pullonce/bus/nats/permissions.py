@@ -9,10 +9,11 @@ Those who make consumers are trusted that far, since NATS lets them name where m
 for facts, workers for the orders of their own kinds.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from schemas import subjects
-from schemas.events import EVENTS, StoreOpened
+from schemas.events import EVENTS, BlobLost, LayerLost, PullCancelled, PullRequested, StoreOpened
 from schemas.orders import ORDERS
 from schemas.progress import Progress
 from schemas.roles import ROLES, Message, Role
@@ -20,9 +21,14 @@ from schemas.roles import ROLES, Message, Role
 ADMIN = "admin"
 """Makes the streams, and may do everything on the bus: for operators, and for `pullonce up` on a server of others."""
 
+CLIENTS = "_INBOX"
+"""Prefix of the inboxes of clients, which is that of every NATS client."""
+
 _EVENTS, _ORDERS, _PARKED = subjects.EVENTS_STREAM, subjects.ORDERS_STREAM, subjects.PARKED_STREAM
 _CLAIMS = subjects.CLAIMS_BUCKET
 _API = "$JS.API"
+_WITH_FRESH_IDS = (PullRequested, PullCancelled, BlobLost, LayerLost)
+"""Facts that nobody could say before under the same message id (`schemas.routing.event_id`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,27 +37,47 @@ class Permissions:
 
     publish: tuple[str, ...]
     subscribe: tuple[str, ...]
-    replies: bool = False
-    """May answer a message once, wherever that asks for it."""
 
 
-def permissions(role: str, inbox: str, store: str = "default") -> Permissions:
+def permissions(role: str, inbox: str, store: str = "default", askers: Iterable[str] = (CLIENTS,)) -> Permissions:
     """Of one user.
+
+    Who answers may publish into the inboxes of those who ask, and nowhere else: a right to answer wherever a message asks for
+    it (`allow_responses`) would let any client name a claim or an ending as the subject of the answer, and runs out.
 
     Args:
         role: a name of `schemas.roles.ROLES`, or `admin`.
         inbox: prefix of the subjects under which it is answered.
         store: the one that a role of a store is held to; the other roles serve all.
+        askers: prefixes of the inboxes of those who ask something that this role answers (`asks_of`).
     """
     if role == ADMIN:
-        return Permissions((">",), (">",), replies=True)
+        return Permissions((">",), (">",))
     of = ROLES[role]
     scope = store if of.of_a_store else ""
     return Permissions(
-        publish=(*_said(of, scope), f"{inbox}.>", *_requests(of, scope), *_order_requests(of, store)),
+        publish=(
+            *_said(of, scope),
+            f"{inbox}.>",
+            *_answers(of, inbox, askers),
+            *_requests(of, scope),
+            *_order_requests(of, store),
+        ),
         subscribe=(*_heard(role, of, scope), f"{inbox}.>"),
-        replies=bool(of.answers),
     )
+
+
+def asks_of(asker: str, asker_store: str, role: str, store: str) -> bool:
+    """Whether users of one role, held to a store or (empty) to none, ask something that those of another one answer."""
+    if asker == ADMIN:
+        return True
+    asking, answering = ROLES[asker], ROLES[role]
+    same_store = "" in (asker_store, store) or asker_store == store
+    return any(same_store or "{store}" not in question for question in set(asking.asks) & set(answering.answers))
+
+
+def _answers(role: Role, inbox: str, askers: Iterable[str]) -> list[str]:
+    return [f"{each}.>" for each in dict.fromkeys(askers) if each != inbox] if role.answers else []
 
 
 def _kind(message: type[Message]) -> str:
@@ -104,6 +130,9 @@ def _requests(role: Role, scope: str) -> list[str]:
     elif role.asks:  # one that waits for endings, and reads the last one after a reconnection
         pulls = [each for each in role.receives if _kind(each).startswith("pull.")]
         asked += [f"{_API}.DIRECT.GET.{_EVENTS}.{_subject(each, scope)}" for each in pulls]
+    if any(_kind(each) in EVENTS and each not in _WITH_FRESH_IDS for each in role.sends):
+        # Whoever says facts under ids that can be guessed looks who had one first. What is found comes within a document.
+        asked.append(f"{_API}.STREAM.MSG.GET.{_EVENTS}")
     if any(_kind(each) in ORDERS for each in role.sends):  # what is no event is put aside
         asked += [f"parked.{_EVENTS}.*", f"{_API}.STREAM.MSG.GET.{_PARKED}", f"{_API}.STREAM.PURGE.{_ORDERS}"]
         asked.append(f"{_API}.STREAM.PURGE.{_EVENTS}")  # and what the log need not keep is cut off

@@ -134,7 +134,7 @@ class Receiver:
         self._doubt = self._link.future()
         self._doubt.add_done_callback(lambda _: self._turn.set())
         self._asked = 0
-        self._inbox = self._link.client.new_inbox()
+        self._inbox = self._link.new_inbox()
         await self._make_consumer()
         subscription = await self._link.subscribe(self._inbox, self._on_message)
         watch = asyncio.ensure_future(self._watch())

@@ -66,13 +66,17 @@ STREAMS: dict[str, dict[str, Any]] = {
         "discard": "new",
         "max_msgs_per_subject": 1,
         "allow_msg_ttl": True,
-        "allow_rollup_hdrs": True,
+        # With roll-ups, one message with `Nats-Rollup: all` under a key of one's own would empty the bucket of everybody.
+        "allow_rollup_hdrs": False,
         "deny_delete": True,
     },
 }
 
 _ESSENTIAL = ("retention", "discard_new_per_subject", "allow_msg_ttl", "allow_direct")
 """Settings without which a stream does not do its work; all others are the operator's to choose."""
+
+_FORBIDDEN = ("sealed", "no_ack", "mirror", "subject_transform")
+"""Settings with which a stream takes nothing, takes it under other subjects, or does not answer."""
 
 _ESSENTIAL_OF_CLAIMS_AND_ORDERS = ("max_msgs_per_subject", "discard")
 
@@ -152,6 +156,9 @@ async def _prepare_stream(link: Link, name: str, replicas: int) -> None:
         log.info("stream %s gains the subjects %s", name, missing)
         existing["subjects"] = [*existing["subjects"], *missing]
         existing = await _call(link, f"STREAM.UPDATE.{name}", existing)
+    if existing.get("allow_rollup_hdrs"):
+        log.info("stream %s takes no roll-ups from now on", name)
+        existing = await _call(link, f"STREAM.UPDATE.{name}", {**existing, "allow_rollup_hdrs": False})
     if existing["num_replicas"] < replicas:  # whoever made it, a client perhaps, had not been told
         await _copy(link, name, existing, replicas)
 
@@ -191,6 +198,22 @@ async def _call(link: Link, name: str, request: object = None) -> dict[str, Any]
 
 def conflicts(existing: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """What makes an existing stream useless for its purpose, one line a setting."""
+    return _unlike(existing, wanted) + _taking_nothing(existing)
+
+
+def _taking_nothing(existing: Mapping[str, Any]) -> list[str]:
+    """Settings by which a stream takes no message of ours, or never says that it has: whoever waits for that waits for ever."""
+    faults = [f"{setting} is {existing[setting]!r}" for setting in _FORBIDDEN if existing.get(setting)]
+    size = existing.get("max_msg_size", -1)
+    if 0 <= size < MAX_MESSAGE:
+        faults.append(f"max_msg_size is {size}, and messages may have {MAX_MESSAGE} bytes")
+    limits = [name for name in ("max_msgs", "max_bytes") if existing.get(name, -1) > 0]
+    if limits and existing.get("discard") == "new":
+        faults.append(f"discard is 'new' with {' and '.join(limits)}: once full, it takes nothing more")
+    return faults
+
+
+def _unlike(existing: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     essential: tuple[str, ...] = _ESSENTIAL
     if wanted.get("max_msgs_per_subject") == 1 and wanted["discard"] == "new":
         essential += _ESSENTIAL_OF_CLAIMS_AND_ORDERS

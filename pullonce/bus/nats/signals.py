@@ -17,6 +17,9 @@ from pullonce.bus.ports import Reply, Subscription
 
 log = logging.getLogger(__name__)
 
+INBOXES = ("_INBOX.", "_INBOX_")
+"""What the reply subjects begin with that are answered: the inboxes of NATS clients, and those of our own roles."""
+
 
 class NatsSubscription:
     """`bus.Subscription` on a link."""
@@ -76,7 +79,7 @@ class NatsSignals:
             elif nobody:
                 nobody()
 
-        inbox = self._link.client.new_inbox()
+        inbox = self._link.new_inbox()
         subscription = await self._link.listen(inbox, on_message)
         try:
             await self._link.send(subject, body, reply=inbox)
@@ -87,7 +90,10 @@ class NatsSignals:
 
     async def answer(self, subject: str, reply: Reply, *, queue: str = "") -> Subscription:
         async def on_message(msg: Msg) -> None:
-            if not msg.reply:
+            if not msg.reply.startswith(INBOXES):
+                # An answer is published by whoever gives it: it could be the claim or the fact that the asker may not write.
+                if msg.reply:
+                    log.info("no answer is given to %.200s, which is no inbox", msg.reply)
                 return
             try:
                 body = reply(msg.data)

@@ -11,6 +11,7 @@ import pytest
 from pullonce.bus.nats.bus import connect
 from pullonce.bus.nats.link import Link, open_link
 from pullonce.bus.nats.setup import CLAIMS_PREFIX, STREAMS, conflicts
+from pullonce.bus.nats.socket import Connection
 from pullonce.bus.ports import ClaimEntry, Delivery
 from pullonce.config import BusSettings
 from pullonce.errors import BusClosed, BusUnavailable, BusUnsuitable, WrongRevision
@@ -145,6 +146,56 @@ async def test_an_operators_stream_is_left_alone_or_refused(nats_server: NatsSer
     with pytest.raises(BusUnsuitable, match="retention is 'limits', not 'workqueue'"):
         async with connect(settings(nats_server.url), patience=LIMIT):
             pass
+    await client.close()
+
+
+@pytest.mark.parametrize(
+    ("made", "then", "why"),
+    [
+        ({"max_msg_size": 1000}, {}, "max_msg_size is 1000"),
+        ({"no_ack": True}, {}, "no_ack is True"),
+        ({}, {"sealed": True}, "sealed is True"),
+        ({"max_bytes": 1_000_000, "discard": "new"}, {}, "discard is 'new' with max_bytes"),
+        ({"subject_transform": {"src": "pull.requested", "dest": "pull.x.y.z.a"}}, {}, "subject_transform is"),
+    ],
+)
+async def test_a_stream_that_takes_no_event_is_named_at_the_start(
+    nats_server: NatsServer, made: dict[str, object], then: dict[str, object], why: str
+) -> None:
+    """Whoever waited for what is to be stored there waited for ever."""
+    client = await nats.connect(nats_server.url)
+    config = {"name": "EVENTS", "allow_direct": True, **STREAMS["EVENTS"], **made}
+    for verb, wanted in (("CREATE", config), *([("UPDATE", {**config, **then})] if then else [])):
+        answer = await client.request(f"$JS.API.STREAM.{verb}.EVENTS", json.dumps(wanted).encode())
+        assert "error" not in json.loads(answer.data), answer.data
+    await client.close()
+    with pytest.raises(BusUnsuitable, match=f"stream EVENTS exists but cannot serve pullonce: .*{why}"):
+        async with connect(settings(nats_server.url), patience=LIMIT):
+            pass
+
+
+async def test_a_server_that_takes_too_little_is_named_at_the_start(tmp_path: Path) -> None:
+    server = NatsServer(tmp_path / "small", more="max_payload: 64KB").start()
+    try:
+        with pytest.raises(BusUnsuitable, match=r"at most 65536 bytes.* set `max_payload: 1MB`"):
+            async with connect(settings(server.url), patience=LIMIT):
+                pass
+        with pytest.raises(BusUnsuitable, match=r"at most 65536 bytes.* set `max_payload: 1MB`"):
+            Connection(server.url)
+    finally:
+        server.kill()
+
+
+async def test_a_bucket_that_took_roll_ups_takes_none_any_more(nats_server: NatsServer) -> None:
+    client = await nats.connect(nats_server.url)
+    old = {"name": "KV_claims", "allow_direct": True, **STREAMS["KV_claims"], "allow_rollup_hdrs": True}
+    answer = await client.request("$JS.API.STREAM.CREATE.KV_claims", json.dumps(old).encode())
+    assert "error" not in json.loads(answer.data), answer.data
+    async with connect(settings(nats_server.url), patience=LIMIT) as bus:
+        await bus.claims.put("blob.other.x", b"theirs", expected=0)
+        rolled = await client.request(CLAIMS_PREFIX + "blob.default.x", b"{}", headers={"Nats-Rollup": "all"})
+        assert "rollup" in json.loads(rolled.data)["error"]["description"]
+        assert await bus.claims.get("blob.other.x")
     await client.close()
 
 

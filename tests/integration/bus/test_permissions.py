@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import nats
@@ -23,7 +22,7 @@ from schemas.subjects import pull_subject
 from tests.support.command import environment as bare
 from tests.support.images import Image, image, layer, tar_of
 from tests.support.registry import RegistryServer
-from tests.support.secured import Guest, SecuredBus, guest, stranger
+from tests.support.secured import Guest, SecuredBus, SecuredServices, guest, stranger
 
 IMAGE = "docker%2Eio/library/redis:latest.f7b3e13a1463fa75"
 PULL = f"default.{IMAGE}"
@@ -33,10 +32,16 @@ EVENTS_CONSUMER = "$JS.API.CONSUMER.CREATE.EVENTS.x"
 
 MAY_SAY = {
     "client": ["pull.requested", f"pull.requested.{PULL}", f"pull.cancelled.{PULL}", "pullonce.ping", "coordinator.status"],
-    "coordinator": [f"pull.completed.{PULL}", f"blob.claimed.{BLOB}", f"fetch.blob.{BLOB}.1", f"$KV.claims.blob.{BLOB}"],
-    "fetcher": [f"pull.resolved.{PULL}", f"blob.fetched.{BLOB}", "store.opened.default", f"progress.{BLOB}"],
-    "unpacker": [f"layer.unpacked.{BLOB}", f"layer.lost.{BLOB}", f"progress.{BLOB}"],
-    "ledger": ["pullonce.here", EVENTS_CONSUMER],
+    "coordinator": [
+        *(f"pull.completed.{PULL}", f"blob.claimed.{BLOB}", f"fetch.blob.{BLOB}.1", f"$KV.claims.blob.{BLOB}"),
+        *("_INBOX.x", "_INBOX_ledger.x", "_INBOX_caretaker.x", "$JS.API.STREAM.MSG.GET.EVENTS"),
+    ],
+    "fetcher": [
+        *(f"pull.resolved.{PULL}", f"blob.fetched.{BLOB}", "store.opened.default", f"progress.{BLOB}"),
+        *("_INBOX.x", "_INBOX_ledger.x", "_INBOX_unpacker.x", "$JS.API.STREAM.MSG.GET.EVENTS"),
+    ],
+    "unpacker": [f"layer.unpacked.{BLOB}", f"layer.lost.{BLOB}", f"progress.{BLOB}", "_INBOX.x", "_INBOX_fetcher.x"],
+    "ledger": ["pullonce.here", EVENTS_CONSUMER, "_INBOX.x"],
     "caretaker": [
         *(f"blob.lost.{BLOB}", f"layer.lost.{BLOB}", f"$KV.claims.blob.{BLOB}", f"$KV.claims.layer.{BLOB}"),
         *("coordinator.status", f"pull.requested.{PULL}", f"pull.cancelled.{PULL}", "$JS.API.STREAM.MSG.GET.KV_claims"),
@@ -61,8 +66,10 @@ REFUSED = {
     "coordinator": [
         *(f"pull.requested.{PULL}", f"pull.resolved.{PULL}", f"blob.fetched.{BLOB}", f"layer.unpacked.{BLOB}"),
         *("store.opened.default", "$JS.API.STREAM.DELETE.EVENTS", "$JS.ACK.ORDERS.x.1.1.1.1.1"),
+        *("_INBOX_fetcher.x", "_INBOX_unpacker.x"),
     ],
     "fetcher": [
+        *("_INBOX_coordinator.x", "_INBOX_caretaker.x", "$JS.API.DIRECT.GET.EVENTS"),
         *(f"pull.completed.{PULL}", f"pull.failed.{PULL}", f"pull.requested.{PULL}", f"layer.unpacked.{BLOB}"),
         *(f"fetch.blob.{BLOB}.1", f"$KV.claims.blob.{BLOB}", f"blob.claimed.{BLOB}", f"blob.fetched.other.sha256-{'0' * 64}"),
         *("$JS.API.CONSUMER.CREATE.ORDERS.unpack-layer-default.unpack.layer.default.>", "store.opened.other"),
@@ -240,45 +247,6 @@ async def test_writing_the_files_again_keeps_the_keys(bus: SecuredBus) -> None:
     )
 
 
-class Parts:
-    """The services of a store, each with the credentials of its own role."""
-
-    def __init__(self, bus: SecuredBus, home: Path) -> None:
-        self._bus = bus
-        self._home = home
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Parts:
-        ready = {
-            role: self._bus.directory / f"{role}.ready" for role in ("coordinator", "fetcher", "unpacker", "ledger", "gateway")
-        }
-        for role, file in ready.items():
-            environ = bare(self._home) | self._bus.environ(role) | {"PULLONCE_LEDGER_HTTP": "127.0.0.1:0"}
-            environ["PULLONCE_READY_FILE"] = str(file)
-            process = subprocess.Popen(
-                [sys.executable, "-m", f"services.{role}"],
-                env=environ,
-                stdin=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            self._stack.callback(self._end, process)
-        end = time.monotonic() + 60
-        while not all(file.exists() for file in ready.values()) and time.monotonic() < end:
-            time.sleep(0.05)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    @staticmethod
-    def _end(process: subprocess.Popen[str]) -> None:
-        process.terminate()
-        said = process.communicate()[1]
-        assert process.returncode == 0, said
-        assert "permissions" not in said.lower(), said
-
-
 def an_image(mark: bytes = b"") -> Image:
     return image([layer(tar_of({f"file-{number}": mark + bytes([number]) * 5000})) for number in range(3)])
 
@@ -315,7 +283,7 @@ def test_what_becomes_of_a_store_is_its_caretakers(tmp_path: Path) -> None:
             made = run("bus", "setup", home=home, environ=bus.environ("admin"))
             assert made.returncode == 0, made.stderr
             caretaker = bus.environ("caretaker")
-            with Parts(bus, home):
+            with SecuredServices(bus, home):
                 for reference in (kept, gone):
                     pulled = run("pull", "-q", "--timeout", "60", reference, home=home, environ=bus.environ("client"))
                     assert pulled.returncode == 0, pulled.stderr
@@ -359,7 +327,7 @@ def test_pulls_need_no_more_than_the_roles_may(tmp_path: Path, scheme: str) -> N
         with SecuredBus(tmp_path, scheme=scheme) as bus:
             made = run("bus", "setup", home=home, environ=bus.environ("admin"))
             assert made.returncode == 0, made.stderr
-            with Parts(bus, home):
+            with SecuredServices(bus, home):
                 client = bus.environ("client")
                 for _ in range(2):
                     pulled = run("pull", "--timeout", "60", "--json", reference, home=home, environ=client)
