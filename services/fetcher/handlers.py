@@ -6,7 +6,7 @@ Every handler may be called again with the same order, after a crash or beside a
 import asyncio
 import logging
 import os
-from contextlib import aclosing, suppress
+from contextlib import AsyncExitStack, aclosing, suppress
 from functools import partial
 
 from pullonce.bus.ports import Signals
@@ -50,6 +50,11 @@ log = logging.getLogger(__name__)
 Failure = Permanent | Retryable
 
 _GONE = ("blob.missing", "blob.damaged")
+_ONCE_MORE = (
+    *("digest.mismatch", "size.mismatch", "registry.ranges", "registry.encoding"),
+    *("BLOB_UNKNOWN", "NAME_UNKNOWN", "DENIED", "layer.foreign"),
+)
+"""Codes of what storage behind a registry answers now and then though the blob is there and whole."""
 
 
 class Handlers:
@@ -108,17 +113,18 @@ class Handlers:
         """Bring a blob into the content store."""
         opened = self._reopened()
         source, blob = _checked(order.source), order.blob
-        announcer = FetchProgress(self._signals, self._store, blob)
+        progress = FetchProgress(self._signals, self._store, blob)
         reused = self._content.has(blob.digest)
         if not reused:
             turn("slot")
-            async with self._fetching.of(source.registry):
+            async with AsyncExitStack() as slot:
+                await slot.enter_async_context(self._fetching.of(source.registry))
                 turn("look")
                 async with self._content.ingest(blob) as ingest:
                     reused = ingest.present
                     if not reused:
-                        await self._transfer(source, blob, ingest, announcer)
-        await announcer.verified()
+                        await self._transfer(source, blob, ingest, progress, slot)
+        await progress.verified()
         log.info("reused" if reused else "fetched", extra={"digest": blob.digest, "size": blob.size})
         fetched = BlobFetched(store=order.store, digest=blob.digest, size=blob.size, revision=order.revision, reused=reused)
         return self._telling(opened, fetched)
@@ -215,31 +221,54 @@ class Handlers:
             self._incarnation = opened[-1].incarnation
         return [*opened, *facts]
 
-    async def _transfer(self, source: Source, blob: Descriptor, ingest: Ingest, announcer: FetchProgress) -> None:
-        """From the registry into the growing file, and into view once it is verified."""
+    async def _transfer(
+        self, source: Source, blob: Descriptor, ingest: Ingest, progress: FetchProgress, slot: AsyncExitStack
+    ) -> None:
+        """From the registry into the growing file, and into view once it is verified.
+
+        What is wrong or refused once may be a cache on the way, a storage that lags, a part out of a bad place: it is asked for
+        anew, from byte 0 and past mirrors and caches, before anybody is told that it failed.
+
+        Args:
+            slot: holds one of the registry's slots; given back as soon as nothing more comes from there.
+        """
         try:
-            turn("slot")
-            async with self._shares.one() as share:
-                turn("answer")
-                await announcer.advance(ingest.stored)
-                async with aclosing(self._registry.blob(source, blob, ingest.offset)) as body:
-                    async for chunk in body:
-                        turn("transfer")
-                        await share.took(len(chunk))
-                        await ingest.write(chunk)
-                        await announcer.advance(ingest.stored)
-            turn("verify")
-            await ingest.flush()
-            await announcer.advance(ingest.stored)  # whoever follows need not wait until the disk has it all
-            await ingest.commit()
+            try:
+                await self._receive(source, blob, ingest, progress)
+                await slot.aclose()
+                await self._verify(ingest, progress)
+            except Permanent as exc:
+                if exc.code not in _ONCE_MORE:
+                    raise
+                log.warning("asked for anew: %s", exc, extra={"digest": blob.digest})
+                await ingest.restart()
+                await self._receive(source, blob, ingest, progress, anew=True)
+                await self._verify(ingest, progress)
         except BaseException as exc:
             with suppress(Permanent):
                 await ingest.flush()
-            await announcer.aborted(ingest.stored, self.secrets.told(str(exc)) or type(exc).__name__)
-            wrong = isinstance(exc, Permanent) and exc.code in ("digest.mismatch", "size.mismatch")
-            if wrong and (again := self._registry.doubt(source, blob.digest)):
-                raise again from exc
+            await progress.aborted(ingest.stored, self.secrets.told(str(exc)) or type(exc).__name__)
             raise
+
+    async def _receive(
+        self, source: Source, blob: Descriptor, ingest: Ingest, progress: FetchProgress, *, anew: bool = False
+    ) -> None:
+        turn("slot")
+        async with self._shares.one() as share:
+            turn("answer")
+            await progress.advance(ingest.stored)
+            async with aclosing(self._registry.blob(source, blob, ingest.offset, anew=anew)) as body:
+                async for chunk in body:
+                    turn("transfer")
+                    await share.took(len(chunk))
+                    await ingest.write(chunk)
+                    await progress.advance(ingest.stored)
+
+    async def _verify(self, ingest: Ingest, progress: FetchProgress) -> None:
+        turn("verify")
+        await ingest.flush()
+        await progress.advance(ingest.stored)  # whoever follows need not wait until the disk has it all
+        await ingest.commit()
 
     def _unrecorded(self, order: RecordImage, code: str, message: str) -> PullUnrecorded:
         return PullUnrecorded(

@@ -6,11 +6,12 @@ names now, and whether the credential may know.
 
 import base64
 import binascii
+import logging
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from pullonce.errors import Permanent
+from pullonce.errors import Permanent, Retryable
 from pullonce.oci import platform as platforms
 from pullonce.oci.digest import digest_bytes, matches
 from pullonce.oci.reference import Reference
@@ -27,8 +28,12 @@ from services.fetcher.documents.manifest import (
     read_document,
     read_layers,
 )
+from services.fetcher.remote.answers import unforeseen
 from services.fetcher.remote.registry import Registry
 
+log = logging.getLogger(__name__)
+
+_UNKEPT = ("MANIFEST_UNKNOWN", "BLOB_UNKNOWN", "NAME_UNKNOWN", "MANIFEST_INVALID", "digest.mismatch", "size.mismatch")
 _DEEPEST = 3
 """Indexes within indexes."""
 
@@ -72,8 +77,13 @@ class Resolver:
         Raises:
             Permanent, Retryable: see `Registry`; `platform.unavailable`; `MANIFEST_INVALID`.
         """
-        top, content_type, document = await self._top(reference)
-        found = await self._choose(top, content_type, document, depth=0)
+        try:
+            top, content_type, document = await self._top(reference)
+            found = await self._choose(top, content_type, document, depth=0)
+        except (Permanent, Retryable):
+            raise
+        except Exception as exc:  # whatever it is, what was sent led to it
+            raise unforeseen(str(reference), exc) from exc
         if found is None:
             raise platforms.unavailable(self._wanted, self._available)
         return found
@@ -103,8 +113,7 @@ class Resolver:
         if not reference.digest or self._content.has(Digest(reference.digest)):
             with spent_on("head"):
                 descriptor = await self._registry.head(self._source, locator)
-            if descriptor is not None:
-                content = await self._document(descriptor)
+            if descriptor is not None and (content := await self._promised(descriptor)) is not None:
                 return descriptor, descriptor.media_type, content
         with spent_on("manifest"):
             content_type, content = await self._registry.manifest(self._source, locator)
@@ -112,6 +121,16 @@ class Resolver:
         descriptor = Descriptor(media_type=content_type, digest=digest, size=len(content))
         await self._content.put(descriptor, content)
         return descriptor, content_type, content
+
+    async def _promised(self, descriptor: Descriptor) -> bytes | None:
+        """What a HEAD has promised; None where it is not there, or something else is: the tag has moved since, or HEAD lies."""
+        try:
+            return await self._document(descriptor)
+        except Permanent as exc:
+            if exc.code not in _UNKEPT:
+                raise
+            log.warning("resolved once more, since a HEAD promised something else: %s", exc)
+            return None
 
     async def _choose(self, top: Descriptor, content_type: str, content: bytes, *, depth: int) -> Image | None:
         """Follow indexes down to a manifest that fits; None where this branch has none."""
@@ -165,20 +184,22 @@ class Resolver:
 
     async def _config(self, descriptor: Descriptor) -> bytes:
         async def ask() -> bytes:
-            parts, size = list[bytes](), 0
             with spent_on("config"):
-                async with aclosing(self._registry.blob(self._source, descriptor)) as body:
-                    async for chunk in body:
-                        parts.append(chunk)
-                        size += len(chunk)
-                        if size > descriptor.size:
-                            break
-            content = b"".join(parts)
-            if not matches(content, descriptor.digest) and (again := self._registry.doubt(self._source, descriptor.digest)):
-                raise again
-            return content
+                content = await self._whole(descriptor, anew=False)
+                return content if matches(content, descriptor.digest) else await self._whole(descriptor, anew=True)
 
         return await self._small(descriptor, CONFIG_LIMIT, ask)
+
+    async def _whole(self, descriptor: Descriptor, *, anew: bool) -> bytes:
+        """A small blob, and a little of what is longer than it says."""
+        parts, size = list[bytes](), 0
+        async with aclosing(self._registry.blob(self._source, descriptor, anew=anew)) as body:
+            async for chunk in body:
+                parts.append(chunk)
+                size += len(chunk)
+                if size > descriptor.size:
+                    break
+        return b"".join(parts)
 
     async def _small(self, descriptor: Descriptor, limit: int, ask: Callable[[], Awaitable[bytes]]) -> bytes:
         """A document out of the store, or asked for and stored. Of several resolvers that miss the same one, one asks."""

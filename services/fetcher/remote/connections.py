@@ -18,6 +18,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from services.fetcher.remembered import Remembered
 from services.fetcher.remote.inward import ANYWHERE, HOME, Kind, Network, Reach, kind_of, kinds_of_host, leads
+from services.fetcher.remote.lenient import LONGEST_HEAD, make_lenient
 from services.fetcher.settings import RegistrySettings
 
 _READ_BUFFER = 1 << 20
@@ -83,12 +84,17 @@ class Connections:
 
         patience = self._settings.patience
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=0,
-                keepalive_timeout=30.0,
-                resolver=self._resolver,
-                socket_factory=None if reach == ANYWHERE else connecting,
+            connector=make_lenient(
+                aiohttp.TCPConnector(
+                    limit=0,
+                    keepalive_timeout=30.0,
+                    resolver=self._resolver,
+                    socket_factory=None if reach == ANYWHERE else connecting,
+                )
             ),
+            max_line_size=LONGEST_HEAD,
+            max_field_size=LONGEST_HEAD,
+            max_headers=10_000,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=patience, sock_read=patience),
             auto_decompress=False,  # a digest is over the bytes as they come
             read_bufsize=_READ_BUFFER,

@@ -21,7 +21,8 @@ Asked = Literal["manifest", "blob", "token"]
 _MALFORMED = "a malformed address"
 _CODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 """What a code may look like: it is a name for machines, and part of what is counted."""
-_LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
+_LATER = frozenset({408, 425, 429, 499})
+"""With every 5xx, those of proxies before a registry too (520 to 530): what may be right another time."""
 _LONGEST_WAIT = 300.0
 _UNKNOWN: dict[str, str] = {"manifest": "MANIFEST_UNKNOWN", "blob": "BLOB_UNKNOWN", "token": "UNAUTHORIZED"}
 
@@ -52,9 +53,9 @@ def failure(
         after: seconds the registry asks us to wait, see `retry_after`.
         clean: takes secrets out of what the registry says.
     """
-    told = _told(body, clean)
+    told = _first_error(body, clean)
     message = f"{what}: the registry answers {status}{': ' + told.message if told.message else ''}"
-    if status in _LATER:
+    if status in _LATER or status >= 500:
         code = told.code or ("TOOMANYREQUESTS" if status == 429 else "registry.unavailable")
         concerns: Concerns = "credential" if status == 429 else "source"
         return Retryable(message, code=code, after=after, concerns=concerns)
@@ -67,7 +68,7 @@ def failure(
     return Permanent(message, code=told.code or "registry.refused", concerns="source")
 
 
-def told_of(blob: Descriptor, found: Permanent | Retryable) -> Permanent | Retryable:
+def explain_blob(blob: Descriptor, found: Permanent | Retryable) -> Permanent | Retryable:
     """The failure to fetch a blob; one that says more where its publisher does not let registries pass it on.
 
     Such a layer (docker: foreign; OCI: nondistributable) names URLs. They are not followed: whoever made the manifest would
@@ -123,7 +124,7 @@ def _unknown_code(asked: Asked, code: str) -> str:
     return code if code in ("NAME_UNKNOWN", "MANIFEST_UNKNOWN", "BLOB_UNKNOWN") else _UNKNOWN[asked]
 
 
-def _told(body: bytes, clean: Callable[[str], str]) -> _Error:
+def _first_error(body: bytes, clean: Callable[[str], str]) -> _Error:
     """The first error in an answer, cut to a length fit for one line: first cleaned, or half a secret could stay."""
     try:
         errors = msgspec.json.decode(body, type=_Errors).errors

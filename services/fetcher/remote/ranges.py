@@ -13,35 +13,40 @@ from services.fetcher.remote.failures import whole_number
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 
 
-def bytes_to_skip(status: int, headers: Mapping[str, str], position: int, blob: Descriptor) -> int | None:
+def bytes_to_skip(
+    status: int, headers: Mapping[str, str], position: int, blob: Descriptor, *, encoded: bool = False
+) -> int | None:
     """How many bytes at the beginning of a body are known already. None: this answer is of no use, ask for the whole.
 
     Args:
         status: 200, 206 or 416.
         position: first byte that is wanted.
+        encoded: what the headers count are bytes of another representation: nothing follows from them, and a part is of no use.
 
     Raises:
-        Permanent: `size.mismatch`, where the source's blob has another size than the descriptor says; `registry.encoding`.
+        Permanent: `size.mismatch`, where the source's blob has another size than the descriptor says.
     """
     if status == 206:
         given = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
-        if given is None or int(given[1]) > position:
+        if given is None or int(given[1]) > position or encoded:
             return None
         if given[3] != "*":
             _check_size(int(given[3]), blob)
         return position - int(given[1])
     if status == 200:
         # The server knows no ranges, or was asked for the whole.
-        length = headers.get("Content-Length", "")
-        encoding = headers.get("Content-Encoding", "identity")
-        if encoding != "identity" and length != str(blob.size):
-            # Storage may label a gzip layer so, which is then the blob itself; a body that was compressed on the way is not.
-            why = f"something before the source compresses {blob.digest} ({encoding[:40]!r}), though it was asked not to"
-            raise Permanent(why, code="registry.encoding")
-        if (size := whole_number(length)) is not None:
+        if not encoded and (size := length_of(status, headers)) is not None:
             _check_size(size, blob)
         return position
     return None
+
+
+def length_of(status: int, headers: Mapping[str, str]) -> int | None:
+    """Bytes of the whole that an answer holds or is a part of; None where it does not say. A chunked one never does."""
+    if status == 206:
+        given = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
+        return int(given[3]) if given and given[3] != "*" else None
+    return None if "Transfer-Encoding" in headers else whole_number(headers.get("Content-Length", ""))
 
 
 def _check_size(size: int, blob: Descriptor) -> None:

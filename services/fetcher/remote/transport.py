@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
+from urllib.parse import urlsplit
 
 import aiohttp
 import yarl
@@ -200,7 +201,8 @@ def _target(url: yarl.URL, location: str) -> yarl.URL:
     try:
         target = url.join(yarl.URL(location, encoded=True))
         target.origin()
-        fits = bool(target.authority) and is_host(target.raw_host or "") and target.port != 0
+        urlsplit(str(target))  # reads addresses of IPv6, which yarl leaves alone
+        fits = bool(target.authority) and is_host(target.raw_host or "") and bool(target.host) and target.port != 0
     except ValueError:  # among them those of ports out of range, and of names that no encoding takes
         fits = False
     if not fits:

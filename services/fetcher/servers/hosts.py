@@ -52,6 +52,7 @@ class Host:
         mirror: it is not where the registry's name leads, so it is told which registry it is asked for.
         ca, client: files of authorities, and of certificates with their keys ("" where one file holds both).
         connect: seconds until a connection must be there; None: as everywhere.
+        guessed: it is spoken to by plain HTTP since it is on this machine or listed, and it may turn out to speak TLS.
     """
 
     origin: str
@@ -63,6 +64,7 @@ class Host:
     skip_verify: bool = False
     headers: tuple[tuple[str, str], ...] = ()
     connect: float | None = None
+    guessed: bool = False
 
     @property
     def name(self) -> str:
@@ -120,7 +122,7 @@ def parse(text: str, beside: str) -> Hosts:
     return Hosts(server, by_server, tuple(mirrors))
 
 
-def order(hosts: Hosts, registry: str, plain: Callable[[str], bool]) -> tuple[Host, ...]:
+def arrange(hosts: Hosts, registry: str, plain: Callable[[str], bool]) -> tuple[Host, ...]:
     """The servers of a registry, in the order in which they are asked; the last one is where its images come from.
 
     Args:
@@ -132,14 +134,23 @@ def order(hosts: Hosts, registry: str, plain: Callable[[str], bool]) -> tuple[Ho
     home = HUB_HOST if registry == HUB else registry
 
     def placed(host: Host, address: str) -> Host:
-        origin, path = _address(address, plain, whole=host.path == "")
-        return replace(host, origin=origin, path=path, mirror=urlsplit(origin).netloc != home)
+        # Whoever gives certificates for a server means TLS, wherever the server is.
+        said = "://" in address or bool(host.ca or host.client or host.skip_verify)
+        origin, path = _address(address, (lambda _: False) if said else plain, whole=host.path == "")
+        guessed = not said and origin.startswith("http://")
+        return replace(host, origin=origin, path=path, mirror=urlsplit(origin).netloc != home, guessed=guessed)
 
     last = placed(hosts.by_server, hosts.server or home)
     return (*(placed(each, each.origin) for each in hosts.mirrors), last)
 
 
-def able(hosts: tuple[Host, ...], capability: Capability) -> list[Host]:
+def secured(host: Host) -> Host:
+    """A server that may be spoken to by plain HTTP, and speaks TLS: unverified TLS is no less than that."""
+    https = f"https://{host.origin.removeprefix('http://')}"
+    return replace(host, origin=https, guessed=False, skip_verify=host.skip_verify or not host.ca)
+
+
+def having(hosts: tuple[Host, ...], capability: Capability) -> list[Host]:
     """Those that may be asked for something."""
     return [each for each in hosts if capability in each.capabilities]
 

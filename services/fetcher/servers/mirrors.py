@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pullonce.errors import Permanent
-from services.fetcher.servers.hosts import Host, Hosts, HostsInvalid, directories, order, parse
+from services.fetcher.servers.hosts import Host, Hosts, HostsInvalid, arrange, directories, parse
 
 REST = 30.0
 """Seconds for which a mirror that cannot be reached is not asked again: its wait is paid once, not once a layer."""
@@ -48,7 +48,7 @@ class Mirrors:
             kept = self._read.get(registry)
             if kept and kept[:2] == (path, stamp):
                 return kept[2]
-            hosts = order(_hosts(path), registry, self._plain)
+            hosts = arrange(_hosts(path), registry, self._plain)
         except (HostsInvalid, OSError, UnicodeDecodeError) as exc:
             what = path or f"the registry {registry}"
             raise Permanent(f"{what} cannot be used: {exc}", code="hosts.invalid") from exc

@@ -68,7 +68,7 @@ async def test_orders_become_facts(nats_url: str, tmp_path: Path) -> None:
         content = ContentStore(store_root(tmp_path, "default"))
         assert isinstance(opened, StoreOpened) and opened.incarnation == content.incarnation
         resolved = await resolve(bus, reader, registry.reference)
-        registry.plan("GET /v2/app/blobs/", answers(404, "BLOB_UNKNOWN", "gone"))
+        registry.plan("GET /v2/app/blobs/", answers(404, "BLOB_UNKNOWN", "gone"), times=2)
         for revision in (5, 6):
             await bus.orders.send(FetchBlob(blob=resolved.layers[0].blob, source=resolved.source, revision=revision))
             await fact(reader, BlobFailed if revision == 5 else BlobFetched)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.fetcher.servers.hosts import Host, Hosts, HostsInvalid, able, directories, order, parse
+from services.fetcher.servers.hosts import Host, Hosts, HostsInvalid, arrange, directories, having, parse
 
 BESIDE = "/etc/certs.d/registry.example"
 
@@ -32,7 +32,7 @@ ca = "upstream.pem"
 
 
 def hosts(text: str, registry: str = "registry.example", plain: str = "") -> tuple[Host, ...]:
-    return order(parse(text, BESIDE), registry, lambda host: host == plain)
+    return arrange(parse(text, BESIDE), registry, lambda host: host == plain)
 
 
 def test_everything_that_may_be_said_is_read() -> None:
@@ -74,9 +74,9 @@ def test_mirrors_come_in_their_order_and_the_registry_last(text: str, registry: 
 def test_who_may_not_resolve_is_not_asked_for_tags() -> None:
     text = '[host."https://a.example"]\ncapabilities = ["pull"]\n[host."https://b.example"]\ncapabilities = ["resolve"]'
     found = hosts(text)
-    assert [each.origin for each in able(found, "resolve")] == ["https://b.example", "https://registry.example"]
-    assert [each.origin for each in able(found, "pull")] == ["https://a.example", "https://registry.example"]
-    assert able(hosts('capabilities = ["push"]'), "pull") == []
+    assert [each.origin for each in having(found, "resolve")] == ["https://b.example", "https://registry.example"]
+    assert [each.origin for each in having(found, "pull")] == ["https://a.example", "https://registry.example"]
+    assert having(hosts('capabilities = ["push"]'), "pull") == []
 
 
 @pytest.mark.parametrize(
@@ -122,5 +122,5 @@ def test_a_registry_has_its_directory(registry: str, expected: list[str]) -> Non
 
 
 def test_logins_of_docker_hub_are_kept_under_its_own_name() -> None:
-    assert [each.name for each in order(Hosts(), "docker.io", lambda _: False)] == ["docker.io"]
+    assert [each.name for each in arrange(Hosts(), "docker.io", lambda _: False)] == ["docker.io"]
     assert Host("https://mirror.example:5000").name == "mirror.example:5000"

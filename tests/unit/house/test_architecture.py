@@ -153,6 +153,7 @@ PURE = (
     "services.fetcher.servers.hosts",
     "services.fetcher.documents.manifest",
     "services.fetcher.remote.notices",
+    "services.fetcher.remote.encoding",
     "services.fetcher.remote.ranges",
     "services.fetcher.auth.login_files",
     "services.fetcher.auth.redaction",

@@ -1,0 +1,264 @@
+"""The requests of the distribution API to one server, and what its answers hold. Source: OCI distribution-spec 1.1, "Pull"."""
+
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+
+import aiohttp
+import yarl
+
+from pullonce.errors import Permanent, Retryable
+from pullonce.oci.digest import is_digest, matches, parse_digest
+from schemas.events import Source
+from schemas.oci import Descriptor, Digest
+from services.fetcher.auth.redaction import Secrets
+from services.fetcher.documents.manifest import ACCEPT, MANIFEST_LIMIT
+from services.fetcher.remote.answers import read_limited, registry_errors
+from services.fetcher.remote.encoding import Broken, decoder_of, encodings, is_label
+from services.fetcher.remote.failures import Asked, failure, retry_after, whole_number
+from services.fetcher.remote.ranges import bytes_to_skip, length_of
+from services.fetcher.remote.transport import ERROR_LIMIT, Transport
+from services.fetcher.servers.hosts import Host, secured
+
+_ANEW = {"Cache-Control": "no-cache"}
+"""Past whatever keeps copies on the way: one of them may be damaged."""
+
+
+class Interrupted(Exception):
+    """A body broke off."""
+
+
+class Requests:
+    """Asks one server at a time; which one, the registry client decides."""
+
+    def __init__(self, transport: Transport, secrets: Secrets) -> None:
+        self._transport = transport
+        self._secrets = secrets
+        self._speak_tls: dict[str, None] = {}
+
+    async def head(self, host: Host, source: Source, locator: str) -> Descriptor | None:
+        """What a tag or digest names; None where only a GET can tell, or can say why not.
+
+        Raises:
+            Permanent, Retryable: nobody there, nothing said, or too much asked: a GET would fare no better.
+        """
+        try:
+            async with self._asked("HEAD", host, source, "manifests", locator, {"Accept": ACCEPT}) as response:
+                if response.status == 429:
+                    raise await self._failure("manifest", source, locator, host, response)
+                return _described(response)
+        except Permanent as exc:
+            if exc.code not in ("registry.redirects", "registry.answer"):
+                raise
+            return None
+        except Retryable as exc:
+            if exc.concerns == "credential" or isinstance(exc.__cause__, TimeoutError | aiohttp.ClientConnectorError):
+                raise
+            return None
+
+    async def manifest(self, host: Host, source: Source, locator: str) -> tuple[str, bytes]:
+        """The content type and bytes of what a tag or digest names; checked against the digest where one is known.
+
+        What is damaged is asked for once more.
+        """
+        try:
+            return await self._manifest(host, source, locator, {})
+        except Permanent as exc:
+            if exc.code not in ("digest.mismatch", "registry.encoding"):
+                raise
+            return await self._manifest(host, source, locator, _ANEW)
+
+    async def part(
+        self, host: Host, source: Source, blob: Descriptor, position: int, *, anew: bool
+    ) -> AsyncGenerator[bytes, None]:
+        """One answer's bytes of a blob from `position` on, until its end.
+
+        Args:
+            anew: past caches.
+
+        Raises:
+            Interrupted: it broke off.
+        """
+        more = _ANEW if anew else {}
+        for wanted in ({"Range": f"bytes={position}-"}, {}) if position else ({},):
+            async with self._asked("GET", host, source, "blobs", blob.digest, {**wanted, **more}) as response:
+                if response.status not in (200, 206) and not (response.status == 416 and wanted):
+                    raise await self._failure("blob", source, blob.digest, host, response)
+                named = encodings(response.headers.get("Content-Encoding", ""))
+                encoded = bool(named) and length_of(response.status, response.headers) != blob.size
+                skip = bytes_to_skip(response.status, response.headers, position, blob, encoded=encoded)
+                if skip is None:
+                    continue
+                body = _decoded(response, blob, named) if encoded else _body(response)
+                async with aclosing(body):
+                    async for chunk in body:
+                        if skip < len(chunk):
+                            yield chunk[skip:] if skip else chunk
+                        skip = max(0, skip - len(chunk))
+                return
+        what = f"{named_of(source, blob.digest)}: the registry answers with parts that were not asked for"
+        raise Permanent(what, code="registry.ranges")
+
+    # -- below: one step each --
+
+    async def _manifest(self, host: Host, source: Source, locator: str, more: dict[str, str]) -> tuple[str, bytes]:
+        what = named_of(source, locator)
+        async with self._asked("GET", host, source, "manifests", locator, {"Accept": ACCEPT, **more}) as response:
+            if response.status != 200:
+                raise await self._failure("manifest", source, locator, host, response)
+            with registry_errors(what):
+                content = await read_limited(response, MANIFEST_LIMIT)
+            content_type, told = response.headers.get("Content-Type", ""), response.headers.get("Docker-Content-Digest", "")
+            named = encodings(response.headers.get("Content-Encoding", ""))
+        expected = {digest for digest in (told, locator) if is_digest(digest)}
+        if named and not any(matches(content, parse_digest(digest)) for digest in expected):
+            content = _undone(content, named, what)
+        if len(content) > MANIFEST_LIMIT:
+            raise Permanent(f"the manifest of {what} is longer than 4 MiB", code="MANIFEST_INVALID")
+        for digest in expected:
+            if not matches(content, parse_digest(digest)):
+                raise Permanent(f"the registry sends something else as {what} than {digest}", code="digest.mismatch")
+        return content_type, content
+
+    @asynccontextmanager
+    async def _asked(
+        self, method: str, host: Host, source: Source, kind: str, locator: str, headers: dict[str, str]
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The answer of one server, by TLS where that is what it turns out to speak."""
+        path = f"{source.repository}/{kind}/{locator}"
+        async with AsyncExitStack() as stack:
+
+            async def answer(host: Host) -> aiohttp.ClientResponse:
+                return await stack.enter_async_context(self._answer(method, host, source, path, headers))
+
+            if host.origin in self._speak_tls:
+                response = await answer(secured(host))
+            elif not host.guessed:
+                response = await answer(host)
+            else:
+                response = await self._guessed(host, answer)
+            if response.status == 400 and host.guessed:
+                body = await self._refusal(source, locator, response)
+                if b"https" not in body.lower():
+                    raise self._meaning("manifest" if kind == "manifests" else "blob", source, locator, host, response, body)
+                await stack.aclose()
+                response = await answer(secured(host))
+                self._remember_tls(host)
+            yield response
+
+    async def _guessed(self, host: Host, answer: Callable[[Host], Awaitable[aiohttp.ClientResponse]]) -> aiohttp.ClientResponse:
+        """The answer of a server that may speak TLS: then it cannot read what we say, and breaks off or answers by an alert."""
+        try:
+            return await answer(host)
+        except Retryable as exc:
+            if not isinstance(exc.__cause__, aiohttp.ServerDisconnectedError | aiohttp.ClientResponseError):
+                raise
+            try:
+                response = await answer(secured(host))
+            except Retryable:
+                raise exc from exc.__cause__
+            self._remember_tls(host)
+            return response
+
+    def _remember_tls(self, host: Host) -> None:
+        if len(self._speak_tls) >= 1000:
+            self._speak_tls.clear()
+        self._speak_tls[host.origin] = None
+
+    @asynccontextmanager
+    async def _answer(
+        self, method: str, host: Host, source: Source, path: str, headers: dict[str, str]
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A mirror serves many registries, so it is told which one is meant."""
+        url = yarl.URL(f"{host.origin}{host.path}/{path}")
+        if host.mirror:
+            url = url.with_query({"ns": source.registry})
+        there = Source(registry=host.name, repository=source.repository, credential=source.credential)
+        with self._secrets.cleaning():
+            async with self._transport.answer(method, url, host, there, headers) as response:
+                yield response
+
+    async def _refusal(self, source: Source, locator: str, response: aiohttp.ClientResponse) -> bytes:
+        with registry_errors(named_of(source, locator)):
+            return await read_limited(response, ERROR_LIMIT)
+
+    async def _failure(
+        self, asked: Asked, source: Source, locator: str, host: Host, response: aiohttp.ClientResponse
+    ) -> Permanent | Retryable:
+        return self._meaning(asked, source, locator, host, response, await self._refusal(source, locator, response))
+
+    def _meaning(
+        self, asked: Asked, source: Source, locator: str, host: Host, response: aiohttp.ClientResponse, body: bytes
+    ) -> Permanent | Retryable:
+        """What an answer that is no success means. What storage refuses, another attempt gets a fresh signature for."""
+        after = retry_after(response.headers.get("Retry-After"), time.time())
+        found = failure(asked, named_of(source, locator), response.status, body, after=after, clean=self._secrets.clean)
+        if isinstance(found, Permanent) and response.url.host != yarl.URL(host.origin).host and response.status in (401, 403):
+            return Retryable(f"{found} (at {response.url.host})", code="registry.storage")
+        return found
+
+
+def named_of(source: Source, locator: str | Digest) -> str:
+    """A manifest or blob in words that people know."""
+    return f"{source.registry}/{source.repository}{'@' if ':' in locator else ':'}{locator}"
+
+
+def _described(response: aiohttp.ClientResponse) -> Descriptor | None:
+    """What the head of an answer says; None where it does not say enough, or of something compressed."""
+    headers = response.headers
+    digest, size = headers.get("Docker-Content-Digest", ""), whole_number(headers.get("Content-Length", ""))
+    if response.status != 200 or not is_digest(digest) or not size or encodings(headers.get("Content-Encoding", "")):
+        return None
+    return Descriptor(media_type=headers.get("Content-Type", ""), digest=parse_digest(digest), size=size)
+
+
+async def _body(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+    try:
+        async for chunk in response.content.iter_any():
+            yield chunk
+    except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+        raise Interrupted(str(exc) or "no byte came in time") from exc
+
+
+async def _decoded(response: aiohttp.ClientResponse, blob: Descriptor, names: list[str]) -> AsyncGenerator[bytes, None]:
+    """A body whose encoding is undone, unless that turns out to be a label of what the blob is."""
+    decoder = decoder_of(names, blob.digest)
+    length, label = whole_number(response.headers.get("Content-Length", "")), None
+    async with aclosing(_body(response)) as body:
+        async for chunk in body:
+            if label:
+                yield chunk
+                continue
+            try:
+                for piece in decoder.feed(chunk):
+                    if label is None:
+                        label = is_label(blob, length, piece)
+                        if label:
+                            break
+                    yield piece
+            except Broken as exc:
+                if label is not None:
+                    raise Interrupted(f"its encoding is broken: {exc}") from exc
+                label = True
+            if label:
+                yield chunk
+    if not label:
+        try:
+            decoder.end()
+        except Broken as exc:
+            raise Interrupted(f"its encoding is broken: {exc}") from exc
+
+
+def _undone(content: bytes, names: list[str], what: str) -> bytes:
+    """A document whose encoding is undone, as far as it may be long."""
+    decoder, parts, size = decoder_of(names, what), list[bytes](), 0
+    try:
+        for piece in decoder.feed(content):
+            parts.append(piece)
+            size += len(piece)
+            if size > MANIFEST_LIMIT:
+                return b"".join(parts)
+        decoder.end()
+    except Broken as exc:
+        raise Permanent(f"the Content-Encoding of {what} is broken: {exc}", code="registry.encoding") from exc
+    return b"".join(parts)
