@@ -6,8 +6,9 @@ INTERNAL, with the traceback in the log.
 """
 
 import asyncio
+import contextvars
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,9 @@ log = logging.getLogger(__name__)
 
 Watch = Callable[[str, Message, float, str], None]
 """Told of each call that has ended: method, request, seconds, and the name of its status."""
+
+metadata: contextvars.ContextVar[Mapping[str, object]] = contextvars.ContextVar("metadata", default={})  # noqa: B039
+"""What came with the call that is being answered, beside its message."""
 
 _STREAMS = 100_000
 """Calls of one connection at a time. A client such as containerd has one connection for all; with the 100 that HTTP/2 libraries
@@ -93,6 +97,7 @@ class _Service:
             request = await stream.recv_message()
             if request is None:
                 raise GRPCError(Status.INVALID_ARGUMENT, f"{method.name} was called without a message")
+            metadata.set(stream.metadata or {})
             began, status = asyncio.get_running_loop().time(), Status.CANCELLED
             try:
                 await _answer(stream, carry_out(request), streams=streams)

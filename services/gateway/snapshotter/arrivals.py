@@ -35,6 +35,10 @@ class LayerMissing(PullonceError):
     """A layer did not come; the message says why."""
 
 
+class Withdrawn(LayerMissing):
+    """Whoever wanted a layer left before it came."""
+
+
 class Resolved:
     """Images that others pull, by their layers: what a Prepare without labels is looked up in."""
 
@@ -73,8 +77,18 @@ class _Arrival:
     below: Mapping[ChainID, ChainID] | None = None
     """Layer → the one below it, once the image is resolved."""
     news: asyncio.Event = field(default_factory=asyncio.Event)
-    waiting: int = 0
+    pullers: int = 0
+    """Who waits for a layer under a lease of containerd's, as pulls do."""
+    others: int = 0
+    """Who waits without one: the CRI's statistics, which look at everything and never give up; or a pull of an older client."""
+    pulled: bool = False
+    """A puller waited, so the others are no reason to go on."""
     leave: asyncio.TimerHandle | None = None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody waits on whose behalf it is carried on."""
+        return self.pullers > 0 or (self.others > 0 and not self.pulled)
 
     def tell(self) -> None:
         """Let all who wait look again; each round has an event of its own."""
@@ -94,12 +108,15 @@ class Arrivals:
         self._pull = pull
         self._has = has
         self._arrivals: dict[str, _Arrival] = {}
+        self._withdrawn: set[str] = set()
+        """Images that whoever pulled them has given up."""
 
     async def layers(self, reference: str, *, within: float = KNOWN_WITHIN) -> Mapping[ChainID, ChainID] | None:
         """Have an image pulled, and say which layers it has, each with the one below it.
 
         None where that is not known within some seconds, or will never be.
         """
+        self._withdrawn.discard(reference)
         arrival = self._begin(reference)
         try:
             async with asyncio.timeout(within):
@@ -115,14 +132,22 @@ class Arrivals:
         self._keep(reference, arrival, LINGER)
         return arrival.below
 
-    async def wait(self, reference: str, chain_id: ChainID) -> None:
+    async def wait(self, reference: str, chain_id: ChainID, *, puller: bool = True) -> None:
         """Have an image pulled until one layer of it is there.
 
+        Args:
+            puller: whether it is waited for under a lease, as pulls do; others do not begin again what a puller gave up.
+
         Raises:
-            LayerMissing: the pull failed, or ended without it.
+            LayerMissing: the pull failed, ended without it, or was withdrawn (`Withdrawn`).
         """
+        if puller:
+            self._withdrawn.discard(reference)
+        elif reference in self._withdrawn:
+            raise Withdrawn(f"the pull of {reference} was withdrawn; pull it again")
         arrival = self._begin(reference)
-        arrival.waiting += 1
+        arrival.pulled |= puller
+        arrival.pullers, arrival.others = arrival.pullers + puller, arrival.others + (not puller)
         linger = LEFT
         try:
             while not self._has(chain_id):
@@ -131,7 +156,7 @@ class Arrivals:
                 await arrival.news.wait()
             linger = LINGER
         finally:
-            arrival.waiting -= 1
+            arrival.pullers, arrival.others = arrival.pullers - puller, arrival.others - (not puller)
             self._keep(reference, arrival, linger)
 
     async def close(self) -> None:
@@ -175,13 +200,14 @@ class Arrivals:
         if arrival.leave is not None:
             arrival.leave.cancel()
             arrival.leave = None
-        if arrival.waiting or arrival.task.done():
+        if arrival.wanted or arrival.task.done():
             return
         arrival.leave = asyncio.get_running_loop().call_later(seconds, self._withdraw, reference, arrival)
 
     def _withdraw(self, reference: str, arrival: _Arrival) -> None:
-        if not arrival.waiting:
+        if not arrival.wanted:
             log.info("nobody waits for an image any more", extra={"reference": reference})
+            self._withdrawn.add(reference)
             arrival.task.cancel()
 
 
@@ -192,7 +218,7 @@ def layers_below(chain_ids: tuple[ChainID, ...]) -> dict[ChainID, ChainID]:
 
 def _missing(reference: str, chain_id: ChainID, task: asyncio.Task[object]) -> LayerMissing:
     if task.cancelled():
-        return LayerMissing(f"the pull of {reference} was withdrawn; ask again")
+        return Withdrawn(f"the pull of {reference} was withdrawn; pull it again")
     failure = task.exception()
     if isinstance(failure, PullFailed):
         return LayerMissing(f"{reference} cannot be pulled: {failure} ({failure.code})")

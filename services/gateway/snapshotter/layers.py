@@ -2,7 +2,7 @@
 
 import msgspec
 
-from pullonce.store.content import ContentStore
+from pullonce.store.content import ContentStore, open_store
 from pullonce.store.holds import Hold, Holds
 from pullonce.store.snapshots import Snapshot, SnapshotMissing, Snapshots
 from schemas.oci import ChainID
@@ -55,6 +55,10 @@ class Layers:
         # Behind the hold, and under the lock: a collector that looked before it has removed the layer by now, or not at all.
         with self._content.images.hold():
             return self.has(record.chain_id)
+
+    def make_whole(self) -> None:
+        """Make what is missing of a store that was wiped; raises Permanent where the disk refuses."""
+        open_store(self._content.root)
 
     def let_go(self, name: str) -> None:
         """Drop the hold of a record; raises Permanent where the disk refuses."""

@@ -117,8 +117,8 @@ class Offers:
                 self._records.release(name)
         return self._records.table.get(name)
 
-    async def there(self, record: Record) -> None:
-        """Wait until a layer that was promised is there.
+    async def there(self, record: Record, *, puller: bool = True) -> None:
+        """Wait until a layer that was promised is there; see `Arrivals.wait`.
 
         Raises:
             LayerMissing: it does not come; the message says why.
@@ -133,8 +133,10 @@ class Offers:
             )
         if not self._connected():
             raise LayerMissing(f"{record.chain_id} of {reference} is not there, and the bus of pullonce does not answer")
-        await self._arrivals.wait(reference, record.chain_id)
-        await self._records.hold(record)  # the hold itself may have gone with a store that was wiped
+        # The store may have been wiped, and the hold with it.
+        await asyncio.to_thread(self._layers.make_whole)
+        await self._records.hold(record)
+        await self._arrivals.wait(reference, record.chain_id, puller=puller)
 
     async def missing(self, records: list[Record]) -> Record | None:
         """The first of some records whose layer is not there. It begins to be brought again."""

@@ -45,7 +45,7 @@ class Places:
 
         Args:
             work: whether overlayfs will write there.
-            below: the tree below; what is written upon it shows the owner and the mode of its root.
+            below: the tree below; what is written upon it shows the owner, the mode and the time of its root.
             owner: uid and gid of its root instead, on this machine.
         """
         place = self.path(number)
@@ -57,6 +57,8 @@ class Places:
             uid, gid = owner or ((like.st_uid, like.st_gid) if like else (-1, -1))
             os.chown(tree, uid, gid)
             tree.chmod(stat.S_IMODE(like.st_mode) if like else 0o755)
+            if like is not None:
+                os.utime(tree, ns=(like.st_atime_ns, like.st_mtime_ns))
             if work:
                 (place / "work").mkdir(mode=0o711, exist_ok=True)
 

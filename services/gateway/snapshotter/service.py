@@ -5,6 +5,7 @@ the one wait among them is Prepare's, a few seconds at most, until it is known t
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -18,9 +19,10 @@ from grpclib.const import Status
 from pullonce.errors import PullonceError
 from schemas.oci import ChainID
 from services.gateway.protocols import snapshots_pb2 as pb
-from services.gateway.rpc.serving import Refused
+from services.gateway.rpc.serving import Refused, metadata
 from services.gateway.snapshotter import records as kept
 from services.gateway.snapshotter.answers import Encoded, info, relabelled
+from services.gateway.snapshotter.arrivals import Withdrawn
 from services.gateway.snapshotter.filters import FilterInvalid, asks_for, passes
 from services.gateway.snapshotter.labels import LabelInvalid, root_owner, target_of
 from services.gateway.snapshotter.layers import Layers
@@ -32,6 +34,8 @@ from services.gateway.snapshotter.unlisting import Unlisting
 
 log = logging.getLogger(__name__)
 
+_LEASE = "containerd-lease"
+"""Comes with every call of a pull."""
 _BATCH = 500
 """Records in one answer of a stream: some hundred kilobytes."""
 
@@ -180,7 +184,8 @@ class Snapshotter:
         if record is None:
             raise Refused(Status.NOT_FOUND, f"there is no snapshot {request.key}")
         if record.chain_id:
-            await self._offers.there(record)
+            with contextlib.suppress(Withdrawn):  # statistics look at what its puller gave up, and need no layer
+                await self._offers.there(record, puller=_LEASE in metadata.get())
         return pb.StatSnapshotResponse(info=info(record))
 
     async def Mounts(self, request: pb.MountsRequest) -> pb.MountsResponse:
