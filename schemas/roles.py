@@ -76,7 +76,7 @@ ROLES = {
     "coordinator": Role(
         # An order that nobody waits for any more comes to nothing: that is a failure too, and the coordinator says it.
         sends=(BlobClaimed, LayerClaimed, PullCompleted, PullFailed, BlobFailed, LayerFailed, *ORDERS.values()),
-        receives=tuple(EVENTS.values()),
+        receives=(*EVENTS.values(), BlobProgress),
         answers=(subjects.PING_SUBJECT, subjects.STATUS_SUBJECT),
         folds=True,
         claims=("blob", "layer", "resolve", "record", "fold"),

@@ -55,6 +55,9 @@ _LONGEST_DELAY = 15.0
 _LONGEST_WISH = 300.0
 """Seconds: what a registry may ask for in `Retry-After`."""
 
+_MOST_ENDED = 10_000
+"""Flights that are remembered to have failed."""
+
 _POISONOUS = 4
 """An order delivered more than this many times `attempts` kills its workers, or is given back over and over."""
 
@@ -104,6 +107,8 @@ class Worker:
         self._watching = watching
         self._running: dict[Delivery, asyncio.Task[Any]] = {}
         self._withdrawn: set[Delivery] = set()
+        self._ended: dict[tuple[str, str, int], None] = {}
+        """Flights that were heard to have failed, lately: an order for one that waits for another attempt is needless."""
 
     async def run(self) -> None:
         """Serve until cancelled; then every running order is given back at once. Raises BusClosed."""
@@ -128,6 +133,10 @@ class Worker:
             event = events.decode(subject, body)
         except Malformed:
             return  # the fold parks it
+        if isinstance(event, events.PullFailed):
+            self._ended[event.store, event.flight, event.opened] = None
+            if len(self._ended) > _MOST_ENDED:
+                del self._ended[next(iter(self._ended))]
         for delivery, task in self._running.items():
             if _needless(delivery.order, event, subject):
                 self._withdrawn.add(delivery)
@@ -169,6 +178,8 @@ class Worker:
 
     async def _carry_out(self, handler: Handler, delivery: Delivery) -> None:
         order = delivery.order
+        if isinstance(order, ResolveReference | RecordImage) and (order.store, order.flight, order.opened) in self._ended:
+            return await self._end(delivery)
         try:
             if delivery.attempt > _POISONOUS * self._attempts:
                 raise Permanent(f"delivered {delivery.attempt} times", code="order.poisonous", concerns="key")

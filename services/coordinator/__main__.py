@@ -1,7 +1,7 @@
 """`python -m services.coordinator`: its settings and its wiring.
 
 Environment: `PULLONCE_NATS_URL`, `PULLONCE_ACK_WAIT`, `PULLONCE_REPLICAS` (see `pullonce.config`); `PULLONCE_CLAIM_LEASE`,
-`PULLONCE_LOG_BYTES`.
+`PULLONCE_LOG_BYTES`, `PULLONCE_SLOW_SECONDS`, `PULLONCE_SLOW_RATE`.
 """
 
 import asyncio
@@ -21,11 +21,14 @@ from services.coordinator.handlers import Coordinator
 from services.coordinator.keeper import LOG_BYTES
 from services.coordinator.measures import show
 from services.coordinator.status import describe
+from services.coordinator.watching import RATE, SECONDS, Watching
 
 
 async def main() -> None:
     log_bytes = int(number(os.environ, "PULLONCE_LOG_BYTES", LOG_BYTES, low=0, high=2**60))
     lease = number(os.environ, "PULLONCE_CLAIM_LEASE", HOLD, low=1.0, high=3600.0)
+    slow_seconds = number(os.environ, "PULLONCE_SLOW_SECONDS", SECONDS, low=0.5, high=3600.0)
+    slow_rate = number(os.environ, "PULLONCE_SLOW_RATE", RATE, low=0.0, high=1e12)
     meter = Meter("coordinator", "", version())
     async with (
         telling(meter) as health,
@@ -44,7 +47,9 @@ async def main() -> None:
             said = lambda: {"position": coordinator.board.position, **health.details()}  # noqa: E731
             await answer_pings(bus.signals, "coordinator", details=said)
 
+        watching = Watching(bus, coordinator.board.waits, me, lambda: coordinator.live, seconds=slow_seconds, rate=slow_rate)
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(watching.run())
             reading = tasks.create_task(tell_progress(bus.signals, "coordinator", coordinator.progress))
             await coordinator.run(ready=answer)
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 from schemas.events import BlobFailed, LayerFailed
 from schemas.orders import FetchBlob, Order, UnpackLayer
 from services.coordinator.flight import Flight
+from services.coordinator.slow import Place, burden, place_of
 
 
 class Key:
     """What is known of one claim key, and which flights wait for it."""
 
-    __slots__ = ("claimed", "claimed_at", "done", "early", "holder", "name", "order", "settled", "since", "touched", "waiters")
+    __slots__ = (
+        *("claimed", "claimed_at", "done", "early", "holder", "name", "order", "place", "settled", "since", "slow", "touched"),
+        "waiters",
+    )
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -27,6 +31,10 @@ class Key:
         self.order: Order | None = None
         """What was last wanted for it, while it is unsettled."""
         self.waiters: dict[str, Flight] = {}
+        self.place: Place | None = None
+        """Where the order that is out has it from, as far as the log tells."""
+        self.slow: dict[Place, int] = {}
+        """How often which source was named slow since somebody began to wait."""
         self.touched = 0
         """Position at which it was last left without waiters."""
 
@@ -34,6 +42,18 @@ class Key:
     def ordered(self) -> bool:
         """The log says that an order is queued or running."""
         return self.claimed > self.done
+
+    @property
+    def chosen(self) -> Flight:
+        """Whose order is given: of those who wait, the first one whose source was named slow least."""
+        if not self.slow:
+            return next(iter(self.waiters.values()))
+        return min(self.waiters.values(), key=lambda flight: burden(place_of(flight.order_for(self.name)), self.slow))
+
+    @property
+    def places(self) -> set[Place]:
+        """Where those who wait could have it from."""
+        return {place_of(flight.order_for(self.name)) for flight in self.waiters.values()}
 
     @property
     def idle(self) -> bool:

@@ -12,10 +12,13 @@ from collections.abc import Iterator
 import msgspec
 
 from schemas.events import BlobClaimed, BlobFailed, LayerClaimed, LayerFailed
-from schemas.subjects import store_of_key
+from schemas.oci import Digest
+from schemas.orders import UnpackLayer
+from schemas.subjects import blob_key, store_of_key
 from services.coordinator.flight import Flight
 from services.coordinator.intents import Intent, Settle, Want, Withdraw
 from services.coordinator.key import Key, concerned
+from services.coordinator.slow import SLOW, Contest, place_failed, place_of, rounds
 
 FORGOTTEN_AFTER = 16_384
 """Positions after which a key is forgotten that nobody waits for and nobody is at. What is known of it is a cache, which the
@@ -37,6 +40,8 @@ class Waits:
         self._left: deque[tuple[int, Key]] = deque()
         """Keys that were left without waiters, each with the position: the oldest first."""
         self._intents = intents
+        self.contested: set[str] = set()
+        """Keys for which some wait who could have them from different places."""
 
     def __len__(self) -> int:
         return sum(map(len, self._stores.values()))
@@ -89,6 +94,37 @@ class Waits:
         key = self.key(withdraw.key)
         return key is not None and self._withdrawal(key) == withdraw
 
+    # -- sources that do not deliver -----------------------------------------------------------------------------------
+
+    def has_rivals(self, name: str) -> bool:
+        """Those who wait for a key could have it from different places. What is not so any more is not contested either."""
+        key = self.key(name)
+        if key is not None and not key.settled and len(key.waiters) > 1 and len(key.places) > 1:
+            return True
+        self.contested.discard(name)
+        return False
+
+    def held_by(self, name: str) -> str:
+        """The coordinator that gave the order for a key."""
+        key = self.key(name)
+        return key.holder if key is not None else ""
+
+    def contest(self, name: str) -> Contest | None:
+        """The order that is out for a key, while somebody who waits for it could have it from elsewhere. None where there is no
+        such order, or all that it waits for has come."""
+        key = self.key(name)
+        if key is None or key.settled or not key.waiters or not key.ordered:
+            return None
+        places = key.places
+        place = key.place or place_of(key.chosen.order_for(name))
+        if not places - {place}:
+            return None
+        order = msgspec.structs.replace(key.chosen.order_for(name), revision=key.claimed)
+        blob = Digest(place[1]) if isinstance(order, UnpackLayer) else order.blob.digest  # type: ignore[attr-defined]
+        if isinstance(order, UnpackLayer) and (bytes_ := self.key(blob_key(order.store, blob))) is not None and bytes_.settled:
+            return None
+        return Contest(order, place, blob, rounds({*places, place}, key.slow))
+
     # -- flights come and go -------------------------------------------------------------------------------------------
 
     def wait(self, flight: Flight, name: str) -> None:
@@ -97,6 +133,8 @@ class Waits:
         first = not key.waiters
         key.waiters[flight.name] = flight
         key.order = flight.order_for(name)
+        if not first and place_of(key.order) != place_of(next(iter(key.waiters.values())).order_for(name)):
+            self.contested.add(name)
         flight.missing.add(key.name)
         if first and not self._in_hand(key):
             self._intents.append(self._want(key))
@@ -126,6 +164,7 @@ class Waits:
         if event.revision <= key.claimed:
             return None
         key.claimed, key.claimed_at, key.holder = event.revision, sequence, event.holder
+        key.place = place_of(key.chosen.order_for(name)) if key.waiters else None
         self._withdraw_if_unwanted(key)
         self._note_left(key, sequence)
         early, key.early = key.early, None
@@ -139,7 +178,8 @@ class Waits:
     def settle(self, name: str, sequence: int) -> list[Flight]:
         """It needs no more work. Returns the flights that waited for it."""
         key = self.of(name)
-        key.settled, key.order = sequence, None
+        key.settled, key.order, key.slow = sequence, None, {}
+        self.contested.discard(name)
         waiters, key.waiters = key.waiters, {}
         self._intents.append(Settle(name, sequence))
         self._note_left(key, sequence)
@@ -156,6 +196,8 @@ class Waits:
         """
         key = self.of(name)
         key.done = max(key.done, event.revision)
+        if event.code == SLOW and key.waiters:
+            key.slow[place_failed(event)] = key.slow.get(place_failed(event), 0) + 1
         self._note_left(key, sequence)
         if key.settled or event.revision < key.claimed:
             return []  # a verified success stands, whoever failed after it; and an old attempt's successor is at work
@@ -204,7 +246,11 @@ class Waits:
         return True
 
     def _note_left(self, key: Key, sequence: int) -> None:
-        if not key.waiters and key.touched != sequence:
+        if key.waiters:
+            return
+        key.slow = {}
+        self.contested.discard(key.name)
+        if key.touched != sequence:
             key.touched = sequence
             self._left.append((sequence, key))
 
@@ -221,6 +267,5 @@ class Waits:
         return key.ordered and key.claimed_at > self.trusted
 
     def _want(self, key: Key) -> Want:
-        first = next(iter(key.waiters.values()))
         hearsay = key.ordered and not self._in_hand(key)
-        return Want(key.name, first.order_for(key.name), since=key.since, done=key.done, hearsay=hearsay)
+        return Want(key.name, key.chosen.order_for(key.name), since=key.since, done=key.done, hearsay=hearsay)

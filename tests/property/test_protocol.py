@@ -60,3 +60,22 @@ def test_without_an_id_an_ending_is_stored_more_than_once() -> None:
 def test_without_compare_and_set_work_is_ordered_more_than_once() -> None:
     reports = [run(seed, faults=Faults.none(), protocol=Protocol(fence=False)) for seed in range(SOME_SEEDS)]
     assert any(times > 1 for report in reports for times in report.deliveries.values())
+
+
+SILENT = frozenset(("library/repo0",))
+
+
+@pytest.mark.parametrize("first", range(0, 30, 10))
+def test_a_source_that_never_delivers_keeps_only_those_waiting_who_have_no_other(first: int) -> None:
+    """Images of two repositories share blobs, and one repository is mute: nobody who asks the other one waits for it."""
+    for seed in range(first, first + 10):
+        for faults in (None, Faults.none()):
+            report = run(seed, faults=faults, silent=SILENT, most_steps=12_000)
+            assert report.waiting <= SILENT, f"seed {seed}: {ended_badly(report)}"
+            assert not report.ended_twice and not report.wronged, f"seed {seed}: {ended_badly(report)}"
+
+
+def test_without_ordering_elsewhere_others_wait_for_a_mute_source() -> None:
+    held = Protocol(elsewhere=False)
+    reports = [run(seed, faults=Faults.none(), silent=SILENT, protocol=held, most_steps=12_000) for seed in range(10)]
+    assert any(report.waiting - SILENT for report in reports)

@@ -43,6 +43,7 @@ from services.coordinator.intents import End, Intent, Settle, Want, Withdraw, wi
 from services.coordinator.low_water import LowWater
 from services.coordinator.mark import Mark
 from services.coordinator.pursuit import Announce, Get, Look, Outcome, Pause, Pursuer, Pursuit, Put, Send, Step
+from services.coordinator.slow import said_slow
 
 STORE = "default"
 LOCK = 6.0
@@ -139,6 +140,8 @@ class Protocol:
     """What a flight uses is noted on the disk in the step in which it looks there; without, the collector knows of none."""
     marks: bool = True
     """A coordinator starts at the low-water mark; without, at the beginning of the log."""
+    elsewhere: bool = True
+    """What a source does not bring is ordered from another waiter's."""
     look_again: bool = True
     """A collector looks once more in the step in which it removes."""
     holds: bool = True
@@ -161,6 +164,8 @@ class World:
     images: list[Image]
     faults: Faults = field(default_factory=Faults)
     protocol: Protocol = field(default_factory=Protocol)
+    silent: frozenset[str] = frozenset()
+    """Repositories that never send a blob."""
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
@@ -339,6 +344,8 @@ class World:
                 if self.uses.get(order.flight, (0, ""))[0] <= order.opened:
                     self.uses[order.flight] = (order.opened, order.reference)
                 return self.image(order.reference).resolved(order, self)
+            case FetchBlob() if order.source.repository in self.silent and order.blob.digest not in self.disk:
+                return None
             case FetchBlob():
                 return self._fetch(order)
             case UnpackLayer():
@@ -467,6 +474,8 @@ class Coordinator:
             self.world.marks.append(mark)
 
     def _carry_on(self) -> bool:
+        if self.world.silent and self.world.random.random() < 0.05:
+            self._order_elsewhere()
         awake = [key for key in self.pursuits if self.world.now >= self.asleep.get(key, 0.0)]
         options = [*awake, *["END"] * bool(self.endings), *["PUT"] * bool(self.puts), *["STOP"] * bool(self.withdrawals)]
         if not options:
@@ -486,6 +495,14 @@ class Coordinator:
             case key:
                 self._advance(key)
         return True
+
+    def _order_elsewhere(self) -> None:
+        """What `Watching` does when a source has brought nothing for a while."""
+        contested = sorted(filter(self.board.waits.has_rivals, sorted(self.board.waits.contested)))
+        contest = self.board.waits.contest(self.world.random.choice(contested)) if contested else None
+        if contest is not None and self.world.protocol.elsewhere:
+            self.world.append(said_slow(contest))
+            self.world.withdraw(contest.order)
 
     @property
     def idle(self) -> bool:
@@ -583,6 +600,8 @@ class Report:
     """What was removed although it was promised."""
     log: list[Event] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
+    waiting: set[str] = field(default_factory=set)
+    """Repositories of the images that unanswered requests ask for."""
 
     @property
     def wrong(self) -> bool:
@@ -602,10 +621,11 @@ def run(
     protocol: Protocol | None = None,
     cleaners: Callable[[World], list[Cleaner]] = lambda world: [],
     most_steps: int = 60_000,
+    silent: frozenset[str] = frozenset(),
 ) -> Report:
     """Let a world run until all is quiet, and say what became of every request."""
     images = pictures(random.Random(seed ^ 0x5EED))
-    world = World(seed, images, faults or Faults(), protocol or Protocol())
+    world = World(seed, images, faults or Faults(), protocol or Protocol(), silent)
     crew = [Coordinator(world, f"c{n}") for n in range(coordinators)]
     clean = cleaners(world)
     asked: Asked = []
@@ -683,8 +703,12 @@ def judge(world: World, asked: Asked, *, stuck: bool) -> Report:
     stored = Counter(f"{ending.flight}.{ending.opened}" for ending in endings)
     of_flight = {identify_request(request).flight: request for _, request in asked}
     failed = [ending for ending in endings if isinstance(ending, PullFailed) and ending.message in world.failures]
+    unanswered = [
+        (sequence, request) for sequence, request in asked if covers.get(identify_request(request).flight, 0) <= sequence
+    ]
     return Report(
-        unanswered=[sequence for sequence, request in asked if covers.get(identify_request(request).flight, 0) <= sequence],
+        unanswered=[sequence for sequence, _ in unanswered],
+        waiting={world.image(request.reference).repository for _, request in unanswered},
         ended_twice=[name for name, times in stored.items() if times > 1],
         premature=world.premature,
         stuck=stuck,

@@ -33,6 +33,7 @@ from schemas.orders import FetchBlob, RecordImage, ResolveReference, UnpackLayer
 from services.coordinator.board import Board
 from services.coordinator.flight import Flight
 from services.coordinator.intents import End, Intent, Want, Withdraw, withdrawn
+from services.coordinator.slow import SLOW, burden, said_slow
 
 MANIFEST = Descriptor(media_type="m", digest=Digest("sha256:" + "a" * 64), size=3)
 CONFIG = Descriptor(media_type="c", digest=Digest("sha256:" + "c" * 64), size=2)
@@ -479,3 +480,86 @@ def test_after_catching_up_everything_in_the_air_is_wanted_once() -> None:
     log.board.waits.trusted = log.board.position
     want = log.board.waits.want(subjects.blob_key("default", blob(1).digest))
     assert want is not None and want.hearsay
+
+
+# -- sources that do not deliver ---------------------------------------------------------------------------------------------
+
+
+def contested(log: Log) -> tuple[Flight, Flight, str]:
+    """Two flights of two repositories that share a blob, which is being had from the first."""
+    first, second = log.request("hostile/app"), log.request("redis")
+    log.resolve(first, 1, repository="hostile/app")
+    log.say(BlobClaimed(digest=blob(1).digest, revision=5, holder="me"))
+    assert not log.board.waits.contested, "nobody else waits for it"
+    log.resolve(second, 1)
+    (key,) = log.board.waits.contested
+    assert key == subjects.blob_key("default", blob(1).digest)
+    return first, second, key
+
+
+def test_a_source_that_does_not_deliver_is_left_for_another_waiters() -> None:
+    log = Log()
+    _, second, key = contested(log)
+    contest = log.board.waits.contest(key)
+    assert contest is not None and contest.place == ("docker.io", "hostile/app") and contest.rounds == 0
+    assert (contest.blob, contest.order.revision) == (blob(1).digest, 5)
+    fact = said_slow(contest)
+    assert isinstance(fact, BlobFailed) and (fact.concerns, fact.code, fact.revision) == ("nobody", SLOW, 5)
+    (want,) = [intent for intent in log.say(fact) if isinstance(intent, Want)]
+    assert isinstance(want.order, FetchBlob) and want.order.source.repository == "library/redis"
+    assert second.ending is None and log.board.waits.contest(key) is None, "nothing is out"
+    log.say(BlobClaimed(digest=blob(1).digest, revision=6, holder="me"))
+    again = log.board.waits.contest(key)
+    assert again is not None and (again.place, again.patience) == (("docker.io", "library/redis"), 1.0)
+    log.say(said_slow(again))
+    log.say(BlobClaimed(digest=blob(1).digest, revision=7, holder="me"))
+    third = log.board.waits.contest(key)
+    assert third is not None and (third.place, third.patience) == (("docker.io", "hostile/app"), 2.0), "both are slow"
+    log.fetched(1, revision=7)
+    assert not log.board.waits.contested and log.board.waits.contest(key) is None
+
+
+def test_a_layer_is_not_held_by_a_blob_that_does_not_come() -> None:
+    """Another image claims the same diffID over a blob of its own."""
+    log = Log()
+    first, second = log.request("hostile/app"), log.request("redis")
+
+    def resolve(flight: Flight, of: int) -> list[Intent]:
+        layer = ResolvedLayer(blob=blob(of), diff_id=DiffID(f"sha256:{1:064x}"), chain_id=chain(1))
+        source = Source(registry="docker.io", repository=flight.reference)
+        return log.say(
+            PullResolved(
+                reference=flight.reference, flight=flight.name, opened=flight.opened, platform="linux/amd64", source=source,
+                digest=MANIFEST.digest, manifest=MANIFEST, config=CONFIG, layers=(layer,),
+            )
+        )  # fmt: skip
+
+    resolve(first, 1)
+    log.say(LayerClaimed(chain_id=chain(1), revision=5, holder="me"))
+    resolve(second, 2)
+    key = subjects.layer_key("default", chain(1))
+    assert log.board.waits.contested == {key}
+    contest = log.board.waits.contest(key)
+    assert contest is not None and (contest.blob, contest.place) == (blob(1).digest, ("", blob(1).digest))
+    (want,) = [intent for intent in log.say(said_slow(contest)) if isinstance(intent, Want)]
+    assert isinstance(want.order, UnpackLayer) and want.order.blob == blob(2)
+    log.say(LayerClaimed(chain_id=chain(1), revision=6, holder="me"))
+    assert log.board.waits.contest(key) is not None
+    log.fetched(2)
+    assert log.board.waits.contest(key) is None, "all of it is there: whatever takes long now is no source"
+
+
+def test_one_source_alone_is_nobodys_rival() -> None:
+    log = Log()
+    first, other = log.request("redis"), log.request("redis", credential="team")
+    log.resolve(first, 1)
+    log.say(BlobClaimed(digest=blob(1).digest, revision=5, holder="me"))
+    log.resolve(other, 1, credential="team")
+    assert not log.board.waits.contested
+    assert log.board.waits.contest(subjects.blob_key("default", blob(1).digest)) is None
+
+
+def test_of_several_sources_the_least_suspect_is_chosen() -> None:
+    bad, worse, good = ("bad.example", "a"), ("bad.example", "b"), ("good.example", "a")
+    assert sorted((worse, bad, good), key=lambda place: burden(place, {bad: 1})) == [good, worse, bad]
+    assert burden(good, {}) == burden(bad, {}) == (0, 0)

@@ -146,6 +146,7 @@ PURE = (
     "services.coordinator.low_water",
     "services.coordinator.mark",
     "services.coordinator.pursuit",
+    "services.coordinator.slow",
     "services.coordinator.waits",
     "services.fetcher.auth.challenge",
     "services.fetcher.remote.failures",
