@@ -1,4 +1,4 @@
-"""The story of a stranger's registry: what it answers, or does not, is felt by those who ask for his images, and by nobody else.
+"""The story of a stranger's registry: what it answers, or does not, is felt by those who ask for his images, and nobody else.
 
 A stranger may name any digest in a manifest of his own, and any diffID in a config. So his pull may be the first to ask for a
 blob or a layer that a victim needs as well, and his registry the one that is asked for it. Everything here goes through all of
