@@ -24,7 +24,7 @@ def parse_digest(text: str) -> Digest:
     Raises:
         Permanent: `DIGEST_INVALID`; an unknown algorithm, wrong length, upper case, or no digest at all.
     """
-    if not _FORM.fullmatch(text):
+    if not is_digest(text):
         raise Permanent(
             f"{text[:160]!r} is no digest that can be checked; expected sha256:<64 hex digits> or sha512:<128 hex digits>",
             code="DIGEST_INVALID",

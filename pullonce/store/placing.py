@@ -9,11 +9,13 @@ itself, keeps those who do this for one ChainID apart.
 
 import os
 import secrets
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from pullonce.failpoints import reach
+from pullonce.oci.digest import is_digest
 from pullonce.store.disk import exchange, locked
 from pullonce.store.layout import EMPTY_TREE, Layout, link_to_tree, short_name
 from schemas.oci import ChainID
@@ -42,8 +44,8 @@ def put_in(layout: Layout, chain_id: ChainID, draft: Path, *, there: Callable[[]
             return False
         _move_out(layout, chain_id, replaced[0])
         if os.path.lexists(layout.tree(chain_id)):  # of a process that died between the two renames
-            layout.tree(chain_id).rename(replaced[1])
-        (draft / "fs").rename(layout.tree(chain_id))
+            _move(layout.tree(chain_id), replaced[1])
+        _move(draft / "fs", layout.tree(chain_id))
         reach("snapshot.placed")
         (draft / "fs").symlink_to(link_to_tree(chain_id))
         draft.rename(layout.snapshot(chain_id))
@@ -71,8 +73,35 @@ def _move_out(layout: Layout, chain_id: ChainID, target: Path) -> bool:
         tree.unlink()
     elif tree.is_dir():
         (target / "fs").unlink(missing_ok=True)
-        tree.rename(target / "fs")
+        _move(tree, target / "fs")
     return True
+
+
+def _move(tree: Path, target: Path) -> None:
+    with _movable(tree):
+        tree.rename(target)
+
+
+@contextmanager
+def _movable(tree: Path) -> Iterator[None]:
+    """Let its owner move a directory that may not be written: whoever is not root may not even change its `..` (rename(2)).
+
+    Roots of mode 0555 are common. Its mode is back at the end of the block, wherever it is then.
+    """
+    fd = os.open(tree, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        mode = stat.S_IMODE(os.fstat(fd).st_mode)
+        if os.geteuid() == 0 or mode & stat.S_IWUSR:
+            yield
+            return
+        itself = Path(f"/proc/self/fd/{fd}")
+        itself.chmod(mode | stat.S_IWUSR)
+        try:
+            yield
+        finally:
+            itself.chmod(mode)
+    finally:
+        os.close(fd)
 
 
 def strays(layout: Layout) -> list[str]:
@@ -88,7 +117,7 @@ def take_out_stray(layout: Layout, name: str, target: Path) -> bool:
         if name in {short_name(each) for each in all_of(layout)}:
             return False
         try:
-            (layout.trees / name).rename(target)
+            _move(layout.trees / name, target)
         except FileNotFoundError:
             return False
         return True
@@ -104,8 +133,7 @@ def all_of(layout: Layout) -> list[ChainID]:
 
 
 def _is_chain(name: str) -> bool:
-    algorithm, _, digits = name.partition("-")
-    return algorithm == "sha256" and len(digits) == 64 and not digits.strip("0123456789abcdef")
+    return is_digest(name.replace("-", ":", 1))
 
 
 # -- stores of earlier versions ------------------------------------------------------------------------------------------
@@ -130,10 +158,11 @@ def _turn_round(layout: Layout, chain_id: ChainID) -> bool:
     link, tree = layout.link(chain_id), layout.tree(chain_id)
     real = link.is_dir() and not link.is_symlink()
     if real:
-        if not (tree.is_symlink() and exchange(tree, link)):
-            tree.unlink(missing_ok=True)
-            reach("store.unlinked")
-            link.rename(tree)
+        with _movable(link):
+            if not (tree.is_symlink() and exchange(tree, link)):
+                tree.unlink(missing_ok=True)
+                reach("store.unlinked")
+                link.rename(tree)
         reach("store.exchanged")
     wanted = link_to_tree(chain_id)
     if tree.is_dir() and not tree.is_symlink() and not (link.is_symlink() and link.readlink() == wanted):

@@ -5,15 +5,13 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from services.unpacker.tree.opened import Opened, by_descriptor
+from services.unpacker.tree.opened import Opened
 from services.unpacker.tree.sparse import same_content
-
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def differences(expected: Path, found: Path) -> Iterator[str]:
     """One line for each name in which a tree is not what it should be. Reads both whole, and follows no link."""
-    with Opened() as opened:
+    with Opened(own=expected, shared=found.parent) as opened:
         ours, theirs = _Links(), _Links()
         stack = [b""]
         while stack:
@@ -78,29 +76,22 @@ class _Pair:
             return "" if status.st_size == other.st_size and self._same_content() else "other content"
         return ""
 
-    def _attributes(self, tree: Path) -> dict[str, bytes]:
-        fd, name = self._opened.at(tree, self._name)
-        place = by_descriptor(fd, name)
+    def _attributes(self, tree: Path) -> dict[bytes, bytes]:
         try:
-            names = os.listxattr(place, follow_symlinks=False)
-            return {each: os.getxattr(place, each, follow_symlinks=False) for each in names}
+            return self._opened.all_attributes(tree, self._name)
         except OSError:
             return {}
 
     def _same_content(self) -> bool:
-        one = self._read(self._expected)
+        one = self._opened.read(self._expected, self._name)
         try:
-            two = self._read(self._found)
+            two = self._opened.read(self._found, self._name)
             try:
                 return same_content(one, two)
             finally:
                 os.close(two)
         finally:
             os.close(one)
-
-    def _read(self, tree: Path) -> int:
-        fd, name = self._opened.at(tree, self._name)
-        return os.open(name, _READ, dir_fd=fd)
 
 
 def _join(directory: bytes, name: bytes) -> bytes:

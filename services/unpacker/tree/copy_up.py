@@ -9,7 +9,6 @@ from services.unpacker.tree.rights import Rights
 from services.unpacker.tree.sparse import copy_content
 from services.unpacker.tree.stack import Found
 
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -33,15 +32,17 @@ def copy_up(found: Found, directory: int, name: bytes, opened: Opened, rights: R
 
 def _copy_file(found: Found, directory: int, name: bytes, opened: Opened, rights: Rights, xattrs: dict[bytes, bytes]) -> int:
     status = found.status
-    fd, last = opened.at(found.tree, found.path)
-    reader = os.open(last, _READ, dir_fd=fd)
+    reader = opened.read(found.tree, found.path)
     try:
         writer = os.open(name, _CREATE, 0o600, dir_fd=directory)
         try:
             copied = copy_content(reader, writer)
             rights.own(writer, status.st_uid, status.st_gid)
-            os.fchmod(writer, stat.S_IMODE(status.st_mode))
+            if rights.user == 0:
+                os.fchmod(writer, stat.S_IMODE(status.st_mode))
             rights.attribute(writer, xattrs)
+            if rights.user != 0:  # a file that may not be written takes no attributes of its owner's
+                os.fchmod(writer, stat.S_IMODE(status.st_mode))
             os.utime(writer, ns=(status.st_atime_ns, status.st_mtime_ns))
             return copied
         finally:

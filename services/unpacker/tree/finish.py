@@ -38,11 +38,16 @@ def links_passed_through(outcome: Outcome, lower: list[Path]) -> dict[bytes, byt
 
     Where there are any, the layer must be unpacked again with that knowledge: its files belong where the links lead.
     """
-    with Opened() as opened:
+    with Opened(shared=_shared(lower)) as opened:
         below = Stack(lower, opened)
         found = {path: below.lookup(name) for path, name in outcome.assumed}
         links = {path: each for path, each in found.items() if each is not None and each.is_link}
         return {path: opened.target(each.tree, each.path) for path, each in links.items()}
+
+
+def _shared(lower: list[Path]) -> Path | None:
+    """The directory that the trees of a store are in."""
+    return lower[0].parent if lower else None
 
 
 def complete(tree: Path, lower: list[Path], outcome: Outcome, rights: Rights, *, most: int = 1 << 37) -> int:
@@ -57,7 +62,7 @@ def complete(tree: Path, lower: list[Path], outcome: Outcome, rights: Rights, *,
         LayerError: a hard link's target is in no layer.
         TooLarge: its links bring up more than they may.
     """
-    with Opened() as opened:
+    with Opened(own=tree, shared=_shared(lower)) as opened:
         finish = _Finish([tree, *lower], outcome, rights, opened)
         finish.most = most
         finish.run()
@@ -197,8 +202,8 @@ class _Finish:
                 if status is None:
                     self._hide(name)
                 elif stat.S_ISDIR(status.st_mode):
-                    fd = self._opened.directory(self._tree, b"")
-                    os.setxattr(by_descriptor(fd, name), self._rights.opaque, b"y", follow_symlinks=False)
+                    fd = self._opened.directory(self._tree, name)
+                    os.setxattr(by_descriptor(fd, b"."), self._rights.opaque, b"y", follow_symlinks=False)
 
     def _drop_idle_whiteouts(self, whiteouts: list[bytes]) -> None:
         """Remove marks that hide nothing: overlayfs lists them where only one layer has the directory they are in."""

@@ -134,7 +134,7 @@ class Layer:
             if mode & 0o7000:
                 os.fchmod(file, mode)
             if entry.xattrs:
-                rights.attribute(file, entry.xattrs)
+                rights.attribute_file(file, entry.xattrs, mode)
             os.utime(file, ns=(entry.mtime, entry.mtime))
         finally:
             os.close(file)

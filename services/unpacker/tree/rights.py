@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -75,8 +76,10 @@ class Rights:
     def complete(self, fd: int, attributes: Attributes) -> None:
         """Give an open directory its attributes. Owners come first: changing them takes set-id bits and capabilities away."""
         self.own(fd, attributes.uid, attributes.gid)
+        if attributes.xattrs and self.user != 0:  # a directory that may not be written takes no attributes of its owner's
+            self.attribute(fd, attributes.xattrs)
         os.fchmod(fd, attributes.mode)
-        if attributes.xattrs:
+        if attributes.xattrs and self.user == 0:
             self.attribute(fd, attributes.xattrs)
         os.utime(fd, ns=(attributes.mtime, attributes.mtime))
 
@@ -88,6 +91,15 @@ class Rights:
             self.left_out["devices"] += 1
             return False
         return True
+
+    def attribute_file(self, fd: int, xattrs: dict[bytes, bytes], mode: int) -> None:
+        """The same for an open file of a certain mode: one that may not be written takes no attributes of its owner's."""
+        closed = self.user != 0 and not mode & stat.S_IWUSR
+        if closed:
+            os.fchmod(fd, mode | stat.S_IWUSR)
+        self.attribute(fd, xattrs)
+        if closed:
+            os.fchmod(fd, mode)
 
     def attribute(self, file: int | str | bytes, xattrs: dict[bytes, bytes]) -> None:
         """Set extended attributes on an open file, or on a path whose last component is not followed.

@@ -12,7 +12,9 @@ import pytest
 import zstandard
 
 from pullonce.care.mounted import mounted
+from pullonce.store import placing
 from pullonce.store.disk import free_bytes
+from pullonce.store.layout import Layout
 from pullonce.store.snapshots import Snapshots
 from schemas.oci import DiffID
 from services.unpacker.check import check
@@ -145,6 +147,7 @@ async def test_diff_ids_by_sha512(tmp_path: Path) -> None:
         for chain_id in image.chain:
             assert (await check(running, chain_id)).differences == []
     assert [snapshot.chain_id for snapshot in Snapshots(tmp_path).chain(image.top)] == image.chain[::-1]
+    assert placing.all_of(Layout(tmp_path)) == sorted(image.chain) and placing.strays(Layout(tmp_path)) == []
     assert mounted(image.chain, [f"1 1 0:1 / /x ro - overlay overlay lowerdir={Snapshots(tmp_path).path(image.chain[0])}"]) == {
         image.chain[0]
     }
