@@ -124,8 +124,25 @@ def order_filter(kind: str, store: str) -> str:
     return f"{kind}.{store}.>"
 
 
+ORDER_GROUPS = {
+    "fetcher": ("resolve.reference", "fetch.blob", "record.image"),
+    "unpacker": ("unpack.layer",),
+}
+"""Which kinds of order one worker serves, and so one consumer: a server pays for each consumer it has."""
+
+
+def order_group(kind: str) -> str:
+    """Whose kind of order it is."""
+    return next(group for group, kinds in ORDER_GROUPS.items() if kind in kinds)
+
+
+def order_consumer(group: str, store: str) -> str:
+    """Name of the consumer that the workers of a group and a store share; consumer names may hold no dot."""
+    return f"{group}-{store}"
+
+
 def order_durable(kind: str, store: str) -> str:
-    """Name of the shared consumer of such a filter; consumer names may hold no dot."""
+    """Name of the consumer that versions up to 0.1 had for each kind of order."""
     return f"{kind.replace('.', '-')}-{store}"
 
 

@@ -17,11 +17,14 @@ from pullonce.errors import BusError
 
 log = logging.getLogger(__name__)
 
+NO_CONSUMER = 10014
 NO_MESSAGE = 10037
 NAME_IN_USE = 10058
 NO_STREAM = 10059
 WRONG_SEQUENCE = frozenset({10071, 10164})
 SUBJECT_FULL = 10077
+CONSUMER_IN_THE_WAY = frozenset({10099, 10100, 10138, 10147})
+"""Another consumer takes some of these messages of a work queue."""
 _ID_IN_PROCESS = 10158
 
 
@@ -78,7 +81,7 @@ _acks = msgspec.json.Decoder(Ack)
 _answers = msgspec.json.Decoder(_Answer)
 
 
-async def api(link: Link, name: str, request: object = None) -> Any:
+async def api(link: Link, name: str, request: object = None, *, timeout: float = PATIENCE) -> Any:
     """Make one idempotent API request, again until it is answered, and return the decoded answer.
 
     Raises:
@@ -88,7 +91,7 @@ async def api(link: Link, name: str, request: object = None) -> Any:
     body = b"" if request is None else msgspec.json.encode(request)
     while True:
         try:
-            msg = await link.ask(f"$JS.API.{name}", body)
+            msg = await link.ask(f"$JS.API.{name}", body, timeout=timeout)
         except Unclear:
             continue
         except Unheard:

@@ -1,15 +1,17 @@
-"""The work queue ORDERS over JetStream: one message a subject, one shared durable consumer for each kind and store."""
+"""The work queue ORDERS over JetStream: one message a subject, one consumer for the workers of a kind and store."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import msgspec
 
 from pullonce import trace
 from pullonce.bus.nats.jetstream import SUBJECT_FULL, Refused, api, store
 from pullonce.bus.nats.link import Link
-from pullonce.bus.nats.receive import Receiver
+from pullonce.bus.nats.receive import Kind, Receiver
 from pullonce.bus.ports import Delivery
 from pullonce.config import BusSettings
 from pullonce.errors import Duplicate
@@ -25,6 +27,7 @@ class NatsOrders:
     def __init__(self, link: Link, settings: BusSettings) -> None:
         self._link = link
         self._ack_wait = settings.ack_wait
+        self._receivers: dict[tuple[str, str], tuple[Receiver, asyncio.Task[None]]] = {}
 
     @property
     def ack_wait(self) -> float:
@@ -49,4 +52,29 @@ class NatsOrders:
         return bool(info["state"].get("subjects"))
 
     async def receive(self, kind: str, store: str, deliver: Callable[[Delivery], Awaitable[None]], *, limit: int) -> None:
-        await Receiver(self._link, kind, store, deliver, limit=limit, ack_wait=self._ack_wait).run()
+        group = subjects.order_group(kind)
+        entry = Kind(limit, deliver)
+        async with self._receiver(group, store) as (receiver, running):
+            receiver.add(kind, entry)
+            try:
+                await asyncio.wait((running, entry.failed), return_when=asyncio.FIRST_COMPLETED)
+                await (entry.failed if entry.failed.done() else running)
+            finally:
+                await receiver.remove(kind)
+
+    @asynccontextmanager
+    async def _receiver(self, group: str, store: str) -> AsyncIterator[tuple[Receiver, asyncio.Task[None]]]:
+        """The receiver of a group and store, and its task: one for all kinds, for as long as one is served."""
+        name = (group, store)
+        if name not in self._receivers:
+            receiver = Receiver(self._link, group, store, ack_wait=self._ack_wait)
+            self._receivers[name] = receiver, asyncio.ensure_future(receiver.run())
+        receiver, running = self._receivers[name]
+        try:
+            yield receiver, running
+        finally:
+            if receiver.idle:
+                if self._receivers.get(name) == (receiver, running):
+                    del self._receivers[name]
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)

@@ -6,7 +6,9 @@ not choose what is read either: a request to JetStream names the subject under w
 could have any stored message sent to any subject could forge an ending out of a request.
 
 Those who make consumers are trusted that far, since NATS lets them name where messages are delivered: coordinator and ledger
-for facts, workers for the orders of their own kinds.
+for facts, workers for orders. A consumer of one kind is held to the subjects of its store; one of several kinds, a fetcher's,
+can only be held to its name. The queue refuses it the orders of a store whose own workers are there, so what it could take are
+those of a store that has none.
 """
 
 from collections.abc import Iterable
@@ -156,11 +158,16 @@ def _claim_requests(role: Role, scope: str) -> list[str]:
 def _order_requests(role: Role, store: str) -> list[str]:
     """What it takes to receive the orders of its kinds and store, and no others."""
     asked: list[str] = []
-    for kind in (_kind(each) for each in role.receives if _kind(each) in ORDERS):
-        durable = subjects.order_durable(kind, store)
+    kinds = [_kind(each) for each in role.receives if _kind(each) in ORDERS]
+    for group in sorted({subjects.order_group(kind) for kind in kinds}):
+        served = subjects.ORDER_GROUPS[group]
+        name = subjects.order_consumer(group, store)
+        # A filter can be held to where there is one. A consumer of several kinds is held to its name.
+        held = f".{subjects.order_filter(served[0], store)}" if len(served) == 1 else ""
         asked += [
-            f"{_API}.CONSUMER.CREATE.{_ORDERS}.{durable}.{subjects.order_filter(kind, store)}",
-            f"{_API}.CONSUMER.MSG.NEXT.{_ORDERS}.{durable}",
-            f"$JS.ACK.{_ORDERS}.{durable}.>",
+            f"{_API}.CONSUMER.CREATE.{_ORDERS}.{name}{held}",
+            f"{_API}.CONSUMER.MSG.NEXT.{_ORDERS}.{name}",
+            f"$JS.ACK.{_ORDERS}.{name}.>",
+            *(f"{_API}.CONSUMER.DELETE.{_ORDERS}.{subjects.order_durable(kind, store)}" for kind in served),
         ]
     return [*asked, f"parked.{_ORDERS}.*"] if asked else []

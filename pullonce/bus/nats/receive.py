@@ -4,19 +4,25 @@ A pull request waits at the server until an order comes or it expires, so a free
 at once. Requests are counted, not tracked: each order and each expiry says how many credits came back. After a
 reconnection, a change of leader or silence the count is uncertain; then the inbox is replaced, which kills all requests
 made under the old one, and everything is asked for again.
+
+One consumer serves all kinds of a worker, since a server pays for each. It lies in the memory of the server, which forgets it
+when it is restarted; then it is made anew and hands out once more whatever was not acknowledged: an order that runs here
+already is known by its sequence, and goes on under its new delivery.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import msgspec
 from nats.aio.msg import Msg
 
 from pullonce import trace
-from pullonce.bus.nats.jetstream import WRONG_SEQUENCE, Refused, api, store
+from pullonce.bus.nats.jetstream import CONSUMER_IN_THE_WAY, NO_CONSUMER, WRONG_SEQUENCE, Refused, api, store
 from pullonce.bus.nats.link import RETRY_PAUSE, Headers, Link
 from pullonce.bus.nats.protocol import Position, position
 from pullonce.bus.ports import Delivery
@@ -28,8 +34,18 @@ from schemas.orders import Order
 log = logging.getLogger(__name__)
 
 _EXPIRES = 30.0
-_HEARTBEAT = 2.0
-_SILENCE = 3 * _HEARTBEAT
+_HEARTBEAT = 10.0
+"""A heartbeat for each request that waits: thousands of stores wait all the time. What breaks is heard of in other ways."""
+_SILENCE = 2.5 * _HEARTBEAT
+_FORGET = 60.0
+"""Seconds after which the server drops a consumer that nobody asks. Longer than a request waits."""
+_AHEAD = 64
+"""Orders that may wait here for a slot of their kind, so that they do not keep back those of other kinds."""
+_MAKING = 60.0
+"""Seconds in which a server makes a consumer. It compares each with all it has, so the last of thousands that come back at once
+waits for long; whoever asks again meanwhile makes that longer."""
+_ELSEWHERE = 1.0
+"""Seconds after which an order of a kind that is not served here is offered again."""
 _MANY = 1_000_000
 
 _SETTLED = frozenset({"404", "408"})
@@ -47,14 +63,20 @@ class NatsDelivery:
     then answers at once.
     """
 
-    __slots__ = ("_attempt", "_link", "_order", "_reply", "_trace")
+    __slots__ = ("_attempt", "_link", "_order", "_reply", "_trace", "sequence")
 
-    def __init__(self, link: Link, order: Order, reply: str, attempt: int, trace: str) -> None:
+    def __init__(self, link: Link, order: Order, reply: str, sequence: int, attempt: int, trace: str) -> None:
         self._link = link
         self._order = order
         self._reply = reply
+        self.sequence = sequence
+        """Its place in the stream: the same order, sent once more, has another."""
         self._attempt = attempt
         self._trace = trace
+
+    def resume(self, reply: str) -> None:
+        """The server has handed the same order out anew, and wants to hear of it under another subject."""
+        self._reply = reply
 
     @property
     def order(self) -> Order:
@@ -79,55 +101,93 @@ class NatsDelivery:
         await self._link.send(self._reply, b"+WPI")
 
 
-class Receiver:
-    """Runs `deliver` for each order of one kind and store, at most `limit` at a time."""
+class Kind:
+    """Who carries out one kind of order, and what runs and waits of it."""
 
-    def __init__(
-        self,
-        link: Link,
-        kind: str,
-        store: str,
-        deliver: Callable[[Delivery], Awaitable[None]],
-        *,
-        limit: int,
-        ack_wait: float,
-    ) -> None:
+    def __init__(self, limit: int, deliver: Callable[[Delivery], Awaitable[None]]) -> None:
+        self.limit = limit
+        self.deliver = deliver
+        self.running: set[asyncio.Task[None]] = set()
+        self.waiting: deque[NatsDelivery] = deque()
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.stopping = False
+
+
+class Receiver:
+    """Runs what carries each order out, for the kinds of one group of workers and one store: see `subjects.ORDER_GROUPS`."""
+
+    def __init__(self, link: Link, group: str, store: str, *, ack_wait: float) -> None:
         self._link = link
-        self._deliver = deliver
-        self._limit = limit
         self._stream = subjects.ORDERS_STREAM
-        self._durable = subjects.order_durable(kind, store)
+        self._store = store
+        self._group = group
+        self._durable = subjects.order_consumer(group, store)
+        filters = [subjects.order_filter(kind, store) for kind in subjects.ORDER_GROUPS[group]]
+        # The filter stands in the subject too where there is one, so that permissions can hold a worker to it.
+        self._name = f"{self._durable}.{filters[0]}" if len(filters) == 1 else self._durable
         self._config = {
             "durable_name": self._durable,
-            "filter_subject": subjects.order_filter(kind, store),
+            **({"filter_subject": filters[0]} if len(filters) == 1 else {"filter_subjects": filters}),
             "deliver_policy": "all",
             "ack_policy": "explicit",
             "ack_wait": _nanoseconds(ack_wait),
             "max_deliver": -1,
             "max_ack_pending": _MANY,
             "max_waiting": 4096,
+            "mem_storage": True,
+            "inactive_threshold": _nanoseconds(_FORGET),
         }
+        self._kinds: dict[str, Kind] = {}
+        self._in_hand: dict[int, NatsDelivery] = {}
+        """Sequence in the stream → its delivery, of all orders that run or wait here."""
+        self._ack_wait = ack_wait
         self._inbox = ""
         self._asked = 0
-        self._running: set[asyncio.Task[None]] = set()
         self._heard = False
         self._stopping = False
         self._turn = asyncio.Event()
         """Set when there may be something to ask for, or to end for."""
         self._doubt: asyncio.Future[None]
 
+    # -- kinds come and go ---------------------------------------------------------------------------------------------
+
+    def add(self, kind: str, entry: Kind) -> None:
+        """Serve a kind, from now on."""
+        self._kinds[kind] = entry
+        self._turn.set()
+
+    async def remove(self, kind: str) -> None:
+        """Serve a kind no longer: what runs is cancelled and awaited, what waits is given back."""
+        entry = self._kinds.pop(kind)
+        entry.stopping = True
+        for task in entry.running:
+            task.cancel()
+        for delivery in entry.waiting:
+            await self._give_back(delivery)
+        await asyncio.gather(*entry.running, return_exceptions=True)
+
+    @property
+    def idle(self) -> bool:
+        """No kind is served."""
+        return not self._kinds
+
+    async def _give_back(self, delivery: NatsDelivery) -> None:
+        self._in_hand.pop(delivery.sequence, None)
+        await delivery.nak()
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
     async def run(self) -> None:
-        """Receive until cancelled. Raises what `deliver` raises, and BusClosed."""
+        """Receive until cancelled. Raises BusClosed."""
         self._link.on_reconnect.append(self._begin_again)
+        beating = asyncio.ensure_future(self._beat())
         try:
             while True:
                 await self._attached()
         finally:
             self._link.on_reconnect.remove(self._begin_again)
+            beating.cancel()
             self._stopping = True
-            for task in self._running:
-                task.cancel()
-            await asyncio.gather(*self._running, return_exceptions=True)
 
     async def _attached(self) -> None:
         """One inbox's life; returns when it must be replaced."""
@@ -155,19 +215,44 @@ class Receiver:
 
     async def _make_consumer(self) -> None:
         request = {"stream_name": self._stream, "config": self._config}
-        # The filter stands in the subject too, so that permissions can hold a worker to its own kind of order.
-        name = f"CONSUMER.CREATE.{self._stream}.{self._durable}.{self._config['filter_subject']}"
-        await api(self._link, name, request)
+        name = f"CONSUMER.CREATE.{self._stream}.{self._name}"
+        try:
+            await api(self._link, name, request, timeout=_MAKING)
+        except Refused as exc:
+            if exc.err_code not in CONSUMER_IN_THE_WAY:
+                raise
+            await self._replace_consumers()
+            await api(self._link, name, request, timeout=_MAKING)
+
+    async def _replace_consumers(self) -> None:
+        """Remove the consumers that an earlier version served these orders with: one a kind, on disk. Workers of that version
+        that still run would make them again, and end since these are in their way."""
+        log.info("replacing the consumers of an earlier version for store %s", self._store)
+        for kind in subjects.ORDER_GROUPS[self._group]:
+            try:
+                await api(self._link, f"CONSUMER.DELETE.{self._stream}.{subjects.order_durable(kind, self._store)}")
+            except Refused as exc:
+                if exc.err_code != NO_CONSUMER:
+                    raise
 
     async def _refill(self) -> None:
         """Ask for as many orders as there are free slots that nothing was asked for yet."""
-        free = self._limit - len(self._running) - self._asked
+        room = sum(entry.limit for entry in self._kinds.values()) + (_AHEAD if len(self._kinds) > 1 else 0)
+        free = room - len(self._in_hand) - self._asked
         if free <= 0 or not self._link.connected:
             return
         self._asked += free
         request = {"batch": free, "expires": _nanoseconds(_EXPIRES), "idle_heartbeat": _nanoseconds(_HEARTBEAT)}
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._durable}"
         await self._link.send(subject, msgspec.json.encode(request), reply=self._inbox)
+
+    async def _beat(self) -> None:
+        """Keep what waits here for a slot from being handed to others."""
+        while True:
+            await asyncio.sleep(self._ack_wait / 4)
+            for entry in self._kinds.values():
+                for delivery in list(entry.waiting):
+                    await delivery.in_progress()
 
     # -- what arrives --------------------------------------------------------------------------------------------------
 
@@ -186,7 +271,7 @@ class Receiver:
     async def _on_order(self, msg: Msg, at: Position) -> None:
         delivered, sequence, *_ = at
         self._asked = max(0, self._asked - 1)
-        if self._stopping or len(self._running) >= self._limit:
+        if self._stopping:
             await self._link.send(msg.reply, b"-NAK")
             return
         try:
@@ -195,10 +280,27 @@ class Receiver:
             await self._park(msg, sequence, str(exc))
             self._turn.set()
             return
-        delivery = NatsDelivery(self._link, order, msg.reply, delivered, trace.read(msg.headers))
-        task = asyncio.ensure_future(self._deliver(delivery))
-        self._running.add(task)
-        task.add_done_callback(self._on_done)
+        known = self._in_hand.get(sequence)
+        if known is not None and delivered <= known.attempt:
+            known.resume(msg.reply)  # the server has forgotten that it handed it out
+            self._turn.set()
+            return
+        delivery = NatsDelivery(self._link, order, msg.reply, sequence, delivered, trace.read(msg.headers or {}))
+        entry = self._kinds.get(".".join(msg.subject.split(".", 2)[:2]))
+        if entry is None:
+            await delivery.nak(_ELSEWHERE)
+            self._turn.set()
+            return
+        self._in_hand[sequence] = delivery
+        entry.waiting.append(delivery)
+        self._start(entry)
+
+    def _start(self, entry: Kind) -> None:
+        while entry.waiting and len(entry.running) < entry.limit and not entry.stopping:
+            delivery = entry.waiting.popleft()
+            task = asyncio.ensure_future(entry.deliver(delivery))
+            entry.running.add(task)
+            task.add_done_callback(partial(self._on_done, entry, delivery))
 
     async def _on_status(self, msg: Msg) -> None:
         headers = msg.headers or {}
@@ -206,8 +308,7 @@ class Receiver:
         if status == "100":  # a heartbeat
             return
         if status in _SETTLED:
-            left = headers.get("Nats-Pending-Messages", "")
-            self._asked = max(0, self._asked - (int(left) if left.isdecimal() else self._limit))
+            self._asked = max(0, self._asked - int(headers.get("Nats-Pending-Messages", self._asked)))
             self._turn.set()
             return
         log.info("asking for %s anew: %s %s", self._durable, status, headers.get("Description", ""))
@@ -230,11 +331,15 @@ class Receiver:
 
     # -- what ends -----------------------------------------------------------------------------------------------------
 
-    def _on_done(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
+    def _on_done(self, entry: Kind, delivery: NatsDelivery, task: asyncio.Task[None]) -> None:
+        entry.running.discard(task)
+        if self._in_hand.get(delivery.sequence) is delivery:
+            del self._in_hand[delivery.sequence]
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._fail(error)
+            if not entry.failed.done():
+                entry.failed.set_exception(error)
         else:
+            self._start(entry)
             self._turn.set()
 
     def _fail(self, error: BaseException) -> None:

@@ -35,6 +35,9 @@ _DEDUPE_WINDOW = 300 * _SECOND
 CLAIMS_STREAM = f"KV_{subjects.CLAIMS_BUCKET}"
 CLAIMS_PREFIX = f"$KV.{subjects.CLAIMS_BUCKET}."
 
+MOST_CONSUMERS = 100_000
+"""Of ORDERS: two a store. A server refuses the 1,001st of a stream that does not say how many it takes."""
+
 _COMMON: dict[str, Any] = {"storage": "file", "max_msg_size": MAX_MESSAGE, "allow_direct": True}
 
 STREAMS: dict[str, dict[str, Any]] = {
@@ -51,6 +54,7 @@ STREAMS: dict[str, dict[str, Any]] = {
         "discard": "new",
         "max_msgs_per_subject": 1,
         "discard_new_per_subject": True,
+        "max_consumers": MOST_CONSUMERS,
     },
     subjects.PARKED_STREAM: {
         "subjects": list(subjects.PARKED_SUBJECTS),

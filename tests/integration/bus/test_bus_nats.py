@@ -15,6 +15,8 @@ from pullonce.bus.nats.socket import Connection
 from pullonce.bus.ports import ClaimEntry, Delivery
 from pullonce.config import BusSettings
 from pullonce.errors import BusClosed, BusUnavailable, BusUnsuitable, WrongRevision
+from schemas.orders import ResolveReference
+from schemas.routing import order_subject
 from tests.support.buses import LIMIT, NatsPlace, Reader, eventually, fetch, fetched, lost, running, soon
 from tests.support.nats_server import NatsServer, free_port
 
@@ -269,7 +271,100 @@ async def test_a_consumer_deleted_by_hand_is_made_again(nats_server: NatsServer)
             await bus.orders.send(fetch(number))
             while await soon(taken.get()) != fetch(number):
                 pass  # one whose acknowledgement the consumer did not live to see comes once more
-            await client.jetstream().delete_consumer("ORDERS", "fetch-blob-default")
+            await client.jetstream().delete_consumer("ORDERS", "fetcher-default")
+    await client.close()
+
+
+async def test_a_server_that_forgot_the_consumers_hands_nobody_an_order_twice(nats_server: NatsServer) -> None:
+    """What runs when the server is killed goes on under its new delivery, and is acknowledged there."""
+    taken: list[Delivery] = []
+    finish = asyncio.Event()
+
+    async def take(delivery: Delivery) -> None:
+        taken.append(delivery)
+        if delivery.order == fetch(1):
+            await finish.wait()
+        await delivery.ack()
+
+    async with (
+        connect(settings(nats_server.url), patience=LIMIT) as bus,
+        running(bus.orders.receive("fetch.blob", "default", take, limit=4)),
+    ):
+        await bus.orders.send(fetch(1))
+
+        async def has_taken(count: int) -> bool:
+            return len(taken) >= count
+
+        await eventually(lambda: has_taken(1))
+        for round in (2, 3):
+            await asyncio.to_thread(nats_server.restart)
+            await bus.orders.send(fetch(round))
+            await eventually(lambda wanted=round: has_taken(wanted))
+        finish.set()
+
+        async def nothing_is_out() -> bool:
+            return not any([await bus.orders.is_out(order_subject(fetch(number))) for number in (1, 2, 3)])
+
+        await eventually(nothing_is_out)
+    assert sorted(each.order.blob.size for each in taken) == [1, 2, 3]
+
+
+async def test_the_consumers_of_an_earlier_version_are_replaced(nats_server: NatsServer) -> None:
+    """It had one for each kind, on disk; the queue takes none beside them. What they had not handed out is handed out."""
+    client = await nats.connect(nats_server.url)
+    stream = client.jetstream()
+    taken: asyncio.Queue[Delivery] = asyncio.Queue()
+    async with connect(settings(nats_server.url), patience=LIMIT) as bus:
+        for kind in ("resolve.reference", "fetch.blob", "record.image"):
+            name = kind.replace(".", "-") + "-default"
+            await stream.add_consumer("ORDERS", durable_name=name, filter_subject=f"{kind}.default.>", ack_policy="explicit")
+        await bus.orders.send(fetch(1))
+        async with running(bus.orders.receive("fetch.blob", "default", taken.put, limit=2)):
+            delivery = await soon(taken.get())
+            assert delivery.order == fetch(1)
+            await delivery.ack()
+            assert [each.name for each in await stream.consumers_info("ORDERS")] == ["fetcher-default"]
+    await client.close()
+
+
+async def test_a_worker_has_one_consumer_for_all_its_kinds_and_each_kind_its_limit(nats_server: NatsServer) -> None:
+    """Many orders of one kind wait; one of another kind behind them does not."""
+    client = await nats.connect(nats_server.url)
+    resolve = ResolveReference(store="default", reference="r", flight="0" * 16, opened=1, revision=1)
+    resolved = asyncio.Event()
+    most = busy = 0
+
+    async def slowly(delivery: Delivery) -> None:
+        nonlocal most, busy
+        busy += 1
+        most = max(most, busy)
+        await resolved.wait()
+        await asyncio.sleep(0)
+        busy -= 1
+        await delivery.ack()
+
+    async def at_once(delivery: Delivery) -> None:
+        resolved.set()
+        await delivery.ack()
+
+    async with (
+        connect(settings(nats_server.url), patience=LIMIT) as bus,
+        running(bus.orders.receive("fetch.blob", "default", slowly, limit=2)),
+        running(bus.orders.receive("resolve.reference", "default", at_once, limit=1)),
+    ):
+        for number in range(30):
+            await bus.orders.send(fetch(number))
+        await bus.orders.send(resolve)
+        await soon(resolved.wait())
+
+        async def nothing_is_out() -> bool:
+            return (await client.jetstream().stream_info("ORDERS")).state.messages == 0
+
+        await eventually(nothing_is_out)
+        (consumer,) = await client.jetstream().consumers_info("ORDERS")
+        assert consumer.config.mem_storage and consumer.config.name == "fetcher-default"
+    assert most == 2
+    assert (await client.jetstream().stream_info("ORDERS")).config.max_consumers >= 4000
     await client.close()
 
 

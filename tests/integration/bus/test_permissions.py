@@ -72,14 +72,14 @@ REFUSED = {
         *("_INBOX_coordinator.x", "_INBOX_caretaker.x", "$JS.API.DIRECT.GET.EVENTS"),
         *(f"pull.completed.{PULL}", f"pull.failed.{PULL}", f"pull.requested.{PULL}", f"layer.unpacked.{BLOB}"),
         *(f"fetch.blob.{BLOB}.1", f"$KV.claims.blob.{BLOB}", f"blob.claimed.{BLOB}", f"blob.fetched.other.sha256-{'0' * 64}"),
-        *("$JS.API.CONSUMER.CREATE.ORDERS.unpack-layer-default.unpack.layer.default.>", "store.opened.other"),
-        *("$JS.API.CONSUMER.MSG.NEXT.ORDERS.unpack-layer-default", EVENTS_CONSUMER, "$JS.API.STREAM.PURGE.ORDERS"),
+        *("$JS.API.CONSUMER.CREATE.ORDERS.unpacker-default.unpack.layer.default.>", "store.opened.other"),
+        *("$JS.API.CONSUMER.MSG.NEXT.ORDERS.unpacker-default", EVENTS_CONSUMER, "$JS.API.STREAM.PURGE.ORDERS"),
     ],
     "unpacker": [
         *(f"blob.fetched.{BLOB}", f"blob.failed.{BLOB}", f"pull.completed.{PULL}", f"pull.resolved.{PULL}"),
-        *(f"unpack.layer.{BLOB}.1", "$JS.API.CONSUMER.MSG.NEXT.ORDERS.fetch-blob-default", "store.opened.default"),
-        "$JS.API.CONSUMER.CREATE.ORDERS.unpack-layer-default.fetch.blob.default.>",
-        "$JS.API.CONSUMER.DURABLE.CREATE.ORDERS.unpack-layer-default",
+        *(f"unpack.layer.{BLOB}.1", "$JS.API.CONSUMER.MSG.NEXT.ORDERS.fetcher-default", "store.opened.default"),
+        "$JS.API.CONSUMER.CREATE.ORDERS.unpacker-default.fetch.blob.default.>",
+        "$JS.API.CONSUMER.DURABLE.CREATE.ORDERS.unpacker-default",
     ],
     "ledger": [
         *(f"pull.requested.{PULL}", f"pull.completed.{PULL}", f"blob.lost.{BLOB}", f"fetch.blob.{BLOB}.1"),
@@ -119,7 +119,7 @@ REFUSED = {
             "$JS.API.STREAM.DELETE.KV_claims",
         ),
         *(EVENTS_CONSUMER, "$JS.API.CONSUMER.CREATE.KV_claims.x", "$JS.API.STREAM.PURGE.ORDERS", "$JS.API.STREAM.PURGE.EVENTS"),
-        *("$JS.API.CONSUMER.MSG.NEXT.ORDERS.fetch-blob-default", "ledger.query"),
+        *("$JS.API.CONSUMER.MSG.NEXT.ORDERS.fetcher-default", "ledger.query"),
     ],
 }
 
