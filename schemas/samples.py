@@ -12,7 +12,7 @@ from schemas.subjects import flight_of
 _REFERENCE = "docker.io/library/redis:latest"
 _PLATFORM = "linux/amd64"
 _SOURCE = events.Source(registry="registry-1.docker.io", repository="library/redis")
-_FLIGHT = flight_of(store="default", reference=_REFERENCE, platform=_PLATFORM, credential="", policy="always", unpack=True)
+_FLIGHT = flight_of(_REFERENCE, {"platform": _PLATFORM})
 _OPENED = 41
 _HOLDER = "coordinator-7f3a"
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from schemas.events import PullRequested
@@ -93,14 +93,33 @@ def digest_of(token: str) -> str:
     return token.replace("-", ":", 1)
 
 
-def flight_of(*, store: str, reference: str, platform: str, credential: str, policy: str, unpack: bool) -> str:
+FLIGHT_FIELDS: dict[str, Any] = {"store": "default", "platform": "", "credential": "", "policy": "always", "unpack": True}
+"""What tells flights apart beside the reference: fields of `PullRequested` with their defaults.
+
+A new field of a request that may not share its answer is added here and there. Clients, coordinators and the ledger take
+it from here.
+"""
+
+_FIRST = ("store", "platform", "credential", "policy", "unpack")
+"""Those that have always been part of a flight's name. A later one counts where it is not at its default, so that flights
+that do not know it keep their names."""
+
+
+def flight_of(reference: str, fields: Mapping[str, Any]) -> str:
     """Name the flight that a request joins: 16 hex digits over all that must be equal for two requests to share an answer.
 
-    `reference` is the normalised one. Two flights with one name can differ only in what an attacker ground out by hash
-    collision; subjects carry the store and the image in clear beside it.
+    Two flights with one name can differ only in what an attacker ground out by hash collision; subjects carry the store and
+    the image in clear beside it.
+
+    Args:
+        reference: the normalised one.
+        fields: those of `FLIGHT_FIELDS`; what is left out has its default.
     """
-    key = "\n".join((store, reference, platform, credential, policy, "unpack" if unpack else "fetch"))
-    return str(_sha256(key.encode()).hexdigest()[:16])
+    store, platform, credential, policy, unpack = (fields.get(name, FLIGHT_FIELDS[name]) for name in _FIRST)
+    named = [store, reference, platform, credential, policy, "unpack" if unpack else "fetch"]
+    later = (name for name in FLIGHT_FIELDS if name not in _FIRST)
+    named += [f"{name}={fields[name]}" for name in later if fields.get(name, FLIGHT_FIELDS[name]) != FLIGHT_FIELDS[name]]
+    return str(_sha256("\n".join(named).encode()).hexdigest()[:16])
 
 
 def pull_subject(verbed: str, store: str, reference: str, flight: str) -> str:

@@ -4,6 +4,7 @@ Whatever is not obvious here is argparse's business, with its help and its compl
 """
 
 from pullonce import environment
+from schemas.subjects import FLIGHT_FIELDS
 
 _FLAGS = {"-q": ("quiet", True), "--quiet": ("quiet", True), "--json": ("json", True), "--no-unpack": ("unpack", False)}
 
@@ -14,11 +15,10 @@ class Arguments:
     def __init__(self, reference: str) -> None:
         self.home = ""
         self.reference = reference
+        for name, default in FLIGHT_FIELDS.items():
+            setattr(self, name, default)
         self.store = environment.store()
-        self.platform = self.credential = ""
-        self.policy = "always"
         self.timeout: float | None = None
-        self.unpack = True
         self.json = self.quiet = False
 
 

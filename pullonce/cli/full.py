@@ -47,15 +47,8 @@ async def _pull(url: str, wanted: Wanted, timeout: float | None, take: Take | No
         if take:
             take(msgspec.to_builtins(update))
 
-    request = events.PullRequested(
-        reference=wanted.identity.reference,
-        platform=wanted.identity.platform,
-        store=wanted.store,
-        credential=wanted.credential,
-        policy=msgspec.convert(wanted.policy, events.Policy),
-        unpack=wanted.unpack,
-        requester=wanted.requester,
-    )
+    asked = {"reference": wanted.identity.reference, **wanted.fields, "requester": wanted.requester}
+    request = msgspec.convert(asked, events.PullRequested)
     async with connect(url, name="pullonce pull", say=say) as client:
         ending = await client.ending(request, tell if take else None, timeout=timeout)
     return Ending(msgspec.json.encode(ending))

@@ -14,6 +14,7 @@ from pullonce.pulling.blocking import Pull
 from pullonce.pulling.identity import identify
 from pullonce.pulling.request import Ending, Wanted
 from pullonce.pulling.steps import Timings
+from schemas.subjects import FLIGHT_FIELDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,14 +25,10 @@ if TYPE_CHECKING:
 
 def pull(args: "Namespace") -> int:
     """Carry out `pullonce pull`."""
-    identity = identify(
-        args.reference, store=args.store, platform=args.platform, credential=args.credential, policy=args.policy,
-        unpack=args.unpack,
-    )  # fmt: skip
-    wanted = Wanted(
-        identity, store=args.store, credential=args.credential, policy=args.policy, unpack=args.unpack,
-        requester=f"pullonce pull, process {os.getpid()} on {os.uname().nodename}"[:128],
-    )  # fmt: skip
+    fields = {name: getattr(args, name) for name in FLIGHT_FIELDS}
+    identity = identify(args.reference, **fields)
+    requester = f"pullonce pull, process {os.getpid()} on {os.uname().nodename}"[:128]
+    wanted = Wanted(identity, requester=requester, **fields)
     if "TRACEPARENT" in os.environ:
         from pullonce.trace import of_environment
 

@@ -7,12 +7,15 @@ agree on whether to unpack. What differs in spelling only (`redis`, `docker.io/l
 from __future__ import annotations
 
 from functools import lru_cache
+from operator import attrgetter
 
 from pullonce.oci import reference
 from schemas import subjects
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from schemas.events import PullRequested
 
 
@@ -27,41 +30,39 @@ class Identity:
         self.flight = flight
 
 
-def identify(
-    text: str,
-    *,
-    store: str = "default",
-    platform: str = "",
-    credential: str = "",
-    policy: str = "always",
-    unpack: bool = True,
-) -> Identity:
+def identify(text: str, **fields: Any) -> Identity:
     """Name the flight of a request.
 
     Args:
         text: the reference as the user gave it.
-        platform: `os/architecture[/variant]`, or empty for the platform of the machine that owns the store.
+        fields: those of `subjects.FLIGHT_FIELDS`; what is left out has its default.
 
     Raises:
         ReferenceInvalid: the text is no image reference.
         PlatformInvalid: the platform cannot be read.
     """
-    return _identified(text, store, platform, credential, policy, unpack)
+    return _identified(text, *({**subjects.FLIGHT_FIELDS, **fields}[name] for name in subjects.FLIGHT_FIELDS))
 
 
 @lru_cache(maxsize=4096)  # a thousand requests for one image ask the same question a thousand times
-def _identified(text: str, store: str, platform: str, credential: str, policy: str, unpack: bool) -> Identity:
+def _identified(text: str, *values: Any) -> Identity:
+    fields = dict(zip(subjects.FLIGHT_FIELDS, values, strict=True))
     normal = str(reference.parse(text))
-    if platform:
+    if fields["platform"]:
         from pullonce.oci.platform import normalise  # few requests name one, and a light client feels every import
 
-        platform = normalise(platform)
-    flight = subjects.flight_of(
-        store=store, reference=normal, platform=platform, credential=credential, policy=policy, unpack=unpack
-    )
-    return Identity(normal, platform, flight)
+        fields["platform"] = normalise(fields["platform"])
+    return Identity(normal, fields["platform"], subjects.flight_of(normal, fields))
 
 
 def identify_request(request: PullRequested) -> Identity:
     """Name the flight of a stored request; raises as `identify`."""
-    return _identified(request.reference, request.store, request.platform, request.credential, request.policy, request.unpack)
+    return _identified(request.reference, *_values(request))
+
+
+def flight_fields(request: PullRequested) -> dict[str, Any]:
+    """What of a request tells its flight apart, beside its reference."""
+    return dict(zip(subjects.FLIGHT_FIELDS, _values(request), strict=True))
+
+
+_values = attrgetter(*subjects.FLIGHT_FIELDS)

@@ -6,6 +6,8 @@ from schemas import subjects
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from pullonce.pulling.identity import Identity
 
 LATER = 503
@@ -17,30 +19,29 @@ _SUBJECT_FULL = 10077
 class Wanted:
     """What is asked for: the request's fields beyond the reference, and the flight they make."""
 
-    __slots__ = ("credential", "identity", "policy", "requester", "store", "trace", "unpack")
+    __slots__ = ("fields", "identity", "requester", "trace")
 
-    def __init__(
-        self, identity: "Identity", *, store: str, credential: str = "", policy: str = "always", unpack: bool = True,
-        requester: str = "",
-    ) -> None:  # fmt: skip
+    def __init__(self, identity: "Identity", *, requester: str = "", **fields: "Any") -> None:
         self.identity = identity
-        self.store = store
-        self.credential = credential
-        self.policy = policy
-        self.unpack = unpack
+        self.fields: dict[str, Any] = {**subjects.FLIGHT_FIELDS, **fields, "platform": identity.platform}
+        """What tells the flight apart beside its reference."""
         self.requester = requester
         self.trace = ""
         """`traceparent` that the request carries in its header."""
+
+    @property
+    def store(self) -> str:
+        return str(self.fields["store"])
+
+    @property
+    def unpack(self) -> bool:
+        return bool(self.fields["unpack"])
 
     def subject(self, verbed: str) -> str:
         return subjects.pull_subject(verbed, self.store, self.identity.reference, self.identity.flight)
 
     def body(self) -> bytes:
-        request = {
-            "type": "pull.requested", "store": self.store, "reference": self.identity.reference,
-            "platform": self.identity.platform, "credential": self.credential, "policy": self.policy,
-            "unpack": self.unpack, "requester": self.requester,
-        }  # fmt: skip
+        request = {"type": "pull.requested", "reference": self.identity.reference, **self.fields, "requester": self.requester}
         return json.dumps(request).encode()
 
     def cancelled(self, sequence: int) -> bytes:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from pullonce.errors import PlatformInvalid, ReferenceInvalid
-from pullonce.pulling.identity import identify_request
+from pullonce.pulling.identity import flight_fields, identify_request
 from schemas import subjects
 from schemas.events import (
     CONTENT_MISSING,
@@ -150,14 +150,7 @@ class Board:
 
     def _refuse(self, event: PullRequested, sequence: int, code: str, reason: str) -> None:
         """What was asked for cannot be: a flight of its own, that ends where it opens."""
-        name = subjects.flight_of(
-            store=event.store,
-            reference=event.reference,
-            platform=event.platform,
-            credential=event.credential,
-            policy=event.policy,
-            unpack=event.unpack,
-        )
+        name = subjects.flight_of(event.reference, flight_fields(event))
         if self.in_flight.answered(name, sequence):
             return
         flight = self.flights.get(name)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import Enum
+from typing import Any
 
 from schemas import subjects
-from schemas.events import PullCompleted, PullFailed, PullResolved, ResolvedLayer, Sharing
+from schemas.events import PullCompleted, PullFailed, PullRequested, PullResolved, ResolvedLayer, Sharing
 from schemas.orders import FetchBlob, Order, RecordImage, ResolveReference, UnpackLayer
 
 Ending = PullCompleted | PullFailed
+
+_ASKED = tuple(name for name in subjects.FLIGHT_FIELDS if name in ResolveReference.__struct_fields__)
+"""What of a request its resolving must know: the fields that both have."""
 
 
 class State(Enum):
@@ -25,7 +29,6 @@ class Flight:
     __slots__ = (
         "again",
         "cancelled",
-        "credential",
         "ended_by",
         "ending",
         "how",
@@ -34,11 +37,10 @@ class Flight:
         "missing",
         "name",
         "opened",
-        "platform",
-        "policy",
         "record_key",
         "recorded",
         "reference",
+        "request",
         "requests",
         "resolve_key",
         "resolved",
@@ -49,16 +51,13 @@ class Flight:
         "work",
     )
 
-    def __init__(
-        self, name: str, *, store: str, reference: str, platform: str, credential: str, policy: str, unpack: bool, opened: int
-    ) -> None:
+    def __init__(self, name: str, request: PullRequested, opened: int) -> None:
         self.name = name
-        self.store = store
-        self.reference = reference
-        self.platform = platform
-        self.credential = credential
-        self.policy = policy
-        self.unpack = unpack
+        self.request = request
+        """What is asked for, with the reference and the platform in their normal form."""
+        self.store = store = request.store
+        self.reference = request.reference
+        self.unpack = request.unpack
         self.opened = opened
         self.resolve_key = subjects.resolve_key(store, name, opened)
         self.record_key = subjects.record_key(store, name, opened)
@@ -87,16 +86,7 @@ class Flight:
 
     def reopened(self, at: int) -> Flight:
         """The next flight of the same key, for the requests that came too late for this one."""
-        flight = Flight(
-            self.name,
-            store=self.store,
-            reference=self.reference,
-            platform=self.platform,
-            credential=self.credential,
-            policy=self.policy,
-            unpack=self.unpack,
-            opened=at,
-        )
+        flight = Flight(self.name, self.request, at)
         flight.requests = max(1, self.late)
         flight.last_request = self.last_request
         return flight
@@ -104,16 +94,8 @@ class Flight:
     # -- the orders it needs -------------------------------------------------------------------------------------------
 
     def resolve_order(self) -> ResolveReference:
-        return ResolveReference(
-            store=self.store,
-            reference=self.reference,
-            flight=self.name,
-            opened=self.opened,
-            platform=self.platform,
-            credential=self.credential,
-            policy=self.policy,  # type: ignore[arg-type]  # checked when the request was decoded
-            unpack=self.unpack,
-        )
+        asked: dict[str, Any] = {name: getattr(self.request, name) for name in _ASKED}
+        return ResolveReference(reference=self.reference, flight=self.name, opened=self.opened, **asked)
 
     def record_order(self) -> RecordImage:
         resolved = self._resolved()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from msgspec.structs import replace
+
 from schemas.events import PullFailed, PullRequested
 from services.coordinator.flight import Ending, Flight
 
@@ -70,10 +72,7 @@ class InFlight:
         """A flight for a request that found none. Has it ended, it is one from before the mark, which this request came too
         late for: then its ending opens the next."""
         opened, covers = self._before.get(name, (sequence, 0))
-        flight = Flight(
-            name, store=request.store, reference=reference, platform=platform, credential=request.credential,
-            policy=request.policy, unpack=request.unpack, opened=opened,
-        )  # fmt: skip
+        flight = Flight(name, replace(request, reference=reference, platform=platform), opened)
         if covers:
             flight.fail(covers - 1, "", code=GONE, message=_WHY)
         self.add(flight)
@@ -89,9 +88,7 @@ class InFlight:
         """
         if opened >= self._first or name in self.by_name:
             return None
-        flight = Flight(
-            name, store=store, reference=reference, platform="", credential="", policy="always", unpack=True, opened=opened
-        )
+        flight = Flight(name, PullRequested(store=store, reference=reference), opened)
         self.add(flight)
         return flight.fail(self._first - 1, "", code=GONE, message=_WHY)
 

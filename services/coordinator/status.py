@@ -21,7 +21,7 @@ def _flight(flight: Flight, waits: Waits) -> FlightStatus:
         flight=flight.name,
         opened=flight.opened,
         store=flight.store,
-        platform=flight.platform,
+        platform=flight.request.platform,
         requests=flight.requests,
         state=flight.state.value,
         waiting=tuple(_waiting(name, key) for name in sorted(flight.missing) if (key := waits.key(name)) is not None),

@@ -4,13 +4,11 @@ The tables are made from such rows by SQL alone, whether they come one batch at 
 the flight that a request joins, is added here.
 """
 
-from functools import lru_cache
-
 import msgspec
 from msgspec import Struct
 
 from pullonce.errors import PlatformInvalid, ReferenceInvalid
-from pullonce.pulling.identity import Identity, identify
+from pullonce.pulling.identity import Identity, flight_fields, identify_request
 from schemas import subjects
 from schemas.events import EVENTS, Event, PullRequested
 
@@ -69,7 +67,7 @@ def _body(event: Event | None, subject: str, reason: str) -> bytes:
 
 
 def _identified(event: PullRequested) -> _Request:
-    found = _identity(event.reference, event.store, event.platform, event.credential, event.policy, event.unpack)
+    found = _identity(event)
     return _Request(
         store=event.store,
         reference=found.reference,
@@ -82,11 +80,9 @@ def _identified(event: PullRequested) -> _Request:
     )
 
 
-@lru_cache(maxsize=10_000)
-def _identity(reference: str, store: str, platform: str, credential: str, policy: str, unpack: bool) -> Identity:
+def _identity(event: PullRequested) -> Identity:
     """As the coordinator sees it. What it refuses has a flight of its own, under the words as they were given."""
-    about = {"store": store, "platform": platform, "credential": credential, "policy": policy}
     try:
-        return identify(reference, **about, unpack=unpack)
+        return identify_request(event)
     except (ReferenceInvalid, PlatformInvalid):
-        return Identity(reference, platform, subjects.flight_of(reference=reference, **about, unpack=unpack))
+        return Identity(event.reference, event.platform, subjects.flight_of(event.reference, flight_fields(event)))

@@ -38,9 +38,7 @@ def test_what_the_coordinator_refuses_has_a_flight_of_its_own(about: dict[str, s
     body = json.loads(stage(1, 0.0, PullRequested(**about))[3])  # type: ignore[arg-type]
     request = PullRequested(**about)  # type: ignore[arg-type]
     assert body["reference"] == request.reference
-    assert body["flight"] == flight_of(
-        store="default", reference=request.reference, platform=request.platform, credential="", policy="always", unpack=True
-    )
+    assert body["flight"] == flight_of(request.reference, {"platform": request.platform})
 
 
 A, B, C = ("sha256:" + letter * 64 for letter in "abc")

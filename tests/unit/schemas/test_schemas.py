@@ -118,9 +118,7 @@ def test_the_examples_tell_one_consistent_pull() -> None:
     base, top = resolved.layers
     assert str(base.chain_id) == base.diff_id
     assert top.chain_id == "sha256:" + sha256(f"{base.chain_id} {top.diff_id}".encode()).hexdigest()
-    assert resolved.flight == flight_of(
-        store="default", reference=resolved.reference, platform="linux/amd64", credential="", policy="always", unpack=True
-    )
+    assert resolved.flight == flight_of(resolved.reference, {"platform": "linux/amd64"})
 
 
 # -- readers -----------------------------------------------------------------------------------------------------------

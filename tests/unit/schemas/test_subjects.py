@@ -118,9 +118,9 @@ def test_a_digest_is_one_token_and_is_read_back(digest: str) -> None:
 
 # -- flights -----------------------------------------------------------------------------------------------------------
 
+REFERENCE = "docker.io/library/redis:latest"
 REDIS = {
     "store": "default",
-    "reference": "docker.io/library/redis:latest",
     "platform": "linux/amd64",
     "credential": "",
     "policy": "always",
@@ -130,14 +130,13 @@ REDIS = {
 
 def test_the_name_of_a_flight_never_changes() -> None:
     """Clients of other versions and in other languages compute it too."""
-    assert subjects.flight_of(**REDIS) == FLIGHT  # type: ignore[arg-type]
+    assert subjects.flight_of(REFERENCE, REDIS) == FLIGHT
 
 
 @pytest.mark.parametrize(
     "other",
     [
         {"store": "rack-7"},
-        {"reference": "docker.io/library/redis:7"},
         {"platform": "linux/arm64/v8"},
         {"credential": "team"},
         {"policy": "if-not-present"},
@@ -145,16 +144,31 @@ def test_the_name_of_a_flight_never_changes() -> None:
     ],
 )
 def test_requests_that_must_not_share_an_answer_have_another_flight(other: dict[str, object]) -> None:
-    assert subjects.flight_of(**(REDIS | other)) != FLIGHT  # type: ignore[arg-type]
+    assert subjects.flight_of(REFERENCE, REDIS | other) != FLIGHT
+
+
+def test_another_image_has_another_flight() -> None:
+    assert subjects.flight_of("docker.io/library/redis:7", REDIS) != FLIGHT
+
+
+def test_what_is_left_out_has_its_default_and_a_request_has_the_same() -> None:
+    assert subjects.flight_of(REFERENCE, {"platform": "linux/amd64"}) == FLIGHT
+    request = PullRequested(reference="redis")
+    assert {name: getattr(request, name) for name in subjects.FLIGHT_FIELDS} == subjects.FLIGHT_FIELDS
+
+
+def test_a_field_that_comes_later_changes_only_the_names_of_flights_that_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(subjects.FLIGHT_FIELDS, "later", 0)
+    assert subjects.flight_of(REFERENCE, REDIS) == subjects.flight_of(REFERENCE, REDIS | {"later": 0}) == FLIGHT
+    assert subjects.flight_of(REFERENCE, REDIS | {"later": 1}) != FLIGHT
 
 
 @given(names, references, names, names, st.sampled_from(["always", "if-not-present"]), st.booleans())
 def test_a_flight_is_sixteen_hex_digits(
     store: str, reference: str, platform: str, credential: str, policy: str, unpack: bool
 ) -> None:
-    flight = subjects.flight_of(
-        store=store, reference=reference, platform=platform, credential=credential, policy=policy, unpack=unpack
-    )
+    fields = {"store": store, "platform": platform, "credential": credential, "policy": policy, "unpack": unpack}
+    flight = subjects.flight_of(reference, fields)
     assert re.fullmatch(r"[0-9a-f]{16}", flight)
 
 
