@@ -19,7 +19,7 @@ from pullonce import private
 from pullonce.errors import Permanent
 from pullonce.oci.digest import matches, parse_digest
 from pullonce.store.disk import disk_errors, replace_file, sync_directory
-from pullonce.store.images import EMPTY_INDEX, Images
+from pullonce.store.images import Images
 from pullonce.store.ingest import Ingest, ingesting
 from pullonce.store.layout import Layout
 from schemas.oci import Descriptor, Digest
@@ -160,14 +160,24 @@ def open_store(root: Path, *, sync: bool = True, group: str | None = None) -> Co
     layout = Layout(root)
     with disk_errors(root):
         private.directory(str(root), group)
-        for directory in (layout.blobs, layout.blobs / "sha256", layout.ingest, layout.snapshots, layout.uses, layout.holds):
+        for directory in (
+            layout.blobs,
+            layout.blobs / "sha256",
+            layout.ingest,
+            layout.snapshots,
+            layout.uses,
+            layout.holds,
+            layout.images,
+        ):
             private.make(str(directory))
         for closed in (layout.staging, layout.trees):
             private.make(str(closed), 0o700)
         _make(layout.marker, _LAYOUT)
-        _make(layout.index, EMPTY_INDEX)
         _make(layout.store, msgspec.json.encode({"incarnation": secrets.token_hex(8)}) + b"\n")
-    return ContentStore(root, sync=sync)
+        store = ContentStore(root, sync=sync)
+        with store.images.hold():
+            store.images.mend()
+    return store
 
 
 def _make(path: Path, content: bytes) -> None:

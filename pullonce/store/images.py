@@ -1,60 +1,23 @@
-"""The images of a store: `index.json` of its OCI layout, read and written.
+"""The images of a store: `index.json` of its OCI layout, read and written (`entries`), and found by name (`references`)."""
 
-Source: OCI image-spec 1.1, image-layout. An image is listed once for each reference and platform. Its name for other tools, the
-annotation `org.opencontainers.image.ref.name`, is the normalised reference; further platforms of a reference have theirs
-appended (`docker.io/library/redis:latest+linux-arm64`), since umoci refuses a name that stands for two. Both
-`skopeo copy oci:<root>:<name>` and `umoci unpack --image <root>:<name>` take such names, ports, tags and digests included. What
-the spec has no place for lies in annotations of our own:
-
-    dev.pullonce.reference   the normalised reference
-    dev.pullonce.digest      what the reference named: an index, or the manifest itself
-    dev.pullonce.image-id    digest of the config
-    dev.pullonce.manifest    type, digest and size of the manifest as the registry has it, where it is in docker's types:
-                             skopeo and umoci look only at OCI's, so the entry names a translated copy
-    dev.pullonce.platform    the chosen platform, as `os/architecture[/variant]`
-    dev.pullonce.chain-ids   the snapshots, bottom first, separated by spaces; absent where nothing was unpacked
-
-Entries that others wrote are kept as they are.
-"""
-
+import os
+import secrets
+from collections import defaultdict
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from pullonce.oci import platform as platforms
-from pullonce.store.disk import disk_errors, locked, replace_file
+from pullonce.store import entries
+from pullonce.store.disk import disk_errors, locked, replace_file, sync_directory
+from pullonce.store.entries import EMPTY_INDEX, REF_NAME, Damaged, Entry, ImageRecord
 from pullonce.store.layout import Layout
-from schemas.oci import ChainID, Descriptor, Digest
+from pullonce.store.references import References
+from schemas.oci import Descriptor
 
-REF_NAME = "org.opencontainers.image.ref.name"
-_REFERENCE = "dev.pullonce.reference"
-_DIGEST = "dev.pullonce.digest"
-_IMAGE_ID = "dev.pullonce.image-id"
-_MANIFEST = "dev.pullonce.manifest"
-_PLATFORM = "dev.pullonce.platform"
-_CHAIN_IDS = "dev.pullonce.chain-ids"
-
-EMPTY_INDEX = b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}\n'
-
-
-class ImageRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One listed image: everything it needs was on disk when it was listed."""
-
-    reference: str
-    """Normalised."""
-    platform: str
-    """The chosen one, as `os/architecture[/variant]`."""
-    digest: Digest
-    """What the reference named: an index, or the manifest itself."""
-    manifest: Descriptor
-    image_id: Digest
-    listed: Descriptor | None = None
-    """The manifest in OCI's types, for other tools, where `manifest` is in docker's."""
-    chain_ids: tuple[ChainID, ...] = ()
-    """The snapshots, bottom first; empty where nothing was unpacked."""
+__all__ = ("EMPTY_INDEX", "REF_NAME", "ImageRecord", "Images")
 
 
 class Images:
@@ -65,18 +28,16 @@ class Images:
         # The lock lies on a file that is never replaced: index.json itself changes its inode at every write.
         self._lock = Layout(root).store
         self._sync = sync
+        self._references = References(root)
 
     def all(self) -> list[ImageRecord]:
         """Every image that pullonce listed, oldest first. Empty where there is no store."""
-        try:
-            document = msgspec.json.decode(self._path.read_bytes())
-        except FileNotFoundError:
-            return []
-        return [record for entry in document.get("manifests", ()) if (record := _record_of(entry))]
+        return [record for entry in self._entries() if (record := entries.record_of(entry))]
 
     def named(self, reference: str) -> list[ImageRecord]:
-        """The images listed under a normalised reference, one for each platform."""
-        return [record for record in self.all() if record.reference == reference]
+        """The images listed under a normalised reference, one for each platform. Costs the same however many there are."""
+        lines = self._lines(reference)
+        return [record for line in lines if (record := entries.record_of(msgspec.json.decode(line)))]
 
     def find(self, reference: str, wanted: str) -> ImageRecord | None:
         """The listed image that serves a wish for a platform best; None where none does. Both are normalised."""
@@ -86,15 +47,34 @@ class Images:
 
     def foreign(self) -> list[Descriptor]:
         """What the entries that others wrote name."""
-        try:
-            document = msgspec.json.decode(self._path.read_bytes())
-        except FileNotFoundError:
-            return []
-        return [_listed(entry) for entry in document.get("manifests", ()) if _record_of(entry) is None]
+        found = (entries.descriptor_of(entry) for entry in self._entries() if entries.record_of(entry) is None)
+        return [each for each in found if each is not None]
 
     def hold(self) -> AbstractContextManager[None]:
         """The lock of the store: what is listed, used and there stays as it is seen, for as long as the block lasts."""
         return locked(self._lock)
+
+    def mend(self) -> None:
+        """Have the list and the index of it agree: after another tool wrote the list, or where it is gone or damaged, when it
+        is made anew and the damaged one kept beside it. Costs next to nothing where they do. Call it while holding the lock.
+
+        Raises:
+            Permanent: there is no list, and the disk refuses one.
+        """
+        if self._references.counts():
+            return
+        with disk_errors(self._path):
+            try:
+                _, found = entries.parsed(self._path.read_bytes())
+            except (FileNotFoundError, Damaged) as exc:
+                if isinstance(exc, Damaged):
+                    self._path.replace(self._path.with_name(f"{self._path.name}.damaged"))
+                found = [msgspec.json.decode(line) for line in self._references.all()]
+                replace_file(self._path, b"".join(entries.rendered({}, map(entries.line, found))), sync=self._sync)
+        try:
+            self._index(found)
+        except OSError:
+            pass  # a disk that is full or read-only: then the list itself is read
 
     def remove(self, gone: Collection[ImageRecord]) -> None:
         """Take images off the list; what they need stays on the disk. Call it while holding the lock.
@@ -102,12 +82,13 @@ class Images:
         Raises:
             Permanent: the disk refuses.
         """
+        self.mend()
         with disk_errors(self._path):
-            document = msgspec.json.decode(self._path.read_bytes())
-            before = document.get("manifests", [])
-            document["manifests"] = [entry for entry in before if not any(_is(entry, record) for record in gone)]
-            if document["manifests"] != before:
-                self._write(document)
+            there = {each.reference: self._lines(each.reference) for each in gone}
+            named = {(each.reference, each.platform) for each in gone}
+            out = [line for lines in there.values() for line in lines if _names(line) in named]
+            if out:
+                self._write(out, [], {name: [each for each in lines if each not in out] for name, lines in there.items()})
 
     def record(self, record: ImageRecord, check: Callable[[], None] = lambda: None) -> None:
         """List an image, in place of what was listed under the same reference and platform. Repetition changes nothing.
@@ -123,77 +104,76 @@ class Images:
         """
         with disk_errors(self._path), self.hold():
             check()
-            document = msgspec.json.decode(self._path.read_bytes())
-            before = document.get("manifests", [])
-            replaced = [entry for entry in before if _is(entry, record)]
-            for known in filter(None, map(_record_of, replaced)):
+            self.mend()
+            there = self._lines(record.reference)
+            replaced = [line for line in there if _names(line) == (record.reference, record.platform)]
+            for known in filter(None, (entries.record_of(msgspec.json.decode(line)) for line in replaced)):
                 if not record.chain_ids and known.manifest.digest == record.manifest.digest:
                     record = msgspec.structs.replace(record, chain_ids=known.chain_ids)
-            entry = _entry_of(record, _name(record, replaced, before))
-            if replaced == [entry]:
-                return
-            document["manifests"] = [other for other in before if other not in replaced] + [entry]
-            self._write(document)
+            line = entries.line(entries.entry_of(record, self._name(record, replaced)))
+            if replaced != [line]:
+                self._write(replaced, [line], {record.reference: [*(each for each in there if each not in replaced), line]})
 
-    def _write(self, document: dict[str, Any]) -> None:
-        replace_file(self._path, msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n", sync=self._sync)
+    def _name(self, record: ImageRecord, replaced: list[bytes]) -> str:
+        """A name that no other entry has; an image keeps the one it has."""
+        for line in replaced:
+            return entries.name_of(msgspec.json.decode(line))
+        if entries.is_ours(text := self._path.read_bytes()):
+            taken = entries.named_in(text, record.reference)
+        else:
+            taken = any(entries.name_of(entry) == record.reference for entry in entries.parsed(text)[1])
+        return f"{record.reference}+{record.platform.replace('/', '-')}" if taken else record.reference
+
+    def _lines(self, reference: str) -> list[bytes]:
+        """What is listed under a reference: by the index, or where that does not count, by the list."""
+        lines = self._references.lines(reference)
+        if lines is not None:
+            return lines
+        listed = ((entry, entries.record_of(entry)) for entry in self._entries())
+        return [entries.line(entry) for entry, record in listed if record is not None and record.reference == reference]
+
+    def _entries(self) -> list[Entry]:
+        """All entries, by the list, or where that cannot be read, by the index of it."""
+        try:
+            return entries.parsed(self._path.read_bytes())[1]
+        except (FileNotFoundError, Damaged):
+            return [msgspec.json.decode(line) for line in self._references.all()]
+
+    def _index(self, found: list[Entry]) -> None:
+        lines: dict[str, list[bytes]] = defaultdict(list)
+        others: list[bytes] = []
+        for entry in found:
+            record = entries.record_of(entry)
+            (others if record is None else lines[record.reference]).append(entries.line(entry))
+        self._references.make_anew(lines, others)
+
+    def _write(self, gone: list[bytes], new: list[bytes], lines: dict[str, list[bytes]]) -> None:
+        """Exchange lines of the list; `lines`: what then is listed under the references that this concerns."""
+        text = self._path.read_bytes()
+        changed = entries.exchanged(text, gone, new)
+        if changed is None:
+            about, found = entries.parsed(text)
+            kept = [line for line in map(entries.line, found) if line not in gone]
+            changed = entries.rendered(about, [*kept, *new])
+        indexed = self._references.counts()  # else it would be one of a part of the list
+        draft = self._path.with_name(f".{self._path.name}.{secrets.token_hex(8)}")
+        try:
+            with draft.open("xb") as file:
+                file.writelines(changed)
+                file.flush()
+                if self._sync:
+                    os.fsync(file.fileno())
+                if indexed:
+                    self._references.change(lines, file.fileno())
+            draft.replace(self._path)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+        if self._sync:
+            sync_directory(self._path.parent)
 
 
-def _is(entry: dict[str, Any], record: ImageRecord) -> bool:
-    notes = entry.get("annotations") or {}
-    return notes.get(_REFERENCE) == record.reference and notes.get(_PLATFORM) == record.platform
-
-
-def _name(record: ImageRecord, replaced: list[dict[str, Any]], before: list[dict[str, Any]]) -> str:
-    """A name that no other entry has; an image keeps the one it has."""
-    for entry in replaced:
-        return str(entry["annotations"][REF_NAME])
-    taken = {(entry.get("annotations") or {}).get(REF_NAME) for entry in before}
-    return record.reference if record.reference not in taken else f"{record.reference}+{record.platform.replace('/', '-')}"
-
-
-def _entry_of(record: ImageRecord, name: str) -> dict[str, Any]:
-    notes = {
-        REF_NAME: name,
-        _REFERENCE: record.reference,
-        _DIGEST: record.digest,
-        _IMAGE_ID: record.image_id,
-        _PLATFORM: record.platform,
-    }
-    if record.listed is not None:
-        notes[_MANIFEST] = " ".join((record.manifest.media_type, record.manifest.digest, str(record.manifest.size)))
-    if record.chain_ids:
-        notes[_CHAIN_IDS] = " ".join(record.chain_ids)
-    names = dict(zip(("os", "architecture", "variant"), record.platform.split("/"), strict=False))
-    listed = record.listed or record.manifest
-    return {
-        "mediaType": listed.media_type,
-        "digest": listed.digest,
-        "size": listed.size,
-        "platform": names,
-        "annotations": notes,
-    }
-
-
-def _listed(entry: dict[str, Any]) -> Descriptor:
-    return Descriptor(media_type=entry["mediaType"], digest=Digest(entry["digest"]), size=entry["size"])
-
-
-def _record_of(entry: dict[str, Any]) -> ImageRecord | None:
-    """None for an entry that somebody else wrote."""
-    notes = entry.get("annotations") or {}
-    if not all(key in notes for key in (REF_NAME, _REFERENCE, _DIGEST, _IMAGE_ID, _PLATFORM)):
-        return None
-    listed = _listed(entry)
-    media_type, digest, size = (
-        notes[_MANIFEST].split() if _MANIFEST in notes else (listed.media_type, listed.digest, listed.size)
-    )
-    return ImageRecord(
-        reference=notes[_REFERENCE],
-        platform=notes[_PLATFORM],
-        digest=Digest(notes[_DIGEST]),
-        manifest=Descriptor(media_type=media_type, digest=Digest(digest), size=int(size)),
-        listed=listed if _MANIFEST in notes else None,
-        image_id=Digest(notes[_IMAGE_ID]),
-        chain_ids=tuple(ChainID(chain) for chain in notes.get(_CHAIN_IDS, "").split()),
-    )
+def _names(line: bytes) -> tuple[str, str]:
+    """Reference and platform of a line."""
+    record = entries.record_of(msgspec.json.decode(line))
+    return (record.reference, record.platform) if record else ("", "")

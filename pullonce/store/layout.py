@@ -6,6 +6,7 @@
     snapshots/sha256-<hex>/             an unpacked layer: snapshot.json, unsynced, and the link fs to its tree
     l/<20 characters>/                  the tree: the real directory has the short name, so that the options of a mount of a
                                         hundred layers fit a page, and idmapped mounts, which follow no links, find it
+    images/<hash of a reference>        what is listed under it: our own index of index.json
     uses/<flight>                       what each flight was resolved to
     holds/<holder>/<name>               what is promised to others
     pins.json  store.json               images that stay; who this store is, and the file that its lock lies on
@@ -34,8 +35,8 @@ class Layout:
     """
 
     __slots__ = (
-        "blobs", "holds", "index", "ingest", "marker", "owed", "pins", "quarantine", "root", "snapshots", "staging", "store",
-        "trees", "uses",
+        "blobs", "holds", "images", "index", "ingest", "marker", "owed", "pins", "quarantine", "root", "snapshots", "staging",
+        "store", "trees", "uses",
     )  # fmt: skip
 
     def __init__(self, root: Path) -> None:
@@ -44,6 +45,7 @@ class Layout:
         self.index = root / "index.json"
         self.store = root / "store.json"
         self.pins = root / "pins.json"
+        self.images = root / "images"
         self.blobs = root / "blobs"
         self.ingest = root / "ingest"
         self.snapshots = root / "snapshots"

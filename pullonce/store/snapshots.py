@@ -63,7 +63,8 @@ class Snapshots:
 
     def has(self, chain_id: ChainID) -> bool:
         """Whether the snapshot is there: complete, verified, and not left in doubt by a power cut."""
-        return self.layout.record(chain_id).exists() and not self.in_doubt(chain_id)
+        # Without its tree it is nothing: then it is unpacked again, whatever took the tree away.
+        return self.layout.record(chain_id).exists() and self.layout.tree(chain_id).exists() and not self.in_doubt(chain_id)
 
     def in_doubt(self, chain_id: ChainID) -> bool:
         """Whether a snapshot was written in an earlier boot and not synced before it ended."""

@@ -94,7 +94,9 @@ class Handlers:
         reference, wanted = _read(order)
         source = Source(registry=reference.registry, repository=reference.repository, credential=order.credential)
         resolver = Resolver(self._registry, self._content, source, wanted, self._asking)
-        image = self._inventory.listed(resolver, str(reference), wanted) if order.policy == "if-not-present" else None
+        image = None
+        if order.policy == "if-not-present":
+            image = await asyncio.to_thread(self._inventory.listed, resolver, str(reference), wanted)
         if image is None:
             async with self._resolving.of(source.registry):
                 image = await resolver.resolve(reference)

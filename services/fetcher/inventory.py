@@ -66,6 +66,7 @@ class Inventory:
             chain_ids=tuple(filter(None, _chain(image))),
         )
         with self._content.images.hold():
+            self._content.images.mend()
             self._uses.note(Use(flight=order.flight, opened=order.opened, image=record))
             for document in (image.manifest, image.config):
                 if not self._content.has(document.digest):  # the next attempt finds it protected by the note

@@ -137,6 +137,7 @@ PURE = (
     "pullonce.pulling.states",
     "pullonce.pulling.steps",
     "pullonce.care.choice",
+    "pullonce.store.entries",
     "services.coordinator.board",
     "services.coordinator.claim",
     "services.coordinator.flight",
