@@ -55,6 +55,7 @@ async def test_what_is_there_is_asked_for_once_by_its_tag_and_never_again(regist
         for layer in first.layers:
             snapshot = Snapshots(f.content.root).directory(layer.chain_id)
             snapshot.mkdir()
+            Snapshots(f.content.root).path(layer.chain_id).mkdir()
             (snapshot / "snapshot.json").write_text("{}")
         await f.handlers.record_image(record_of(first, unpacked=True))
         assert (await f.resolve(reference)).recorded
