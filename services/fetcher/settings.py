@@ -5,11 +5,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
+from urllib.parse import urlsplit
 
-from pullonce.config import BusSettings, StoreSettings, home, number
+from pullonce.config import BusSettings, SettingInvalid, StoreSettings, home, number
 from services.fetcher.remote.inward import Network, network
+from services.fetcher.servers.proxies import Proxies, ProxyInvalid
 
 RETRY = 60.0
 """A registry that restarts, or is moved to another machine, is back by then."""
@@ -40,8 +40,7 @@ class RegistrySettings:
     """A transfer that brings no byte for this long is broken off."""
     inward: frozenset[str] = frozenset()
     """Hosts (`host` or `host:port`) that may lead to inward addresses or be led to, and networks (CIDR) that may be led to."""
-    proxies: dict[str, str] = field(default_factory=dict)
-    """By scheme, and `no`: the hosts that are reached directly."""
+    proxies: Proxies = field(default_factory=Proxies)
     hosts: Path | None = None
     """Directory that says which servers are asked for a registry, see `mirrors`; None: only itself."""
 
@@ -60,24 +59,16 @@ class RegistrySettings:
     @property
     def passwords(self) -> list[str]:
         """The passwords of proxies."""
-        found = []
-        for address in self.proxies.values():
-            try:
-                found.append(unquote(urlsplit(address if "://" in address else f"//{address}").password or ""))
-            except ValueError:
-                continue
-        return list(filter(None, found))
+        return self.proxies.passwords
 
     @property
     def inward_networks(self) -> tuple[Network, ...]:
         """Networks that may be connected to, whoever leads there."""
         return tuple(filter(None, map(network, sorted(self.inward))))
 
-    def proxy(self, scheme: str, host: str) -> str | None:
-        """The proxy through which a host is reached; None: directly, as is everything on this machine."""
-        if is_loopback(host) or proxy_bypass_environment(host, self.proxies):
-            return None
-        return self.proxies.get(scheme)
+    def proxy(self, scheme: str, host: str, port: int | None = None) -> str | None:
+        """The proxy through which a server is reached; None: directly, as is everything on this machine."""
+        return None if is_loopback(host) else self.proxies.of(scheme, host, port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +105,7 @@ class FetcherSettings:
                 insecure=_listed(environ, "PULLONCE_INSECURE_REGISTRIES"),
                 inward=_listed(environ, "PULLONCE_INWARD_HOSTS"),
                 patience=number(environ, "PULLONCE_PATIENCE", 30.0, low=1.0, high=3600.0),
-                proxies=getproxies_environment(),
+                proxies=_proxies(environ),
                 hosts=Path(environ.get("PULLONCE_HOSTS_DIR") or home(environ) / "hosts"),
             ),
             credentials=Path(environ.get("PULLONCE_CREDENTIALS") or home(environ) / "credentials"),
@@ -128,6 +119,13 @@ class FetcherSettings:
             ),
             retry=number(environ, "PULLONCE_RETRY", RETRY, low=0.0, high=86_400.0),
         )
+
+
+def _proxies(environ: Mapping[str, str]) -> Proxies:
+    try:
+        return Proxies.from_env(environ)
+    except ProxyInvalid as exc:
+        raise SettingInvalid(str(exc)) from None
 
 
 def is_loopback(host: str) -> bool:

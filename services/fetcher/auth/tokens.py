@@ -140,7 +140,7 @@ class Tokens:
             plain = self._settings.plain(url.authority) or self._settings.listed(host.name)
             check_realm(str(url), wanted.registry, plain=plain, reach=reach)
             trusted = self._mirrors.context(host, elsewhere=not at_home) or True
-            proxy = self._settings.proxy(url.scheme, url.host or "")
+            proxy = self._settings.proxy(url.scheme, url.host or "", url.port)
             session = self._connections.session(ANYWHERE if proxy else reach)
             with registry_errors(f"the token server {redacted(str(url))}", inward=inward_realm(str(url), wanted.registry)):
                 method = "POST" if form else "GET"

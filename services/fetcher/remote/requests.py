@@ -137,7 +137,7 @@ class Requests:
                 response = await answer(host)
             else:
                 response = await self._guessed(host, answer)
-            if response.status == 400 and host.guessed:
+            if response.status == 400 and host.guessed and method != "HEAD":  # a HEAD says nothing, a GET will
                 body = await self._refusal(source, locator, response)
                 if b"https" not in body.lower():
                     raise self._meaning("manifest" if kind == "manifests" else "blob", source, locator, host, response, body)

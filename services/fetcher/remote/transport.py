@@ -133,7 +133,7 @@ class Transport:
         patience = self._settings.patience
         connect = (host.connect or (min(_MIRROR_CONNECT, patience) if host.mirror else patience)) if at_home else patience
         timeout = aiohttp.ClientTimeout(total=None, connect=connect, sock_connect=connect, sock_read=patience)
-        proxy = self._settings.proxy(url.scheme, url.host or "")
+        proxy = self._settings.proxy(url.scheme, url.host or "", url.port)
         trusted = self._mirrors.context(host, elsewhere=not at_home) or True
         # A proxy is where the operator says, and looks names up itself.
         session = self._connections.session(ANYWHERE if proxy else reach)

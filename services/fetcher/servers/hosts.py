@@ -14,8 +14,8 @@ The form is containerd's (docs/hosts.md there), so that one directory serves bot
       [host."https://mirror.example:5000".header]
         x-team = "build"
 
-What stands above the first `[host]` besides `server` belongs to the server. A key that is not known is refused: it might say
-whom to trust.
+What stands above the first `[host]` besides `server` belongs to the server. A key that is not known changes nothing, as in
+containerd, and is named: it may be misspelt, or of a version to come.
 """
 
 import posixpath
@@ -30,10 +30,12 @@ Capability = Literal["pull", "resolve"]
 
 HUB = "docker.io"
 HUB_HOST = "registry-1.docker.io"
-_CAPABILITIES = ("pull", "resolve", "push")
-"""What containerd knows. Nothing is pushed here."""
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m)")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
+_CAPABILITIES = ("pull", "resolve", "push", "referrers")
+"""What containerd knows, in any case of letters. Nothing is pushed here, and no referrers are asked for."""
+_DURATION = re.compile(r"\+?(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|\u00b5s|\u03bcs|ms|s|m|h))+|0")
+"""As Go's time.ParseDuration reads it: `1m30s`, `.5s`, `0`."""
+_STEP = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|\u00b5s|\u03bcs|ms|s|m|h)")
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "\u00b5s": 1e-6, "\u03bcs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _KEYS = {"capabilities", "ca", "client", "skip_verify", "header", "override_path", "dial_timeout"}
 
@@ -85,11 +87,13 @@ class Hosts:
         server: address; empty: where the registry's name leads.
         by_server: how the server is asked; its `origin` means nothing yet.
         mirrors: asked before it, in this order.
+        unknown: keys that nothing here knows, in words.
     """
 
     server: str = ""
     by_server: Host = Host("")
     mirrors: tuple[Host, ...] = ()
+    unknown: tuple[str, ...] = ()
 
 
 def directories(registry: str) -> list[str]:
@@ -105,7 +109,7 @@ def parse(text: str, beside: str) -> Hosts:
         beside: the file's directory, from which relative paths in it lead.
 
     Raises:
-        HostsInvalid: it is no TOML, has a key that is not known, or a value that cannot be.
+        HostsInvalid: it is no TOML, or has a value that cannot be.
     """
     try:
         fields = tomllib.loads(text)
@@ -113,13 +117,14 @@ def parse(text: str, beside: str) -> Hosts:
         raise HostsInvalid(f"it is no TOML: {exc}") from None
     tables = _typed(fields.pop("host", {}), dict, "host")
     server = _typed(fields.pop("server", ""), str, "server")
-    by_server = _host("", fields, beside, "the server")
+    by_server, unknown = _host("", fields, beside, "the server"), _unknown(fields, "the server")
     mirrors = []
     for address, given in tables.items():
         what = f"host {address!r}"
         found = _host(address, _typed(given, dict, what), beside, what)
+        unknown += _unknown(given, what)
         mirrors.append(replace(found, mirror=True))
-    return Hosts(server, by_server, tuple(mirrors))
+    return Hosts(server, by_server, tuple(mirrors), tuple(unknown))
 
 
 def arrange(hosts: Hosts, registry: str, plain: Callable[[str], bool]) -> tuple[Host, ...]:
@@ -163,11 +168,9 @@ def is_host(name: str) -> bool:
 
 def _host(address: str, fields: Mapping[str, Any], beside: str, what: str) -> Host:
     """One table. A `path` of nothing stands for `override_path` until the address is read."""
-    if unknown := sorted(set(fields) - _KEYS):
-        raise HostsInvalid(
-            f"{what} has {', '.join(map(repr, unknown))}, which nothing here knows; known are {', '.join(sorted(_KEYS))}"
-        )
-    capabilities = _texts(fields.get("capabilities") or ["pull", "resolve"], f"capabilities of {what}")
+    capabilities = [
+        each.lower() for each in _texts(fields.get("capabilities") or ["pull", "resolve"], f"capabilities of {what}")
+    ]
     if strange := [each for each in capabilities if each not in _CAPABILITIES]:
         raise HostsInvalid(f"{what} has the capability {strange[0]!r}; known are {', '.join(_CAPABILITIES)}")
     return Host(
@@ -182,6 +185,12 @@ def _host(address: str, fields: Mapping[str, Any], beside: str, what: str) -> Ho
     )
 
 
+def _unknown(fields: Mapping[str, Any], what: str) -> list[str]:
+    """What cannot be meant for us, in words."""
+    known = ", ".join(sorted(_KEYS))
+    return [f"{what} has {key!r}, which nothing here knows; known are {known}" for key in sorted(set(fields) - _KEYS)]
+
+
 def _address(text: str, plain: Callable[[str], bool], *, whole: bool) -> tuple[str, str]:
     """Origin and path of an address; a path gets the API's `/v2` unless it is the whole of it."""
     try:
@@ -193,9 +202,20 @@ def _address(text: str, plain: Callable[[str], bool], *, whole: bool) -> tuple[s
     except ValueError:
         fits = False
     if not fits or "@" in parts.netloc or parts.query or parts.fragment:
-        raise HostsInvalid(f"{text!r} is no address of a registry, such as https://mirror.example:5000")
+        raise HostsInvalid(f"{text!r} is no address of a registry, such as https://mirror.example:5000{_why(text)}")
     path = parts.path.rstrip("/")
     return f"{parts.scheme}://{parts.netloc}", path if whole or path.endswith("/v2") else f"{path}/v2"
+
+
+def _why(text: str) -> str:
+    """What of an address nobody could reach."""
+    netloc = urlsplit(text).netloc.rpartition("@")[2] if "://" in text else text.partition("/")[0]
+    host, _, port = netloc.rpartition(":") if ":" in netloc else (netloc, "", "")
+    if port.isascii() and port.isdigit() and not 1 <= int(port[:9]) <= 65535:
+        return f": there is no port {port[:9]}, the last is 65535"
+    if any(len(label) > 63 for label in host.split(".")):
+        return ": no part of a host may be longer than 63 letters"
+    return ""
 
 
 def _client(given: Any, beside: str, what: str) -> tuple[tuple[str, str], ...]:
@@ -220,13 +240,13 @@ def _headers(given: Mapping[str, Any], what: str) -> tuple[tuple[str, str], ...]
 
 
 def _duration(given: Any, what: str) -> float | None:
-    if given is None:
+    """Seconds; None, as everywhere, where nothing is said or no limit is meant."""
+    if given is None or given == "":
         return None
-    found = _DURATION.fullmatch(given) if isinstance(given, str) else None
-    seconds = float(found[1]) * _SECONDS[found[2]] if found else 0.0
-    if not 0.001 <= seconds <= 3600:
-        raise HostsInvalid(f"dial_timeout of {what} is {given!r}; expected a time such as '5s' or '500ms'")
-    return seconds
+    if not isinstance(given, str) or not _DURATION.fullmatch(given):
+        raise HostsInvalid(f"dial_timeout of {what} is {given!r}; expected a time such as '5s', '500ms' or '1m30s'")
+    seconds = sum(float(count) * _SECONDS[unit] for count, unit in _STEP.findall(given))
+    return seconds or None
 
 
 def _texts(given: Any, what: str) -> list[str]:

@@ -6,6 +6,7 @@ A directory without that file may hold certificates as docker keeps them: `*.crt
 `<name>.key` are ours.
 """
 
+import logging
 import ssl
 import time
 from collections.abc import Callable
@@ -13,6 +14,8 @@ from pathlib import Path
 
 from pullonce.errors import Permanent
 from services.fetcher.servers.hosts import Host, Hosts, HostsInvalid, arrange, directories, parse
+
+log = logging.getLogger(__name__)
 
 REST = 30.0
 """Seconds for which a mirror that cannot be reached is not asked again: its wait is paid once, not once a layer."""
@@ -48,10 +51,13 @@ class Mirrors:
             kept = self._read.get(registry)
             if kept and kept[:2] == (path, stamp):
                 return kept[2]
-            hosts = arrange(_hosts(path), registry, self._plain)
+            said = _hosts(path)
+            hosts = arrange(said, registry, self._plain)
         except (HostsInvalid, OSError, UnicodeDecodeError) as exc:
             what = path or f"the registry {registry}"
             raise Permanent(f"{what} cannot be used: {exc}", code="hosts.invalid") from exc
+        for each in said.unknown:
+            log.warning("%s: %s", path, each)  # once, until the file changes
         self._read[registry] = (path, stamp, hosts)
         return hosts
 

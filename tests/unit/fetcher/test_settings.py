@@ -14,7 +14,7 @@ from pullonce.config import SettingInvalid
 from pullonce.errors import Permanent
 from services.fetcher.auth.credentials import Credentials
 from services.fetcher.auth.secret import Secret
-from services.fetcher.settings import FetcherSettings, RegistrySettings, is_loopback
+from services.fetcher.settings import FetcherSettings, is_loopback
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,8 @@ def test_mirrors_lie_below_the_home_unless_told_otherwise() -> None:
 
 
 def test_proxies() -> None:
-    settings = RegistrySettings(proxies={"https": "http://proxy:3128", "no": "corp.example.com,.internal"})
+    environ = {"PULLONCE_HOME": "/h", "HTTPS_PROXY": "proxy:3128", "NO_PROXY": "corp.example.com,.internal"}
+    settings = FetcherSettings.from_env(environ).registry
     assert settings.proxy("https", "ghcr.io") == "http://proxy:3128"
     assert settings.proxy("http", "ghcr.io") is None
     for direct in ("corp.example.com", "x.internal", "localhost", "127.0.0.1"):

@@ -153,6 +153,7 @@ PURE = (
     "services.fetcher.remote.failures",
     "services.fetcher.remote.inward",
     "services.fetcher.servers.hosts",
+    "services.fetcher.servers.proxies",
     "services.fetcher.documents.manifest",
     "services.fetcher.remote.notices",
     "services.fetcher.remote.encoding",
