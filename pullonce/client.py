@@ -28,11 +28,12 @@ from pullonce.config import BusSettings
 from pullonce.config import home as configured_home
 from pullonce.errors import LedgerRefused, PullFailed, ServicesMissing
 from pullonce.process import discovery
-from pullonce.pulling.flights import ClientFlights, Ending
+from pullonce.pulling.client_flight import Ending
+from pullonce.pulling.flights import ClientFlights
 from pullonce.pulling.identity import identify_request
 from pullonce.pulling.layers import LayerUpdate, LayerView
 from pullonce.pulling.listening import PullUpdate
-from pullonce.pulling.steps import Timings
+from pullonce.pulling.states import Timings
 from schemas import events, ledger, progress, subjects
 from schemas.malformed import Malformed
 from schemas.status import Pong, Status, decode_pong, decode_status, with_workers

@@ -5,7 +5,7 @@ import signal
 import sys
 
 from pullonce import environment
-from pullonce.bus.nats.credentials import Access
+from pullonce.bus.nats.greeting import Access
 from pullonce.bus.nats.socket import Message, Woken
 from pullonce.errors import PullFailed, ServicesMissing
 from pullonce.printable import printable, terminal
@@ -13,7 +13,7 @@ from pullonce.process import discovery
 from pullonce.pulling.blocking import Pull
 from pullonce.pulling.identity import identify
 from pullonce.pulling.request import Ending, Wanted
-from pullonce.pulling.steps import Timings
+from pullonce.pulling.states import Timings
 from schemas.subjects import FLIGHT_FIELDS
 
 TYPE_CHECKING = False

@@ -5,15 +5,8 @@ on, all that was sent is dealt with. With it, what has not answered in time is m
 listens at all, that is certain at once.
 """
 
-from pullonce.pulling.parts import missing_parts
-from pullonce.pulling.states import NEVER
-from pullonce.pulling.steps import Timings
-
-CALL, SILENT, STALE, BACK, COMPLETE, MISSING, NOBODY = (
-    "call", "silent", "stale", "back", "complete", "missing", "nobody",
-)  # fmt: skip
-"""What `tick` finds: call the roll; the bus stands still; it has done so for too long; it goes on; all are there; some are
-missing; nobody is there, nor ever was."""
+from pullonce.pulling.parts import listed, missing_parts
+from pullonce.pulling.states import NEVER, Timings
 
 
 class Attendance:
@@ -26,6 +19,12 @@ class Attendance:
         missing: names of the parts that did not answer the last call.
         missing_since: since when some are missing.
     """
+
+    CALL, SILENT, STALE, BACK, COMPLETE, MISSING, NOBODY = (
+        "call", "silent", "stale", "back", "complete", "missing", "nobody",
+    )  # fmt: skip
+    """What `tick` finds: call the roll; the bus stands still; it has done so for too long; it goes on; all are there; some are
+    missing; nobody is there, nor ever was."""
 
     def __init__(self, store: str, unpack: bool, seen: "set[tuple[str, str]]", times: Timings) -> None:
         self._store, self._unpack, self._times = store, unpack, times
@@ -43,11 +42,6 @@ class Attendance:
         return min(self._call_at, self._judge_at)
 
     @property
-    def idle(self) -> bool:
-        """No roll call is under way or planned."""
-        return self.due == NEVER
-
-    @property
     def silent(self) -> bool:
         """The bus stands still."""
         return self._silent_since != NEVER
@@ -56,6 +50,16 @@ class Attendance:
     def known(self) -> bool:
         """All that are needed were there at some time."""
         return not missing_parts(self._seen, self._store, self._unpack)
+
+    @property
+    def listed(self) -> str:
+        """The missing ones, as people say it."""
+        return listed(self.missing)
+
+    @property
+    def all(self) -> str:
+        """All that are needed, as people say it."""
+        return listed(missing_parts(set(), self._store, self._unpack))
 
     def begin(self, at: float) -> None:
         """Call the roll at this time, on a connection that is sound."""
@@ -98,7 +102,7 @@ class Attendance:
             self._present.clear()
             self._echoed = self._nobody = False
             self._called_at, self._call_at, self._judge_at = now, NEVER, now + self._times.answer
-            return CALL
+            return self.CALL
         return ""
 
     def _judge(self, now: float) -> str:
@@ -107,25 +111,25 @@ class Attendance:
             return self._stand_still(now)
         if self.silent:
             self.begin(now)
-            return BACK
+            return self.BACK
         self.missing = missing_parts(self._present, self._store, self._unpack)
         if not self.missing:
             self.missing_since, self._doubted = NEVER, False
-            return COMPLETE
+            return self.COMPLETE
         self._call_at = now + self._times.again
         self.missing_since = min(self.missing_since, now)
         if self._nobody and not self._present and not self._seen:
             doubted, self._doubted = self._doubted, True
-            return NOBODY if doubted else ""  # it may be between two lives
-        return MISSING
+            return self.NOBODY if doubted else ""  # it may be between two lives
+        return self.MISSING
 
     def _stand_still(self, now: float) -> str:
         """Nothing more is sent to a bus that does not answer: it would have to deal with all of it when it goes on."""
         self._judge_at = now + self._times.answer
         if not self.silent:
             self._silent_since = self._called_at
-            return SILENT
+            return self.SILENT
         if not self._stale and now - self._silent_since >= self._times.stale:
             self._stale = True
-            return STALE
+            return self.STALE
         return ""

@@ -5,14 +5,13 @@ import os
 import select
 import time
 
-from pullonce.bus.nats.credentials import Access
+from pullonce.bus.nats.greeting import Access
 from pullonce.bus.nats.socket import Connection, ConnectionLost, Message, Woken
 from pullonce.errors import BusError, BusUnavailable
-from pullonce.pulling import steps as do
+from pullonce.pulling import states
 from pullonce.pulling.conversation import Conversation
 from pullonce.pulling.request import Ending, Wanted, read_ack
-from pullonce.pulling.states import NEVER
-from pullonce.pulling.steps import Timings
+from pullonce.pulling.states import NEVER, Timings
 from schemas import subjects
 
 TYPE_CHECKING = False
@@ -159,36 +158,37 @@ class Pull:
             for step in steps:
                 self._do(step)
 
-    def _do(self, step: do.Step) -> None:
+    def _do(self, step: states.Step) -> None:
         link = self._connection
         match step:
-            case do.Say():
+            case states.Say():
                 self._say(step.line)
-            case do.Answer():
+            case states.Answer():
                 self._outcome = self._outcome or step.ending  # type: ignore[assignment]
-            case do.Fail():
+            case states.Fail():
                 self._outcome = self._outcome or step.error
-            case do.Reconnect():
+            case states.Reconnect():
                 self._lose("it does not answer")
             case _ if link is not None:
                 self._send(step, link)
 
-    def _send(self, step: do.Step, link: Connection) -> None:
+    def _send(self, step: states.Step, link: Connection) -> None:
         wanted = self._wanted
         match step:
-            case do.Ask():
+            case states.Ask():
                 subject, reply = wanted.subject("requested"), f"{link.inbox}.ack"
                 link.publish(subject, wanted.body(), reply=reply, message_id=self._request.id, trace=wanted.trace)
-            case do.Withdraw():
+            case states.Withdraw():
                 sequence = self._request.sequence
                 link.publish(wanted.subject("cancelled"), wanted.cancelled(sequence), message_id=f"pull.cancelled.{sequence}")
-            case do.Look():
+            case states.Look():
                 for verbed in ("completed", "failed"):
                     self._last(link, verbed, "last")
-            case do.CatchUp():
+            case states.CatchUp():
                 self._ask_how_far(link, {})
                 self._last(link, "resolved", "resolved")
-            case do.CallRoll():
+            case states.CallRoll():
+                self._roll = step.roll
                 link.publish(subjects.PING_SUBJECT, b"", reply=f"{link.inbox}.pong")
                 link.publish(f"{link.inbox}.echo", b"")
 
@@ -215,7 +215,7 @@ class Pull:
             elif sid == self._pongs:
                 self._hear(message)
             elif sid == self._echoes:
-                self._talk.echoed()
+                self._roll.echoed()
             elif sid == self._looks:
                 if message.status == _NOBODY:
                     self._talk.unreadable(now)
@@ -235,10 +235,10 @@ class Pull:
 
     def _hear(self, message: Message) -> None:
         if message.status:
-            self._talk.nobody()
+            self._roll.nobody()
         else:
             pong = json.loads(message.body)
-            self._talk.present(str(pong.get("service", "")), str(pong.get("store", "")))
+            self._roll.present(str(pong.get("service", "")), str(pong.get("store", "")))
 
     def _tell(self, message: Message) -> None:
         if self._watch:

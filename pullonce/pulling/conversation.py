@@ -10,12 +10,12 @@ still from parts that are missing, `steps` are what is to be done.
 """
 
 from pullonce.errors import BusError, BusUnavailable, PullTimeout, ServicesMissing
-from pullonce.pulling import attendance, states
-from pullonce.pulling import steps as do
-from pullonce.pulling.attendance import Attendance
-from pullonce.pulling.parts import listed, missing_parts
-from pullonce.pulling.states import NEVER, Request
-from pullonce.pulling.steps import Timings
+from pullonce.pulling import states
+from pullonce.pulling.states import NEVER, Request, Timings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pullonce.pulling.attendance import Attendance
 
 
 class Conversation:
@@ -39,7 +39,7 @@ class Conversation:
         self._store, self._unpack, self._reference = store, unpack, reference
         self._times = times or Timings()
         self._requests: dict[Request, None] = {}
-        self._steps: list[do.Step] = []
+        self._steps: list[states.Step] = []
         self._covers = 0
         self._ending: object = None
         self._open = self._ever_open = self._reopened = False
@@ -47,9 +47,11 @@ class Conversation:
         self._unreachable: Exception | None = None
         self._disturbed = supervised
         """What is missing may be about to come back."""
-        self._look_at = self._ask_at = self._deadline = NEVER
+        self._look_at = self._ask_at = self._call_at = self._deadline = NEVER
         """When something is due at the earliest."""
-        self._attendance = Attendance(store, unpack, set() if seen is None else seen, self._times)
+        self._seen: set[tuple[str, str]] = set() if seen is None else seen
+        self._attendance: Attendance | None = None
+        """Made when the roll is called first: most pulls end before."""
         self._said: dict[str, str] = {}
         """What is not well → what people were told of it."""
 
@@ -81,10 +83,10 @@ class Conversation:
         self._reopened, self._ever_open = self._ever_open, True
         self._open, self._opened_at, self._unreachable = True, now, None
         self._said.pop("bus", None)
-        self._attendance.begin(now + self._times.quiet)
+        self._call_roll(now + self._times.quiet)
         self._look_at = now + self._times.look
         if self.watched:
-            self._steps.append(do.CatchUp())
+            self._steps.append(states.CatchUp())
         for request in list(self._requests):
             self._turn(request, states.OPENED, now)
         if any(request.state == states.STORED for request in self._requests):
@@ -95,7 +97,7 @@ class Conversation:
         if self._open:
             self._open, self._away_since, self._disturbed = False, now, True
             self._look_at = self._ask_at = NEVER
-            self._attendance.stop()
+            self._call_roll(NEVER)
             self._say("bus", f"the bus is away ({cause}); trying again")
 
     def unreachable(self, error: Exception, *, silent: bool = False) -> None:
@@ -125,7 +127,7 @@ class Conversation:
     def refused(self, request: Request, why: str, now: float) -> None:
         """The bus will never store the request."""
         if request.state == states.ASKED:
-            self._steps.append(do.Fail(request, BusError(f"the bus does not store the request: {why}")))
+            self._steps.append(states.Fail(request, BusError(f"the bus does not store the request: {why}")))
         self._turn(request, states.REFUSED, now)
 
     def ended(self, covers: int, ending: object, now: float) -> None:
@@ -139,18 +141,6 @@ class Conversation:
         if self._open:
             self._look_at = now + self._times.pause
 
-    def present(self, service: str, store: str) -> None:
-        """A part has answered the roll call."""
-        self._attendance.present(service, store)
-
-    def nobody(self) -> None:
-        """The bus says that nobody listens to the roll call."""
-        self._attendance.nobody()
-
-    def echoed(self) -> None:
-        """The bus has dealt with the roll call."""
-        self._attendance.echoed()
-
     # -- the clock -----------------------------------------------------------------------------------------------------
 
     @property
@@ -158,7 +148,8 @@ class Conversation:
         """When to call `tick` if nothing happens before."""
         if not self._open:
             return min(self._deadline, self._away_since + self._away)
-        return min(self._deadline, self._ask_at, self._look_at, self._attendance.due)
+        roll = self._call_at if self._attendance is None else min(self._call_at, self._attendance.due)
+        return min(self._deadline, self._ask_at, self._look_at, roll)
 
     def tick(self, now: float) -> None:
         """Do what is due."""
@@ -170,14 +161,13 @@ class Conversation:
             return
         if now >= self._ask_at:
             self._repeat(now)
-        self._attend(now)
         if now >= self._look_at:
             self._look(now)
-            if self._attendance.idle:
-                self._attendance.begin(now)
-                self._attend(now)
+            if self._call_at == NEVER and (self._attendance is None or self._attendance.due == NEVER):
+                self._call_at = now
+        self._attend(now)
 
-    def steps(self) -> "list[do.Step]":
+    def steps(self) -> "list[states.Step]":
         """What is to be done now. Whoever calls takes it on."""
         steps, self._steps = self._steps, []
         return steps
@@ -193,11 +183,11 @@ class Conversation:
             self._requests.pop(request, None)
         if act == states.ASK:
             self._ask_again(request, now + self._times.ack)
-            self._steps.append(do.Ask(request))
+            self._steps.append(states.Ask(request))
         elif act == states.WAIT:
             self._ask_again(request, now + self._times.pause)
         elif act == states.WITHDRAW:
-            self._steps.append(do.Withdraw(request))
+            self._steps.append(states.Withdraw(request))
         elif act == states.CHECK:
             self._release([request], now)
             if self._reopened and request.state == states.STORED:
@@ -212,10 +202,10 @@ class Conversation:
         for request in answered:
             self._turn(request, states.COVERED, now)
         if answered:
-            self._steps.append(do.Answer(answered, self._ending))
+            self._steps.append(states.Answer(answered, self._ending))
 
     def _look(self, now: float) -> None:
-        self._steps.append(do.Look())
+        self._steps.append(states.Look())
         self._look_at = now + self._times.look
 
     def _repeat(self, now: float) -> None:
@@ -223,45 +213,60 @@ class Conversation:
         unconfirmed = [each for each in self._requests if each.state in (states.ASKED, states.LEAVING)]
         self._ask_at = NEVER
         for request in unconfirmed:
-            if self._attendance.silent:
+            if self._silent:
                 request.ask_at = now + self._times.ack
             if now >= request.ask_at:
                 self._turn(request, states.OVERDUE, now)
             self._ask_at = min(self._ask_at, request.ask_at)
 
+    def _call_roll(self, at: float) -> None:
+        self._call_at = at
+        if self._attendance is not None:
+            self._attendance.stop()
+
+    @property
+    def _silent(self) -> bool:
+        """The bus stands still."""
+        return self._attendance is not None and self._attendance.silent
+
     def _attend(self, now: float) -> None:
         """Deal with who is there and who is not."""
-        found = self._attendance.tick(now)
-        if found == attendance.CALL:
-            self._steps.append(do.CallRoll())
-        elif found == attendance.SILENT:
+        if now >= self._call_at:
+            self._call_at = NEVER
+            if self._attendance is None:
+                from pullonce.pulling.attendance import Attendance
+
+                self._attendance = Attendance(self._store, self._unpack, self._seen, self._times)
+            self._attendance.begin(now)
+        if self._attendance is not None and (found := self._attendance.tick(now)):
+            self._find(found, self._attendance, now)
+
+    def _find(self, found: str, roll: "Attendance", now: float) -> None:
+        if found == roll.CALL:
+            self._steps.append(states.CallRoll(roll))
+        elif found == roll.SILENT:
             self._disturbed = True
             self._say("bus", "the bus does not answer; waiting for it")
-        elif found == attendance.STALE:
-            self._steps.append(do.Reconnect())
-        elif found == attendance.BACK:
+        elif found == roll.STALE:
+            self._steps.append(states.Reconnect())
+        elif found == roll.BACK:
             self._said.pop("bus", None)
             self._look(now)
             self._attend(now)
-        elif found == attendance.COMPLETE:
+        elif found == roll.COMPLETE:
             self._said.pop("parts", None)
-        elif found == attendance.NOBODY and not self._disturbed:
-            for request in list(self._requests):
-                self._give_up(request, ServicesMissing(self._nobody_there()), now)
-        elif found:
-            self._miss(now)
+        elif found == roll.NOBODY and not self._disturbed:
+            why = f"no part of pullonce answers at {self.url} ({roll.all} are missing); start it with `pullonce up`"
+            self._give_up_all(ServicesMissing(why), now, patient=False)
+        else:
+            self._miss(roll, now)
 
-    def _nobody_there(self) -> str:
-        missing = listed(missing_parts(set(), self._store, self._unpack))
-        return f"no part of pullonce answers at {self.url} ({missing} are missing); start it with `pullonce up`"
-
-    def _miss(self, now: float) -> None:
+    def _miss(self, roll: "Attendance", now: float) -> None:
         """Say what is missing, and give up when it stays away: soon if it was never there, later if it was."""
-        missing = self._attendance.missing
-        self._say("parts", f"waiting for {listed(missing)} to come up")
-        limit = self._times.away if self._disturbed or self._attendance.known else self._times.patience
-        if now - self._attendance.missing_since >= limit:
-            self._give_up_all(ServicesMissing(f"missing at {self.url}: {', '.join(missing)}"), now)
+        self._say("parts", f"waiting for {roll.listed} to come up")
+        limit = self._times.away if self._disturbed or roll.known else self._times.patience
+        if now - roll.missing_since >= limit:
+            self._give_up_all(ServicesMissing(f"missing at {self.url}: {', '.join(roll.missing)}"), now)
 
     @property
     def _away(self) -> float:
@@ -277,11 +282,12 @@ class Conversation:
         self._away_since = now
 
     def _expire(self, now: float) -> None:
-        missing = self._attendance.missing if self._open else []
-        why = f"; missing: {', '.join(missing)}" if missing else ""
-        why = "; the bus is away" if not self._open or self._attendance.silent else why
+        missing = self._attendance.missing if self._open and self._attendance is not None else []
+        cause = f"; missing: {', '.join(missing)}" if missing else ""
+        cause = "; the bus is away" if not self._open or self._silent else cause
         for request in [each for each in self._requests if now >= each.deadline]:
-            self._give_up(request, PullTimeout(timed_out(self._reference, request.timeout or 0.0) + why), now)
+            said = f"{self._reference} did not end in time: it was not there after {request.timeout:g} s"
+            self._give_up(request, PullTimeout(f"{said}; the work goes on if others wait{cause}"), now)
         self._deadline = min((each.deadline for each in self._requests), default=NEVER)
 
     def _give_up_all(self, error: Exception, now: float, *, patient: bool = True) -> None:
@@ -292,16 +298,11 @@ class Conversation:
 
     def _give_up(self, request: Request, error: Exception, now: float) -> None:
         if request.state not in (states.LEAVING, states.ENDED):
-            self._steps.append(do.Fail(request, error))
+            self._steps.append(states.Fail(request, error))
             self.leave(request, now)
 
     def _say(self, about: str, line: str) -> None:
         """Once, until it is well again or something else is amiss with it."""
         if self._said.get(about) != line:
             self._said[about] = line
-            self._steps.append(do.Say(line))
-
-
-def timed_out(reference: str, timeout: float) -> str:
-    """What a requester is told whose own deadline has passed."""
-    return f"{reference} did not end in time: it was not there after {timeout:g} s; the work goes on if others wait"
+            self._steps.append(states.Say(line))

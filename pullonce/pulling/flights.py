@@ -6,30 +6,18 @@ One subscription a flight, one timer, and no task while nothing happens: ten tho
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import uuid
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
-from pullonce import trace
-from pullonce.bus.ports import Bus, NotStored, Subscription
-from pullonce.errors import BusClosed
-from pullonce.pulling import steps as do
-from pullonce.pulling.conversation import Conversation
+from pullonce.bus.ports import Bus
+from pullonce.pulling.client_flight import ClientFlight, Ending, FlightKey, Surroundings
 from pullonce.pulling.identity import Identity
 from pullonce.pulling.listening import Listener, PullUpdate
-from pullonce.pulling.rollcall import RollCalls
-from pullonce.pulling.states import Request
-from pullonce.pulling.steps import Timings
-from schemas import events, subjects
-from schemas.malformed import Malformed
+from pullonce.pulling.states import Timings
+from schemas import events
 
 LEAVE = 2.0
 """Seconds that withdrawing requests may hold up the end of a client."""
-
-Ending = events.PullCompleted | events.PullFailed
-FlightKey = tuple[str, str, str]
-"""Store, normalised reference, flight: what a pull's subjects are made of."""
 
 
 class ClientFlights:
@@ -45,17 +33,9 @@ class ClientFlights:
         self, bus: Bus, *, url: str = "", supervised: bool = False, say: Callable[[str], None] = lambda line: None,
         times: Timings | None = None,
     ) -> None:  # fmt: skip
-        self.bus = bus
-        self.url = url
-        self.say = say
-        self.times = times or Timings()
-        self.roll_calls = RollCalls(bus.signals, self.times)
-        self.seen: set[tuple[str, str]] = set()
-        self.disturbed = supervised
-        """What is missing may be about to come back: something was away before."""
+        self._around = Surroundings(bus, url, disturbed=supervised, say=say, times=times or Timings())
         self._me, self._asked = uuid.uuid4().hex, 0
-        self._flights: dict[FlightKey, _ClientFlight] = {}
-        self._background: set[asyncio.Task[None]] = set()
+        self._flights: dict[FlightKey, ClientFlight] = {}
         bus.signals.on_disconnect(self._on_disconnect)
         bus.signals.on_reconnect(self._on_reconnect)
 
@@ -63,9 +43,9 @@ class ClientFlights:
         """Whoever still waits hears that the client was closed; what is being withdrawn has a moment for that."""
         for flight in list(self._flights.values()):
             flight.abandon()
-        if self._background:
-            await asyncio.wait(self._background, timeout=LEAVE)
-        for task in self._background:
+        if self._around.background:
+            await asyncio.wait(self._around.background, timeout=LEAVE)
+        for task in self._around.background:
             task.cancel()
         for flight in list(self._flights.values()):
             flight.stop()
@@ -86,238 +66,38 @@ class ClientFlights:
         key = (request.store, identity.reference, identity.flight)
         flight = self._flights.get(key)
         if flight is None:
-            flight = self._flights[key] = _ClientFlight(self, key, request.unpack)
+            flight = self._flights[key] = ClientFlight(self._around, key, request.unpack, self._forget)
         flight.users += 1
-        listener = Listener(self.bus, key, tell) if tell else None
+        listener = Listener(self._around.bus, key, tell) if tell else None
         try:
             if listener is not None:
                 await listener.open()
                 flight.listeners.add(listener)
-                self.spawn(listener.catch_up())
+                self._around.spawn(listener.catch_up())
             return await flight.ask(now, f"{self._me}.{self._next()}", request, timeout)
         finally:
             flight.users -= 1
             if listener is not None:
                 flight.listeners.discard(listener)
-                self.spawn(listener.stop())
-            self.forget(flight)
+                self._around.spawn(listener.stop())
+            self._forget(flight)
 
-    def forget(self, flight: _ClientFlight) -> None:
+    def _forget(self, flight: ClientFlight) -> None:
         """Nobody waits for a flight any more, unless somebody does."""
         if not flight.users and flight.settled and self._flights.get(flight.key) is flight:
             del self._flights[flight.key]
             flight.stop()
-            self.spawn(flight.unsubscribe())
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something meanwhile that may come to nothing when the bus is gone: the next look, or nobody, needs it."""
-        task = asyncio.ensure_future(_quietly(work))
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+            self._around.spawn(flight.unsubscribe())
 
     def _next(self) -> int:
         self._asked += 1
         return self._asked
 
     def _on_disconnect(self) -> None:
-        self.disturbed = True
+        self._around.disturbed = True
         for flight in list(self._flights.values()):
             flight.lost()
 
     def _on_reconnect(self) -> None:
         for flight in list(self._flights.values()):
             flight.opened()
-
-
-class _ClientFlight:
-    """One conversation, carried on in the event loop."""
-
-    def __init__(self, owner: ClientFlights, key: FlightKey, unpack: bool) -> None:
-        self.key = key
-        self.users = 0
-        self.listeners: set[Listener] = set()
-        self._owner = owner
-        self._loop = asyncio.get_running_loop()
-        self._talk = Conversation(
-            self._loop.time(), store=key[0], unpack=unpack, reference=key[1], url=owner.url, seen=owner.seen, times=owner.times,
-            supervised=owner.disturbed or not owner.bus.signals.connected,
-        )  # fmt: skip
-        self._waiting: dict[Request, asyncio.Future[Ending]] = {}
-        self._events: dict[Request, events.PullRequested] = {}
-        self._timer: asyncio.TimerHandle | None = None
-        self._looking = self._subscribed = False
-        self._subscriptions: list[Subscription] = []
-        self._subscribing = asyncio.ensure_future(self._subscribe())
-
-    @property
-    def settled(self) -> bool:
-        return self._talk.settled
-
-    async def ask(self, now: float, request_id: str, event: events.PullRequested, timeout: float | None) -> Ending:
-        request = self._talk.ask(now, request_id, timeout)
-        answer: asyncio.Future[Ending] = self._loop.create_future()
-        self._waiting[request] = answer
-        self._events[request] = event
-        self._go_on()
-        try:
-            return await answer
-        except asyncio.CancelledError:
-            self._talk.leave(request, self._loop.time())
-            self._go_on()
-            raise
-        finally:
-            del self._waiting[request]
-
-    def opened(self) -> None:
-        """The endings are subscribed to, on a connection that is there."""
-        if self._subscribed and self._owner.bus.signals.connected:
-            self._talk.watched = bool(self.listeners)
-            self._talk.opened(self._loop.time())
-            self._go_on()
-
-    def lost(self) -> None:
-        self._talk.lost(self._loop.time(), "the connection broke")
-        self._look()  # which ends when the bus is back, or tells why it never will be
-        self._go_on()
-
-    def fail(self, error: Exception) -> None:
-        """There is nothing to wait for any more."""
-        for answer in self._waiting.values():
-            if not answer.done():
-                answer.set_exception(error)
-
-    def abandon(self) -> None:
-        """The client ends: nobody here waits any longer."""
-        self.fail(BusClosed("the client was closed"))
-        for request in list(self._waiting):
-            self._talk.leave(request, self._loop.time())
-        self._go_on()
-
-    def stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-
-    async def unsubscribe(self) -> None:
-        await self._subscribing
-        for subscription in self._subscriptions:
-            await subscription.stop()
-
-    async def _subscribe(self) -> None:
-        found = [subjects.pull_subject(verbed, *self.key) for verbed in ("completed", "failed")]
-        try:
-            self._subscriptions += await asyncio.gather(
-                *(self._owner.bus.signals.subscribe(each, self._hear) for each in found)
-            )
-        except Exception as exc:
-            self.fail(exc)
-            return
-        self._subscribed = True
-        self.opened()
-
-    def _hear(self, subject: str, body: bytes) -> None:
-        with contextlib.suppress(Malformed):
-            self._take(events.decode(subject, body))
-
-    def _take(self, event: object) -> None:
-        if isinstance(event, (events.PullCompleted, events.PullFailed)):
-            self._talk.ended(event.covers, event, self._loop.time())
-            self._go_on()
-
-    # -- carrying the conversation on ------------------------------------------------------------------------------------
-
-    def _go_on(self) -> None:
-        """Do what is to be done, and come again when something is due."""
-        while steps := self._talk.steps():
-            for step in steps:
-                self._do(step)
-        due = self._talk.due
-        if due == float("inf") or (self._timer is not None and not self._timer.cancelled() and self._timer.when() <= due):
-            return  # a timer that is early finds nothing to do
-        self.stop()
-        self._timer = self._loop.call_at(due, self._tick)
-
-    def _tick(self) -> None:
-        self._timer = None
-        self._talk.tick(self._loop.time())
-        self._go_on()
-        self._owner.forget(self)
-
-    def _do(self, step: do.Step) -> None:
-        match step:
-            case do.Answer():
-                for request in step.requests:
-                    self._settle(request, step.ending)
-            case do.Fail():
-                self._settle(step.request, step.error)
-            case do.Ask():
-                self._owner.spawn(self._append(step.request))
-            case do.Withdraw():
-                self._owner.spawn(self._withdraw(step.request))
-            case do.Look():
-                self._look()
-            case do.CallRoll():
-                self._owner.roll_calls.call(self._talk, self._go_on)
-            case do.CatchUp():
-                for listener in self.listeners:
-                    self._owner.spawn(listener.catch_up())
-            case do.Say():
-                self._owner.say(step.line)
-            case _:  # do.Reconnect: the connection of the bus looks after itself
-                pass
-
-    def _settle(self, request: Request, outcome: object) -> None:
-        answer = self._waiting.get(request)
-        if answer is None or answer.done():
-            return
-        if isinstance(outcome, Exception):
-            answer.set_exception(outcome)
-        else:
-            answer.set_result(outcome)  # type: ignore[arg-type]
-
-    async def _append(self, request: Request) -> None:
-        event, offer = self._events[request], self._owner.bus.log.offer
-        subject = subjects.pull_subject("requested", *self.key)
-        try:
-            with trace.carried(trace.current() or trace.of_environment()):
-                sequence = await offer(event, subject=subject, message_id=request.id, timeout=self._owner.times.ack)
-        except TimeoutError:
-            return  # it is said again when that is due
-        except NotStored as exc:
-            if exc.later:
-                self._talk.put_off(request, self._loop.time(), exc.why)
-            else:
-                self._talk.refused(request, exc.why, self._loop.time())
-        except Exception as exc:  # too large for the bus, or the bus is closed for good
-            self._settle(request, exc)
-            self._talk.refused(request, str(exc), self._loop.time())
-        else:
-            self._talk.confirmed(request, sequence, self._loop.time())
-        self._go_on()
-        self._owner.forget(self)
-
-    async def _withdraw(self, request: Request) -> None:
-        store, reference, flight = self.key
-        event = events.PullCancelled(store=store, reference=reference, flight=flight, request=request.sequence)
-        await self._owner.bus.log.append(event)
-
-    def _look(self) -> None:
-        if not self._looking:
-            self._looking = True
-            self._owner.spawn(self._look_once())
-
-    async def _look_once(self) -> None:
-        """Take the last stored endings, good and bad. Waits for a bus that is away."""
-        try:
-            for verbed in ("completed", "failed"):
-                recorded = await self._owner.bus.log.last(subjects.pull_subject(verbed, *self.key))
-                if recorded:
-                    self._take(recorded.event)
-        except Exception as exc:
-            self.fail(exc)
-        finally:
-            self._looking = False
-
-
-async def _quietly(work: Coroutine[Any, Any, None]) -> None:
-    with contextlib.suppress(Exception):
-        await work

@@ -7,8 +7,8 @@ import contextlib
 from collections.abc import Callable
 
 from pullonce.bus.ports import Signals
-from pullonce.pulling.conversation import Conversation
-from pullonce.pulling.steps import Timings
+from pullonce.pulling.attendance import Attendance
+from pullonce.pulling.states import Timings
 from schemas.malformed import Malformed
 from schemas.status import decode_pong
 from schemas.subjects import PING_SUBJECT
@@ -16,7 +16,7 @@ from schemas.subjects import PING_SUBJECT
 SHARED = 0.5
 """Of the time that parts have to answer, in which others may still join a call."""
 
-_Heard = Callable[[Conversation], None]
+_Heard = Callable[[Attendance], None]
 
 
 class RollCalls:
@@ -28,31 +28,31 @@ class RollCalls:
         self._call: _Call | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def call(self, talk: Conversation, changed: Callable[[], None]) -> None:
-        """Tell a conversation who is there; `changed` is called whenever it was told something."""
+    def call(self, roll: Attendance, changed: Callable[[], None]) -> None:
+        """Tell a roll who is there; `changed` is called whenever it was told something."""
         now = asyncio.get_running_loop().time()
         if self._call is None or now - self._call.begun > SHARED * self._times.answer:
             self._call = _Call(now)
             self._spawn(self._ask(self._call))
             self._spawn(self._echo(self._call))
-        self._call.join(talk, changed)
+        self._call.join(roll, changed)
 
     async def _ask(self, call: _Call) -> None:
         def take(body: bytes) -> None:
             with contextlib.suppress(Malformed):
                 pong = decode_pong(body)
-                call.hear(lambda talk: talk.present(pong.service, pong.store))
+                call.hear(lambda roll: roll.present(pong.service, pong.store))
 
         with contextlib.suppress(Exception):  # the bus is closed: there are others who say so
             await self._signals.gather(
-                PING_SUBJECT, b"", timeout=self._times.answer, take=take, nobody=lambda: call.hear(Conversation.nobody)
+                PING_SUBJECT, b"", timeout=self._times.answer, take=take, nobody=lambda: call.hear(Attendance.nobody)
             )
 
     async def _echo(self, call: _Call) -> None:
         await asyncio.sleep(0)  # behind the call itself
         with contextlib.suppress(Exception):
             if await self._signals.echo(self._times.away):
-                call.hear(Conversation.echoed)
+                call.hear(Attendance.echoed)
 
     def _spawn(self, work: object) -> None:
         task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[call-overload]
@@ -66,15 +66,15 @@ class _Call:
     def __init__(self, begun: float) -> None:
         self.begun = begun
         self._heard: list[_Heard] = []
-        self._talks: list[tuple[Conversation, Callable[[], None]]] = []
+        self._rolls: list[tuple[Attendance, Callable[[], None]]] = []
 
-    def join(self, talk: Conversation, changed: Callable[[], None]) -> None:
-        self._talks.append((talk, changed))
+    def join(self, roll: Attendance, changed: Callable[[], None]) -> None:
+        self._rolls.append((roll, changed))
         for told in self._heard:
-            told(talk)
+            told(roll)
 
     def hear(self, told: _Heard) -> None:
         self._heard.append(told)
-        for talk, changed in list(self._talks):
-            told(talk)
+        for roll, changed in list(self._rolls):
+            told(roll)
             changed()

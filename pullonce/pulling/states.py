@@ -1,7 +1,42 @@
-"""The states of a request, and what moves it from one to the next. Pure."""
+"""The states of a request, what moves it from one to the next, and the steps that a conversation asks of its driver. Pure."""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pullonce.pulling.attendance import Attendance
 
 NEVER = float("inf")
 """When what is not planned is due."""
+
+
+class Timings:
+    """Seconds, the same for every client. A test names those it wants otherwise."""
+
+    quiet = 1.0
+    """Without an ending, after which the client asks who is there at all."""
+    answer = 1.0
+    """That parts, and the bus itself, have to answer."""
+    again = 0.4
+    """Until the client asks once more who is there, where somebody was missing."""
+    patience = 10.0
+    """That a part may be missing which was never seen, while others answer."""
+    away = 300.0
+    """That a bus, or a part, which was there may be away: as long as a server remembers the ids of what it has stored."""
+    first = 1.0
+    """That a bus may take to answer for the first time."""
+    stale = 20.0
+    """Without a sign of the bus, after which the connection is made anew."""
+    look = 30.0
+    """Of silence after which the last ending is read, and the client asks again who is there."""
+    ack = 5.0
+    """After which an unconfirmed request is said again, under its own id."""
+    settling = 5.0
+    """That a server which is there may take to open its streams."""
+    pause = 0.1
+    """Between two attempts at what a server that has only just started does not do yet."""
+
+    def __init__(self, **changed: float) -> None:
+        self.__dict__.update(changed)
+
 
 WANTED, ASKED, STORED, LEAVING, ENDED = "wanted", "asked", "stored", "leaving", "ended"
 """Not said yet; said and not confirmed; stored, so that an ending answers it; not wanted any more, while it is unknown where it
@@ -47,3 +82,83 @@ class Request:
         self.state = WANTED
         self.sequence = 0
         self.ask_at = NEVER
+
+
+class Step:
+    """Something to be done by whoever drives the conversation."""
+
+    __slots__ = ()
+
+
+class Ask(Step):
+    """Append the request, under its id; `confirmed`, `put_off` or `refused` tell what came of it."""
+
+    __slots__ = ("request",)
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+
+
+class Withdraw(Step):
+    """Append that the requester of the request has left."""
+
+    __slots__ = ("request",)
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+
+
+class Look(Step):
+    """Read the last stored endings, good and bad; `ended` or `unreadable` tell what came of it."""
+
+    __slots__ = ()
+
+
+class CatchUp(Step):
+    """Ask how far everything is: who joins in the middle, or comes back, has missed what was said before."""
+
+    __slots__ = ()
+
+
+class CallRoll(Step):
+    """Ask who is there, then have the bus echo; tell the roll what came of it (`present`, `nobody`, `echoed`), then `tick`."""
+
+    __slots__ = ("roll",)
+
+    def __init__(self, roll: "Attendance") -> None:
+        self.roll = roll
+
+
+class Reconnect(Step):
+    """The connection leads nowhere: make another one, unless something below does that by itself."""
+
+    __slots__ = ()
+
+
+class Say(Step):
+    """Tell people what holds the pull up."""
+
+    __slots__ = ("line",)
+
+    def __init__(self, line: str) -> None:
+        self.line = line
+
+
+class Answer(Step):
+    """These requests are answered, by what was handed to `ended`."""
+
+    __slots__ = ("ending", "requests")
+
+    def __init__(self, requests: "list[Request]", ending: object) -> None:
+        self.requests = requests
+        self.ending = ending
+
+
+class Fail(Step):
+    """This request is given up."""
+
+    __slots__ = ("error", "request")
+
+    def __init__(self, request: Request, error: Exception) -> None:
+        self.request = request
+        self.error = error

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 
-from pullonce.bus.nats.credentials import Access
+from pullonce.bus.nats.greeting import Access
 from pullonce.bus.nats.protocol import Frame, position, text
 from pullonce.bus.nats.socket import Connection, ConnectionLost
 from pullonce.bus.ports import Recorded

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from pullonce.bus.nats.claims import NatsClaims
-from pullonce.bus.nats.credentials import Access
+from pullonce.bus.nats.greeting import Access
 from pullonce.bus.nats.link import open_link
 from pullonce.bus.nats.log import NatsLog
 from pullonce.bus.nats.orders import NatsOrders

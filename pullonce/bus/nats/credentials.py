@@ -1,4 +1,4 @@
-"""Who we are on the bus and whom we trust: what the settings name, read from its files. Light to import.
+"""Who we are on the bus and whom we trust: what the settings name, read from its files.
 
 The link of services and the light connection both come in by this, so that they say the same of what is wrong.
 """
@@ -10,22 +10,6 @@ if TYPE_CHECKING:
     from ssl import SSLContext
 
     from pullonce.bus.nats.nkeys import BusIdentity
-
-
-class Access:
-    """What lets us in. Empty: nothing of the kind.
-
-    Attributes:
-        creds: file with a NATS seed (nkey), or a `.creds` file.
-        ca: file of the authority that vouches for the server.
-        cert, key: files of our own certificate and its key.
-        inbox: prefix of the subjects that answers to us arrive under.
-    """
-
-    __slots__ = ("ca", "cert", "creds", "inbox", "key")
-
-    def __init__(self, *, creds: str = "", ca: str = "", cert: str = "", key: str = "", inbox: str = "_INBOX") -> None:
-        self.creds, self.ca, self.cert, self.key, self.inbox = creds, ca, cert, key, inbox
 
 
 def identity(path: str) -> "BusIdentity":
@@ -65,11 +49,6 @@ def tls_context(ca: str, cert: str, key: str) -> "SSLContext":
 def distrusted(error: Exception) -> BusUnsuitable:
     """The server's certificate is none that we trust."""
     return BusUnsuitable(f"the certificate of the bus is not one to trust, see PULLONCE_NATS_CA: {error}")
-
-
-def no_address(shown: str) -> BusUnsuitable:
-    """This is no address of a bus."""
-    return BusUnsuitable(f"{shown} is no address of a bus: expected nats://host:port or tls://host:port")
 
 
 def refused(said: object) -> BusUnsuitable:

@@ -7,12 +7,23 @@ import _socket  # Python's `socket` is made of it; loading that, with its enums 
 import json
 import os
 
-from pullonce.bus.nats.credentials import Access, distrusted, identity, no_address, tls_context
 from pullonce.errors import BusUnsuitable
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    pass
+
+class Access:
+    """What lets us in, beside the address. Empty: nothing of the kind.
+
+    Attributes:
+        creds: file with a NATS seed (nkey), or a `.creds` file.
+        ca: file of the authority that vouches for the server.
+        cert, key: files of our own certificate and its key.
+        inbox: prefix of the subjects that answers to us arrive under.
+    """
+
+    __slots__ = ("ca", "cert", "creds", "inbox", "key")
+
+    def __init__(self, *, creds: str = "", ca: str = "", cert: str = "", key: str = "", inbox: str = "_INBOX") -> None:
+        self.creds, self.ca, self.cert, self.key, self.inbox = creds, ca, cert, key, inbox
 
 
 class Address:
@@ -31,7 +42,7 @@ class Address:
             scheme, rest = "nats", scheme
         who, _, place = rest.rstrip("/").rpartition("@")
         if scheme not in ("nats", "tls") or any(c in place for c in "/?#"):
-            raise no_address(f"{scheme}://{place}")
+            raise _no_address(scheme, place)
         self.scheme = scheme
         self.user, colon, password = who.partition(":")
         self.password = password if colon else None
@@ -39,7 +50,7 @@ class Address:
         if not colon or place.endswith("]"):
             host, port = place, "4222"
         if not host or not port.isdecimal() or int(port) > 65535:
-            raise no_address(f"{scheme}://{place}")
+            raise _no_address(scheme, place)
         self.host, self.port = host.strip("[]"), int(port)
 
     @property
@@ -47,6 +58,10 @@ class Address:
         """The address without its secrets."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{self.port}"
+
+
+def _no_address(scheme: str, place: str) -> BusUnsuitable:
+    return BusUnsuitable(f"{scheme}://{place} is no address of a bus: expected nats://host:port or tls://host:port")
 
 
 def addresses(url: str) -> "list[Address]":
@@ -59,7 +74,9 @@ def addresses(url: str) -> "list[Address]":
 def connected(address: Address, timeout: float) -> _socket.socket:
     """A connection to the first address of a host that answers; raises OSError."""
     failure: OSError | None = None
-    for family, kind, protocol, _, place in _socket.getaddrinfo(address.host, address.port, 0, _socket.SOCK_STREAM):
+    # As bytes where that will do: for a name as text Python loads the tables of international ones.
+    host = address.host.encode() if address.host.isascii() else address.host
+    for family, kind, protocol, _, place in _socket.getaddrinfo(host, address.port, 0, _socket.SOCK_STREAM):
         made = _socket.socket(family, kind, protocol)
         try:
             made.settimeout(timeout)
@@ -100,6 +117,8 @@ def answer(address: Address, access: Access, info: "dict[str, object]", name: st
     }  # fmt: skip
     nonce = info.get("nonce")
     if access.creds and isinstance(nonce, str):
+        from pullonce.bus.nats.credentials import identity
+
         who = identity(access.creds)
         options["sig"] = who.sign(nonce).decode()
         options |= {"jwt": who.jwt} if who.jwt else {"nkey": who.public}
@@ -108,65 +127,3 @@ def answer(address: Address, access: Access, info: "dict[str, object]", name: st
     elif address.user:
         options["auth_token"] = address.user
     return f"CONNECT {json.dumps(options)}\r\n".encode()
-
-
-class Secured:
-    """A connection over TLS, with the manners of a plain socket that the light connection relies on."""
-
-    def __init__(self, plain: _socket.socket, address: Address, access: Access, timeout: float) -> None:
-        """Shake hands.
-
-        Raises:
-            BusUnsuitable: a file of ours cannot be used, or we and the server do not trust each other.
-            OSError: the connection breaks.
-        """
-        import socket
-        import ssl
-
-        self._later: tuple[type[OSError], ...] = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
-        self._broken = ssl.SSLError
-        context = tls_context(access.ca, access.cert, access.key)
-        inner = socket.socket(fileno=plain.detach())
-        inner.settimeout(timeout)
-        try:
-            self._socket: ssl.SSLSocket = context.wrap_socket(inner, server_hostname=address.host)
-        except ssl.SSLCertVerificationError as exc:
-            inner.close()
-            raise distrusted(exc) from exc
-        except ssl.SSLEOFError:
-            inner.close()
-            raise
-        except ssl.SSLError as exc:
-            inner.close()
-            raise BusUnsuitable(f"TLS with {address.shown} does not come about: {exc}") from exc
-        except OSError:
-            inner.close()
-            raise
-
-    def fileno(self) -> int:
-        return self._socket.fileno()
-
-    def settimeout(self, seconds: float) -> None:
-        self._socket.settimeout(seconds)
-
-    def sendall(self, data: "bytes | bytearray") -> None:
-        self._socket.sendall(data)
-
-    def recv(self, size: int) -> bytes:
-        """At most one record of TLS, of which nothing is left behind where `select` would not see it.
-
-        Raises:
-            BlockingIOError: no whole record has arrived.
-            BusUnsuitable: the server says what it has against us, as for a certificate that it wants and does not get.
-        """
-        try:
-            return self._socket.recv(max(size, 16384))
-        except self._later:
-            raise BlockingIOError from None
-        except self._broken as exc:
-            if "ALERT" in str(exc.reason):
-                raise BusUnsuitable(f"the bus ends TLS, see PULLONCE_NATS_CERT and PULLONCE_NATS_KEY: {exc}") from exc
-            raise
-
-    def close(self) -> None:
-        self._socket.close()

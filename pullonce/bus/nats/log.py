@@ -14,8 +14,8 @@ import msgspec
 from pullonce import trace
 from pullonce.bus.nats import bulk
 from pullonce.bus.nats.asked import Unclear
-from pullonce.bus.nats.credentials import Access
 from pullonce.bus.nats.follow import Follower
+from pullonce.bus.nats.greeting import Access
 from pullonce.bus.nats.jetstream import WRONG_SEQUENCE, Refused, api, last_message, last_stored, message_at, store, store_once
 from pullonce.bus.nats.link import Headers, Link, Unheard
 from pullonce.bus.nats.socket import ConnectionLost

@@ -16,8 +16,7 @@ import select
 import time
 from collections import deque
 
-from pullonce.bus.nats.credentials import Access, not_permitted, refused
-from pullonce.bus.nats.greeting import Secured, addresses, answer, connected, wants_tls
+from pullonce.bus.nats.greeting import Access, addresses, answer, connected, wants_tls
 from pullonce.bus.nats.protocol import Cutter, Frame, Unreadable, complaint, status_of, text, too_small, written
 from pullonce.errors import BusUnavailable, BusUnsuitable
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pullonce.bus.nats.greeting import Address
+    from pullonce.bus.nats.secured import Secured
 
 _RECEIVE = 65536
 _FOREVER = 1e6
@@ -123,6 +123,8 @@ class Connection:
         if wants_tls(address, self._access, self._info):
             if self._frames or not isinstance(self._socket, _socket.socket):
                 raise ConnectionLost("it says more than a greeting before TLS")
+            from pullonce.bus.nats.secured import Secured
+
             self._cutter = Cutter()  # whatever came unencrypted behind the greeting is nobody's word
             self._socket = Secured(self._socket, address, self._access, max(deadline - time.monotonic(), 0.0))
         if not self._info.get("headers"):
@@ -266,13 +268,17 @@ class Connection:
             case b"INFO":
                 self._info = json.loads(rest)
             case b"-ERR":
-                said = complaint(rest)
-                if said.lower().startswith("permissions violation"):
-                    # It leaves the connection open, and what was refused would otherwise just never be answered.
-                    raise not_permitted(said)
-                if said.lower().startswith(("authorization", "user authentication")):
-                    raise refused(said)
-                if said.lower().startswith("maximum"):
-                    raise BusUnsuitable(f"the NATS server at {self.shown} says: {said}")
-                raise ConnectionLost(said)
+                raise self._complained(complaint(rest))
         return False
+
+    def _complained(self, said: str) -> Exception:
+        from pullonce.bus.nats.credentials import not_permitted, refused
+
+        if said.lower().startswith("permissions violation"):
+            # It leaves the connection open, and what was refused would otherwise just never be answered.
+            return not_permitted(said)
+        if said.lower().startswith(("authorization", "user authentication")):
+            return refused(said)
+        if said.lower().startswith("maximum"):
+            return BusUnsuitable(f"the NATS server at {self.shown} says: {said}")
+        return ConnectionLost(said)

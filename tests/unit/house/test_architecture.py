@@ -135,7 +135,6 @@ PURE = (
     "pullonce.pulling.layers",
     "pullonce.pulling.parts",
     "pullonce.pulling.states",
-    "pullonce.pulling.steps",
     "pullonce.care.choice",
     "pullonce.store.entries",
     "services.coordinator.board",

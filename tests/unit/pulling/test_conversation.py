@@ -8,9 +8,23 @@ import pytest
 
 from pullonce.errors import BusError, BusUnavailable, PullTimeout, ServicesMissing
 from pullonce.pulling import states
+from pullonce.pulling.attendance import Attendance
 from pullonce.pulling.conversation import Conversation
-from pullonce.pulling.states import TABLE, Request
-from pullonce.pulling.steps import Answer, Ask, CallRoll, CatchUp, Fail, Look, Reconnect, Say, Step, Timings, Withdraw
+from pullonce.pulling.states import (
+    TABLE,
+    Answer,
+    Ask,
+    CallRoll,
+    CatchUp,
+    Fail,
+    Look,
+    Reconnect,
+    Request,
+    Say,
+    Step,
+    Timings,
+    Withdraw,
+)
 
 STATES = (states.WANTED, states.ASKED, states.STORED, states.LEAVING, states.ENDED)
 EVENTS = (
@@ -40,6 +54,11 @@ class Told:
             watched=watched,
         )
         self.steps: list[tuple[float, Step]] = []
+
+    @property
+    def roll(self) -> Attendance:
+        """The last one that was called."""
+        return next(step.roll for _, step in reversed(self.steps) if isinstance(step, CallRoll))
 
     def done(self, kind: type[Step] | None = None) -> list[Step]:
         """What was to be done so far, of one kind or of all."""
@@ -94,8 +113,8 @@ def healthy(told: Told, *parts: tuple[str, str]) -> Callable[[Step], None]:
     def answer(step: Step) -> None:
         if isinstance(step, CallRoll):
             for part in parts or PARTS:
-                told.talk.present(*part)
-            told.talk.echoed()
+                step.roll.present(*part)
+            step.roll.echoed()
 
     return answer
 
@@ -105,8 +124,8 @@ def deserted(told: Told) -> Callable[[Step], None]:
 
     def answer(step: Step) -> None:
         if isinstance(step, CallRoll):
-            told.talk.nobody()
-            told.talk.echoed()
+            step.roll.nobody()
+            step.roll.echoed()
 
     return answer
 
@@ -309,7 +328,7 @@ def test_parts_that_are_slow_are_not_taken_for_none() -> None:
     """Somebody listens, and says nothing in time."""
     told = Told()
     stored(told)
-    told.until(9, lambda step: told.talk.echoed() if isinstance(step, CallRoll) else None)
+    told.until(9, lambda step: step.roll.echoed() if isinstance(step, CallRoll) else None)
     assert told.errors() == [] and len(told.said()) == 1
 
 
@@ -369,7 +388,7 @@ def test_a_bus_that_stands_still_is_a_delay_and_nothing_more_is_sent_to_it() -> 
     assert told.errors() == [] and len(told.done(Ask)) == 1 and len(told.done(CallRoll)) == 1
     assert told.said() == ["the bus does not answer; waiting for it"] and len(told.done(Reconnect)) == 1
     told.talk.confirmed(request, 7, told.now)
-    told.talk.echoed()
+    told.roll.echoed()
     told.until(1, healthy(told))
     assert len(told.done(Look)) >= 1 and len(told.done(CallRoll)) == 2
     told.talk.ended(8, "ending", told.now)
@@ -380,7 +399,7 @@ def test_after_a_standstill_the_parts_may_take_their_time_to_come_back() -> None
     told = Told()
     stored(told)
     told.until(15)
-    told.talk.echoed()
+    told.roll.echoed()
     told.until(60, deserted(told))
     assert told.errors() == []
 
