@@ -68,9 +68,21 @@ def server_version(binary: str) -> tuple[int, ...]:
     return tuple(int(part) for part in match.groups()) if match else (0,)
 
 
-def choose_port(preferred: int = PREFERRED_PORT) -> int:
-    """The preferred port of loopback if nobody listens there, else a free one."""
-    for port in (preferred, 0):
+_LISTENS = re.compile(r'^listen: "127\.0\.0\.1:(\d{1,5})"$', re.MULTILINE)
+
+
+def port_before(path: Path) -> int:
+    """The port that a configuration written before names; 0 where there is none."""
+    try:
+        found = _LISTENS.search(path.read_text("utf-8", "replace"))
+    except OSError:
+        return 0
+    return int(found[1]) if found and int(found[1]) < 65536 else 0
+
+
+def choose_port(before: int = 0) -> int:
+    """A port of loopback that nobody listens on: that of before, which clients may still know, else the usual one, else any."""
+    for port in (before or PREFERRED_PORT, PREFERRED_PORT, 0):
         with socket.socket() as probe:
             # As the server itself does: a port whose last user has only just gone is free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

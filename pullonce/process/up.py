@@ -18,7 +18,7 @@ from pullonce import environment, private
 from pullonce.config import BusSettings, gateway_socket, metrics_address, store_root
 from pullonce.errors import PullonceError
 from pullonce.process import discovery
-from pullonce.process.nats_server import USER, choose_port, configuration, find_nats_server, lacks_room, log_taker
+from pullonce.process.nats_server import USER, choose_port, configuration, find_nats_server, lacks_room, log_taker, port_before
 from pullonce.process.supervisor import Child, running
 from schemas.malformed import Malformed
 from schemas.status import STARTING, Pong, decode_pong
@@ -171,7 +171,7 @@ class _OwnServer:
             self.broken.set()
 
     def _choose(self) -> None:
-        self._port = choose_port()
+        self._port = choose_port(port_before(self._path))
         private.write(str(self._path), configuration(self._port, self._home / "nats", self._password))
 
 
