@@ -44,6 +44,17 @@ LEDGER_STEPS = (
 """Those of the ledger: of a batch, of an export that rolls up, and of a rebuild, which has a process of its own until it is
 folded."""
 
+GATEWAY_STEPS = (
+    "layer.held",
+    "layer.recorded",
+    "container.made",
+    "container.recorded",
+    "layer.committed",
+    "removal.recorded",
+    "removal.unheld",
+)
+"""Those of the snapshot service: a layer that is promised, a container's directory, one that becomes a layer, a removal."""
+
 
 def _pass(step: str) -> None:
     """Nothing is armed here, ever."""

@@ -17,6 +17,7 @@ from google.protobuf.empty_pb2 import Empty
 from grpclib.const import Status
 
 from pullonce.errors import PullonceError
+from pullonce.failpoints import reach
 from schemas.oci import ChainID
 from services.gateway.protocols import snapshots_pb2 as pb
 from services.gateway.rpc.serving import Refused, metadata
@@ -106,7 +107,9 @@ class Snapshotter:
         work = record.kind == Kind.ACTIVE
         try:
             await asyncio.to_thread(self._records.places.make, record.directory, work=work, below=below, owner=owner)
+            reach("container.made")
             await self._records.put(record, sync=True)
+            reach("container.recorded")
         finally:
             self._records.release(record.name)
 
@@ -152,6 +155,7 @@ class Snapshotter:
     async def _put_reserved(self, record: Record, instead_of: str) -> None:
         try:
             await self._records.put(record, drop=(instead_of,), sync=True)
+            reach("layer.committed")
         finally:
             self._records.release(record.name)
 

@@ -8,6 +8,7 @@ import logging
 from pathlib import Path
 
 from pullonce.errors import PullonceError
+from pullonce.failpoints import reach
 from services.gateway.snapshotter.layers import Layers
 from services.gateway.snapshotter.places import Places
 from services.gateway.snapshotter.records import Record
@@ -107,8 +108,10 @@ class Records:
             Permanent, StateUnusable: the disk refuses; nothing was promised.
         """
         there = await asyncio.to_thread(self._layers.hold, record)
+        reach("layer.held")
         # The hold says all that the record does and is synced; the database has it too for a store that is wiped.
         await self.put(record, sync=False)
+        reach("layer.recorded")
         return there
 
     async def remove(self, record: Record) -> str:
@@ -117,8 +120,10 @@ class Records:
         unlist = record.reference if record.listed and last else ""
         await self._state.write(Change(drop=[record.name], unlist=[unlist] if unlist else [], sync=False))
         self.table.drop(record.name)
+        reach("removal.recorded")
         if record.chain_id:
             await asyncio.to_thread(self._layers.let_go, record.name)
+            reach("removal.unheld")
         if record.directory:
             await asyncio.to_thread(self.places.discard, record.directory)
         return unlist

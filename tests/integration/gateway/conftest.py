@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from tests.support.programs import find
 from tests.support.registry import RegistryServer
 
 _SECONDS = 30.0
+_numbers = count(1)
 
 
 class Door:
@@ -37,13 +39,12 @@ class Door:
         self.store = home / "stores" / "default"
         self.content = ContentStore(self.store)
         self.snapshots = Snapshots(self.store)
-        self._number = 0
 
     def push(self, layers: int = 3, *, size: int = 2000) -> tuple[str, Image]:
         """A fresh image: its reference and itself. It has whiteouts, owners, modes and links that a runtime must get right."""
-        self._number += 1
-        made = picture(self._number, layers, size)
-        return self.registry.push(f"gate/{self._number}", "1", made), made
+        number = next(_numbers)
+        made = picture(number, layers, size)
+        return self.registry.push(f"gate/{number}", "1", made), made
 
     def layer_requests(self, agent: str) -> dict[str, int]:
         """Digest → how often somebody asked the registry for that blob, by what they call themselves."""

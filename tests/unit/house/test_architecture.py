@@ -87,7 +87,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "services.gateway.protocols": (),
     "services.gateway.rpc": ("pullonce.errors",),
     "services.gateway.snapshotter": (
-        "schemas", "pullonce.errors", "pullonce.oci", "pullonce.store", "services.gateway.protocols", "services.gateway.rpc",
+        "schemas", "pullonce.errors", "pullonce.failpoints", "pullonce.oci", "pullonce.store", "services.gateway.protocols",
+        "services.gateway.rpc",
     ),
     "services.ledger": (
         "schemas", "pullonce.errors", "pullonce.private", "pullonce.config", "pullonce.bus.nats", "pullonce.store",
