@@ -27,13 +27,15 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from pullonce.bus.memory.bus import MemoryBus
 from pullonce.store.content import open_store
+from pullonce.store.proofs import Proofs
 from schemas.events import Source
 from schemas.oci import Descriptor, Digest
 from schemas.orders import FetchBlob
+from services.fetcher.access import Access
 from services.fetcher.auth.credentials import Credentials
 from services.fetcher.handlers import Handlers
 from services.fetcher.remote.registry import connect
-from services.fetcher.settings import Bounds, RegistrySettings
+from services.fetcher.settings import AccessSettings, Bounds, RegistrySettings
 from tests.support.images import Layer, digest_of, image
 from tests.support.registry import RegistryServer
 
@@ -56,8 +58,11 @@ def floor(host: str, blobs: list[str], size: int, root: Path) -> None:
 async def fetch(host: str, blobs: list[str], size: int, root: Path, *, sync: bool, at_once: int) -> None:
     """The fetcher's handler, all blobs at once."""
     content, bus = open_store(root, sync=sync), MemoryBus()
-    async with connect(RegistrySettings(), Credentials(root), "bench") as registry:
-        handlers = Handlers(registry, content, bus.signals, store="default", bounds=Bounds(fetches_per_registry=at_once))
+    credentials = Credentials(root)
+    async with connect(RegistrySettings(), credentials, "bench") as registry:
+        access = Access(registry, credentials, Proofs(content.root), AccessSettings())
+        bounds = Bounds(fetches_per_registry=at_once)
+        handlers = Handlers(registry, content, bus.signals, access=access, store="default", bounds=bounds)
         source = Source(registry=host, repository="bench")
         orders = [FetchBlob(blob=Descriptor(media_type="", digest=Digest(d), size=size), source=source) for d in blobs]
         await asyncio.gather(*map(handlers.fetch_blob, orders))

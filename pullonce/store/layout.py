@@ -9,6 +9,7 @@
     images/<hash of a reference>        what is listed under it: our own index of index.json
     uses/<flight>                       what each flight was resolved to
     holds/<holder>/<name>               what is promised to others
+    access.sqlite  access.key           who has proved access to what, and the key of the fingerprints in it
     pins.json  store.json               images that stay; who this store is, and the file that its lock lies on
     staging/  quarantine/               private directories of processes; what a verification took out
 
@@ -35,6 +36,7 @@ class Layout:
     """
 
     __slots__ = (
+        "access", "access_key",
         "blobs", "holds", "images", "index", "ingest", "marker", "owed", "pins", "quarantine", "root", "snapshots", "staging",
         "store", "trees", "uses",
     )  # fmt: skip
@@ -46,6 +48,8 @@ class Layout:
         self.store = root / "store.json"
         self.pins = root / "pins.json"
         self.images = root / "images"
+        self.access = root / "access.sqlite"
+        self.access_key = root / "access.key"
         self.blobs = root / "blobs"
         self.ingest = root / "ingest"
         self.snapshots = root / "snapshots"

@@ -7,6 +7,7 @@ from pullonce.bus.metered import MeteredBus
 from pullonce.bus.nats.bus import connect as connect_bus
 from pullonce.process.runtime import answer_pings, run, version
 from pullonce.store.content import open_store
+from pullonce.store.proofs import Proofs
 from pullonce.telemetry.http import telling
 from pullonce.telemetry.metrics import Meter
 from pullonce.telemetry.spanning import spanning
@@ -17,6 +18,7 @@ from pullonce.worker.traced import traced
 from pullonce.worker.worker import Worker, attempts_for
 from schemas.events import StoreOpened
 from schemas.orders import FetchBlob, RecordImage, ResolveReference
+from services.fetcher.access import Access
 from services.fetcher.auth.credentials import Credentials
 from services.fetcher.handlers import Handlers
 from services.fetcher.progress import on_disk
@@ -51,7 +53,9 @@ async def main() -> None:
     ):
         bus = MeteredBus(connection, meter)
         present = Present(bus.signals, "fetcher", store, on_disk(content, store))
-        handlers = Handlers(registry, content, present.signals, store=store, bounds=settings.bounds)
+        proofs = Proofs(settings.store.root, lifetime=settings.access.lifetime)
+        access = Access(registry, credentials, proofs, settings.access)
+        handlers = Handlers(registry, content, present.signals, access=access, store=store, bounds=settings.bounds)
         worker = Worker(
             bus,
             store,

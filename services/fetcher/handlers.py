@@ -34,10 +34,11 @@ from schemas.events import (
 )
 from schemas.oci import Descriptor
 from schemas.orders import FetchBlob, Order, RecordImage, ResolveReference
+from services.fetcher.access import Access
 from services.fetcher.auth.redaction import Secrets
-from services.fetcher.documents.asking import Asking
 from services.fetcher.documents.manifest import DOCKER_MANIFEST, MANIFEST_LIMIT, OCI_MANIFEST, check_stack, in_oci_types
-from services.fetcher.documents.resolve import Image, Resolver
+from services.fetcher.documents.resolve import Image
+from services.fetcher.finding import Finder
 from services.fetcher.inventory import Incomplete, Inventory
 from services.fetcher.progress import FetchProgress
 from services.fetcher.remote.registry import Registry
@@ -61,6 +62,7 @@ class Handlers:
     """Carries out the orders for one store.
 
     Args:
+        access: who may have what is there.
         store: its name.
         bounds: how much is asked for at a time.
     """
@@ -71,6 +73,7 @@ class Handlers:
         content: ContentStore,
         signals: Signals,
         *,
+        access: Access,
         store: str,
         bounds: Bounds,
     ) -> None:
@@ -80,8 +83,7 @@ class Handlers:
         self._signals = signals
         self._store = store
         self._incarnation = content.incarnation
-        self._asking = Asking()
-        self._resolving = Slots(bounds.resolves_per_registry)
+        self._finder = Finder(registry, content, self._inventory, access, Slots(bounds.resolves_per_registry))
         self._fetching = Slots(bounds.fetches_per_registry)
         self._shares = Shares(bounds.fetches, rate=bounds.slow_rate)
         self._looks = asyncio.Semaphore(bounds.looks)
@@ -92,20 +94,14 @@ class Handlers:
         """Find out what a reference names, and store its manifest and config."""
         opened = self._reopened()
         reference, wanted = _read(order)
-        source = Source(registry=reference.registry, repository=reference.repository, credential=order.credential)
-        resolver = Resolver(self._registry, self._content, source, wanted, self._asking)
-        image = None
-        if order.policy == "if-not-present":
-            image = await asyncio.to_thread(self._inventory.listed, resolver, str(reference), wanted)
-        if image is None:
-            async with self._resolving.of(source.registry):
-                image = await resolver.resolve(reference)
+        source, image = await self._finder.find(order, reference, wanted)
         if order.unpack:
             check_stack(image.diff_ids, str(reference))
         if not platforms.serves(image.platform, wanted):
             log.warning("%s is for %s only, not for %s", reference, image.platform, wanted, extra={"flight": order.flight})
         log.info("resolved %s", reference, extra={"digest": image.digest, "flight": order.flight})
         resolved = await self._resolved(order, source, image)
+        await self._finder.check_found(source, image, resolved.layers)
         self._inventory.check_room(resolved.layers)
         return self._telling(opened, resolved)
 
@@ -142,12 +138,11 @@ class Handlers:
             if order.source is None or exc.code not in _GONE:
                 raise
             log.warning("cannot list %s yet: %s", order.reference, exc, extra={"flight": order.flight})
-        resolver = Resolver(self._registry, self._content, _checked(order.source), order.platform, self._asking)
-        async with self._resolving.of(order.source.registry):
-            await resolver.restore(order.manifest, order.config)
+        await self._finder.restore(order, _checked(order.source))
         return self._telling(opened, *await self._record(order))
 
     async def _record(self, order: RecordImage) -> list[Event]:
+        await self._finder.check_listed(order)
         record = ImageRecord(
             reference=order.reference,
             platform=order.platform,

@@ -4,12 +4,15 @@ What a pull is told is there must not be removed before the pull has ended: look
 lock of the store.
 """
 
+from collections.abc import Iterable
+from contextlib import suppress
+
 from pullonce.errors import Permanent, PullonceError, Retryable
 from pullonce.oci.digest import chain_ids
 from pullonce.store.content import ContentStore
 from pullonce.store.disk import disk_full, free_bytes
 from pullonce.store.images import ImageRecord
-from pullonce.store.snapshots import Snapshots
+from pullonce.store.snapshots import SnapshotMissing, Snapshots
 from pullonce.store.uses import Use, Uses
 from schemas.events import ResolvedLayer
 from schemas.oci import ChainID, Descriptor, DiffID, Digest, Manifest
@@ -76,6 +79,29 @@ class Inventory:
     def layers(self, image: Image) -> tuple[ResolvedLayer, ...]:
         """The layers of an image, bottom first, and what is there of each."""
         return tuple(map(self._layer, image.layers, image.diff_ids, _chain(image)))
+
+    def reused(self, layers: Iterable[ResolvedLayer]) -> list[Digest]:
+        """Of layers that are there: their blobs, and those that their snapshots were unpacked from."""
+        there = [layer.blob.digest for layer in layers if layer.fetched or layer.unpacked]
+        return [*there, *self._unpacked_from(layer.chain_id for layer in layers if layer.unpacked)]
+
+    def content_of(self, manifest: Descriptor, chain_ids: Iterable[ChainID]) -> list[Digest]:
+        """The layers of an image, and the blobs that its snapshots were unpacked from.
+
+        Raises:
+            Permanent: `blob.missing`.
+        """
+        content = self._content.read(manifest.digest, MANIFEST_LIMIT)
+        _, document = read_document(content, manifest.media_type, manifest.digest)
+        layers = document.layers if isinstance(document, Manifest) else ()
+        return [*(layer.digest for layer in layers), *self._unpacked_from(chain_ids)]
+
+    def _unpacked_from(self, chain_ids: Iterable[ChainID]) -> list[Digest]:
+        found = []
+        for chain_id in chain_ids:
+            with suppress(SnapshotMissing):
+                found.append(self._snapshots.get(chain_id).blob)
+        return found
 
     def check_room(self, layers: tuple[ResolvedLayer, ...]) -> None:
         """What is missing of an image has room, beside what is reserved for blobs that are being fetched.

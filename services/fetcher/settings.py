@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pullonce.config import BusSettings, SettingInvalid, StoreSettings, home, number
@@ -28,6 +29,27 @@ class Bounds:
     """Bytes a second below which a transfer does not keep others from coming in."""
     looks: int = 16
     """Images whose state on the disk is looked at, or listed, at once."""
+
+
+Verify = Literal["never", "if-private", "always"]
+Word = TypeVar("Word", bound=str)
+
+
+@dataclass(frozen=True, slots=True)
+class AccessSettings:
+    """Whom the store serves.
+
+    Attributes:
+        verify: who has to prove access to what is there: nobody; everybody, unless it is public; everybody.
+        isolated: content that is there is given to a repository only if the registry has it there too, for that credential.
+        lifetime: seconds for which a proof counts.
+        fresh: seconds for which what a registry said of a reference answers the next request of the same credential.
+    """
+
+    verify: Verify = "if-private"
+    isolated: bool = False
+    lifetime: float = 86_400.0
+    fresh: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +107,7 @@ class FetcherSettings:
     sync: bool
     """Whether content is on the disk, not only in its cache, before it is announced."""
     bounds: Bounds
+    access: AccessSettings
     retry: float
     """Seconds of trouble that an order outlasts before its failure is final."""
 
@@ -92,8 +115,8 @@ class FetcherSettings:
     def from_env(environ: Mapping[str, str] = os.environ) -> "FetcherSettings":
         """`PULLONCE_INSECURE_REGISTRIES`, `PULLONCE_INWARD_HOSTS`, `PULLONCE_HOSTS_DIR`, `PULLONCE_CREDENTIALS`,
         `PULLONCE_SYNC`, `PULLONCE_FETCHES`, `PULLONCE_FETCHES_PER_REGISTRY`, `PULLONCE_RESOLVES_PER_REGISTRY`,
-        `PULLONCE_RETRY`, `PULLONCE_SLOW_RATE`, `PULLONCE_PATIENCE`, `DOCKER_CONFIG`, `REGISTRY_AUTH_FILE`, and the usual
-        proxies.
+        `PULLONCE_RETRY`, `PULLONCE_SLOW_RATE`, `PULLONCE_PATIENCE`, `PULLONCE_ACCESS`, `PULLONCE_ACCESS_LIFETIME`,
+        `PULLONCE_CONTENT`, `PULLONCE_FRESH`, `DOCKER_CONFIG`, `REGISTRY_AUTH_FILE`, and the usual proxies.
 
         Raises:
             SettingInvalid: a value cannot be used.
@@ -117,6 +140,12 @@ class FetcherSettings:
                 resolves_per_registry=int(number(environ, "PULLONCE_RESOLVES_PER_REGISTRY", 8, low=1, high=256)),
                 slow_rate=number(environ, "PULLONCE_SLOW_RATE", 16_384.0, low=0.0, high=1e12),
             ),
+            access=AccessSettings(
+                verify=_one_of(environ, "PULLONCE_ACCESS", ("if-private", "never", "always")),
+                isolated=_one_of(environ, "PULLONCE_CONTENT", ("shared", "isolated")) == "isolated",
+                lifetime=number(environ, "PULLONCE_ACCESS_LIFETIME", 86_400.0, low=0.0, high=1e9),
+                fresh=number(environ, "PULLONCE_FRESH", 1.0, low=0.0, high=3600.0),
+            ),
             retry=number(environ, "PULLONCE_RETRY", RETRY, low=0.0, high=86_400.0),
         )
 
@@ -136,6 +165,19 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _one_of(environ: Mapping[str, str], name: str, words: tuple[Word, ...]) -> Word:
+    """One of some words; the first where nothing is said.
+
+    Raises:
+        SettingInvalid: it is another one.
+    """
+    given = environ.get(name) or words[0]
+    for word in words:
+        if given == word:
+            return word
+    raise SettingInvalid(f"{name} is {given!r}; expected one of {', '.join(words)}")
 
 
 def _listed(environ: Mapping[str, str], name: str) -> frozenset[str]:

@@ -36,7 +36,13 @@ class Deployment:
     def __init__(self, home: Path, *, environ: dict[str, str] | None = None, ledger: bool = False, **counts: int) -> None:
         self.home = home
         self.store = home / "stores" / "default"
-        self.environ = {**os.environ, "PULLONCE_RETRY": "0", **(environ or {}), "PULLONCE_HOME": str(home)}
+        self.environ = {
+            **os.environ,
+            "PULLONCE_RETRY": "0",
+            "PULLONCE_FRESH": "0",
+            **(environ or {}),
+            "PULLONCE_HOME": str(home),
+        }
         self.environ.pop("PULLONCE_NATS_URL", None)
         self.output: list[str] = []
         self._counts = [word for name, count in counts.items() for word in (f"--{name}", str(count))]

@@ -8,6 +8,7 @@ remembered realm, or a refusal of what was remembered, leads back to asking.
 
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 
 from pullonce.errors import Permanent, Retryable
 from schemas.events import Source
@@ -47,8 +48,8 @@ class Authorizer:
         """
         return Authorization(self, source, host)
 
-    async def remembered(self, source: Source, host: Host) -> str | None:
-        """The `Authorization` to begin with; None while the server has not asked for any.
+    async def remembered(self, source: Source, host: Host) -> "Shown | None":
+        """What to begin with; None while the server has not asked for anything.
 
         Raises:
             Permanent, Retryable: the credential cannot be had.
@@ -63,8 +64,8 @@ class Authorizer:
             self.forget(source)
             return None
 
-    async def answer(self, source: Source, host: Host, challenge: Challenge, since: float) -> str | None:
-        """The `Authorization` that a challenge asks for, and its memory; None where there is nothing to show.
+    async def answer(self, source: Source, host: Host, challenge: Challenge, since: float) -> "Shown | None":
+        """What a challenge asks for, and its memory; None where there is nothing to show.
 
         Args:
             since: when the request began, on the monotonic clock.
@@ -121,15 +122,23 @@ class Authorizer:
         needed = not host.mirror
         return await self._credentials.find(source.registry, source.repository, source.credential, needed=needed)
 
-    async def _made(self, challenge: Challenge, source: Source, host: Host, secret: Secret | None) -> str | None:
+    async def _made(self, challenge: Challenge, source: Source, host: Host, secret: Secret | None) -> "Shown | None":
         if challenge.scheme == "basic":
-            return f"Basic {secret.basic}" if secret else None
+            return Shown(f"Basic {secret.basic}", secret=True) if secret else None
         if secret and secret.registry_token:
-            return f"Bearer {secret.registry_token}"
+            return Shown(f"Bearer {secret.registry_token}", secret=True)
         # Until a challenge names one, the customary scope.
         scope = self._scopes.get(source) or frozenset((f"repository:{source.repository}:pull",))
         wanted = Wanted(source.registry, source.credential, challenge.realm, challenge.service, scope, secret)
-        return f"Bearer {await self._tokens.get(wanted, host)}"
+        return Shown(f"Bearer {await self._tokens.get(wanted, host)}", secret=secret is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An `Authorization` header, and whether a secret stands behind it or anybody would be given it."""
+
+    header: str
+    secret: bool
 
 
 class Authorization:
@@ -137,6 +146,7 @@ class Authorization:
 
     Attributes:
         header: to send with the next attempt; None: nothing.
+        secret: whether a secret stands behind it.
     """
 
     def __init__(self, authorizer: Authorizer, source: Source, host: Host) -> None:
@@ -147,11 +157,19 @@ class Authorization:
         self._challenged = False
         self._doubted = False
         self._knocked = False
-        self.header: str | None = None
+        self._shown: Shown | None = None
+
+    @property
+    def header(self) -> str | None:
+        return self._shown.header if self._shown else None
+
+    @property
+    def secret(self) -> bool:
+        return self._shown is not None and self._shown.secret
 
     async def begin(self) -> None:
         """Look for what may be sent at once."""
-        self.header = await self._authorizer.remembered(self._source, self._host)
+        self._shown = await self._authorizer.remembered(self._source, self._host)
 
     async def again(self, status: int, headers: Iterable[str], door: Door) -> bool:
         """Take in a refusal: whether to ask once more, with what is now to be sent.
@@ -184,9 +202,9 @@ class Authorization:
         if sent:
             self._authorizer.forget_token(sent)
         made = await self._authorizer.answer(self._source, self._host, challenge, self._begun)
-        if made is None or made == sent:
+        if made is None or made.header == sent:
             return False
-        self.header = made
+        self._shown = made
         return True
 
     def _doubt(self) -> bool:
@@ -198,5 +216,5 @@ class Authorization:
         fresher = self._authorizer.refused(self._source, self._begun)
         if self._doubted or not (remembered or fresher):
             return False
-        self._doubted, self._challenged, self.header = True, False, None
+        self._doubted, self._challenged, self._shown = True, False, None
         return True

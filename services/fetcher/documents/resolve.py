@@ -61,6 +61,9 @@ class Resolver:
         source: where the reference points, and with which credential.
         wanted: normalised platform.
         asking: what others ask for at this moment.
+
+    Attributes:
+        named: what the reference names, once that is known.
     """
 
     def __init__(self, registry: Registry, content: ContentStore, source: Source, wanted: str, asking: Asking) -> None:
@@ -70,15 +73,20 @@ class Resolver:
         self._wanted = wanted
         self._asking = asking
         self._available: list[str] = []
+        self.named: Descriptor | None = None
 
-    async def resolve(self, reference: Reference) -> Image:
+    async def resolve(self, reference: Reference, known: Descriptor | None = None) -> Image:
         """Ask the registry what the reference names now, and fetch of it what the store lacks.
+
+        Args:
+            known: what the registry said a moment ago, which is believed.
 
         Raises:
             Permanent, Retryable: see `Registry`; `platform.unavailable`; `MANIFEST_INVALID`.
         """
         try:
-            top, content_type, document = await self._top(reference)
+            top, content_type, document = await (self._believed(known) if known else self._top(reference))
+            self.named = Descriptor(media_type=content_type, digest=top.digest, size=len(document))
             found = await self._choose(top, content_type, document, depth=0)
         except (Permanent, Retryable):
             raise
@@ -106,6 +114,9 @@ class Resolver:
         """
         await self._document(manifest)
         await self._config(config)
+
+    async def _believed(self, known: Descriptor) -> tuple[Descriptor, str, bytes]:
+        return known, known.media_type, await self._document(known)
 
     async def _top(self, reference: Reference) -> tuple[Descriptor, str, bytes]:
         """What the reference names. A digest that is not there needs no question about what it is: it is fetched at once."""

@@ -24,6 +24,7 @@ from services.fetcher.auth.tokens import Tokens
 from services.fetcher.remote.answers import unforeseen
 from services.fetcher.remote.connections import Connections
 from services.fetcher.remote.failures import explain_blob
+from services.fetcher.remote.judgement import Judged, Kind
 from services.fetcher.remote.requests import Interrupted, Requests, named_of
 from services.fetcher.remote.transport import Transport
 from services.fetcher.servers.hosts import Capability, Host, having
@@ -58,6 +59,18 @@ class Registry:
             Retryable: the registry cannot be reached, is overloaded or asks us to wait.
         """
         return await self._first(source, locator, lambda host: self._requests.head(host, source, locator))
+
+    def tell(self, judged: Judged) -> None:
+        """From now on somebody is told what registries give and refuse."""
+        self._requests.judged = judged
+
+    async def check(self, source: Source, kind: Kind, locator: str) -> None:
+        """Ask whether a manifest or a blob is there for this credential, without its content.
+
+        Raises:
+            Permanent, Retryable: as `head`; it is not, or nobody can say now.
+        """
+        await self._first(source, locator, lambda host: self._requests.check(host, source, kind, locator))
 
     async def manifest(self, source: Source, locator: str) -> tuple[str, bytes]:
         """The content type and bytes of what a tag or digest names; checked against the digest where one is known.

@@ -16,6 +16,7 @@ from services.fetcher.documents.manifest import ACCEPT, MANIFEST_LIMIT
 from services.fetcher.remote.answers import read_limited, registry_errors
 from services.fetcher.remote.encoding import Broken, decoder_of, encodings, is_label
 from services.fetcher.remote.failures import Asked, failure, retry_after, whole_number
+from services.fetcher.remote.judgement import Judged, Judgement, Kind
 from services.fetcher.remote.ranges import bytes_to_skip, length_of
 from services.fetcher.remote.transport import ERROR_LIMIT, Transport
 from services.fetcher.servers.hosts import Host, secured
@@ -29,12 +30,17 @@ class Interrupted(Exception):
 
 
 class Requests:
-    """Asks one server at a time; which one, the registry client decides."""
+    """Asks one server at a time; which one, the registry client decides.
+
+    Attributes:
+        judged: told what servers give and refuse.
+    """
 
     def __init__(self, transport: Transport, secrets: Secrets) -> None:
         self._transport = transport
         self._secrets = secrets
         self._speak_tls: dict[str, None] = {}
+        self.judged: Judged | None = None
 
     async def head(self, host: Host, source: Source, locator: str) -> Descriptor | None:
         """What a tag or digest names; None where only a GET can tell, or can say why not.
@@ -55,6 +61,22 @@ class Requests:
             if exc.concerns == "credential" or isinstance(exc.__cause__, TimeoutError | aiohttp.ClientConnectorError):
                 raise
             return None
+
+    async def check(self, host: Host, source: Source, kind: Kind, locator: str) -> bool:
+        """Whether something is there: by HEAD, or by the beginning of a GET where the server or its storage does no HEAD.
+
+        Raises:
+            Permanent, Retryable: it is not, or nobody can say now.
+        """
+        wanted = {"Accept": ACCEPT} if kind == "manifests" else {}
+        for method, headers in (("HEAD", wanted), ("GET", {**wanted, "Range": "bytes=0-0"})):
+            async with self._asked(method, host, source, kind, locator, headers) as response:
+                if 200 <= response.status < 300:
+                    return True
+                elsewhere = response.url.host != yarl.URL(host.origin).host
+                if method == "GET" or not (elsewhere or response.status in (400, 405, 501)):
+                    raise await self._failure("manifest" if kind == "manifests" else "blob", source, locator, host, response)
+        raise AssertionError("a GET either succeeds or fails")
 
     async def manifest(self, host: Host, source: Source, locator: str) -> tuple[str, bytes]:
         """The content type and bytes of what a tag or digest names; checked against the digest where one is known.
@@ -122,14 +144,13 @@ class Requests:
 
     @asynccontextmanager
     async def _asked(
-        self, method: str, host: Host, source: Source, kind: str, locator: str, headers: dict[str, str]
+        self, method: str, host: Host, source: Source, kind: Kind, locator: str, headers: dict[str, str]
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer of one server, by TLS where that is what it turns out to speak."""
-        path = f"{source.repository}/{kind}/{locator}"
         async with AsyncExitStack() as stack:
 
             async def answer(host: Host) -> aiohttp.ClientResponse:
-                return await stack.enter_async_context(self._answer(method, host, source, path, headers))
+                return await stack.enter_async_context(self._answer(method, host, source, kind, locator, headers))
 
             if host.origin in self._speak_tls:
                 response = await answer(secured(host))
@@ -167,15 +188,20 @@ class Requests:
 
     @asynccontextmanager
     async def _answer(
-        self, method: str, host: Host, source: Source, path: str, headers: dict[str, str]
+        self, method: str, host: Host, source: Source, kind: Kind, locator: str, headers: dict[str, str]
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """A mirror serves many registries, so it is told which one is meant."""
-        url = yarl.URL(f"{host.origin}{host.path}/{path}")
+        url = yarl.URL(f"{host.origin}{host.path}/{source.repository}/{kind}/{locator}")
         if host.mirror:
             url = url.with_query({"ns": source.registry})
         there = Source(registry=host.name, repository=source.repository, credential=source.credential)
+
+        async def judged(given: bool, secret: bool) -> None:
+            if self.judged is not None:
+                await self.judged(Judgement(source, kind, locator, host.mirror, given, secret))
+
         with self._secrets.cleaning():
-            async with self._transport.answer(method, url, host, there, headers) as response:
+            async with self._transport.answer(method, url, host, there, headers, judged) as response:
                 yield response
 
     async def _refusal(self, source: Source, locator: str, response: aiohttp.ClientResponse) -> bytes:

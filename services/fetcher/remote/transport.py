@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from urllib.parse import urlsplit
 
@@ -51,13 +51,21 @@ class Transport:
 
     @asynccontextmanager
     async def answer(
-        self, method: str, url: yarl.URL, host: Host, source: Source, headers: Mapping[str, str]
+        self,
+        method: str,
+        url: yarl.URL,
+        host: Host,
+        source: Source,
+        headers: Mapping[str, str],
+        judged: Callable[[bool, bool], Awaitable[None]] | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Ask, answering challenges; whatever the server says in the end.
 
         Args:
             url: on the host.
             source: what is asked for, under the name of the host: credentials belong to whom they are shown.
+            judged: told whether what was asked for is given or refused, where the answer says either, and whether a secret was
+                shown for it.
 
         Raises:
             Permanent, Retryable: there is no answer, or none to trust.
@@ -74,12 +82,16 @@ class Transport:
                 at_home = _same_place(response.url, url)
                 if at_home:
                     self._hear(host, source, response)
+                if judged is not None and 200 <= response.status < 300:
+                    await judged(True, authorization.secret)
                 refused = at_home and response.status in (401, 403, 404)
                 if not refused or attempt == _MOST_ASKED - 1:
                     yield response
                     return
                 challenges = response.headers.getall("WWW-Authenticate", [])
                 if not await authorization.again(response.status, challenges, door):
+                    if judged is not None and response.status != 404:
+                        await judged(False, authorization.secret)
                     yield response
                     return
                 await _drain(response)

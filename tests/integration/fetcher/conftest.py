@@ -12,19 +12,22 @@ import pytest
 
 from pullonce.bus.memory.bus import MemoryBus
 from pullonce.store.content import ContentStore, open_store
+from pullonce.store.proofs import Proofs
 from schemas.events import BlobFetched, PullResolved
 from schemas.oci import Descriptor
 from schemas.orders import FetchBlob, RecordImage, ResolveReference
 from schemas.progress import BlobProgress, decode
 from schemas.subjects import progress_filter
+from services.fetcher.access import Access
 from services.fetcher.auth.credentials import Credentials
 from services.fetcher.handlers import Handlers
 from services.fetcher.remote.registry import Registry, connect
-from services.fetcher.settings import Bounds, RegistrySettings
+from services.fetcher.settings import AccessSettings, Bounds, RegistrySettings
 from tests.support.registry import RegistryServer
 
 FLIGHT = "0123456789abcdef"
 SETTINGS = RegistrySettings(patience=2.0)
+ACCESS = AccessSettings()
 
 
 @dataclass
@@ -84,11 +87,17 @@ def fetcher(tmp_path: Path) -> Opened:
 
     @asynccontextmanager
     async def opened(
-        *, configs: tuple[Path, ...] = (), settings: RegistrySettings = SETTINGS, root: str = "store", at_once: int = 3
+        *,
+        configs: tuple[Path, ...] = (),
+        settings: RegistrySettings = SETTINGS,
+        root: str = "store",
+        at_once: int = 3,
+        access: AccessSettings = ACCESS,
     ) -> AsyncIterator[Fetcher]:
         content = open_store(tmp_path / root)
         bus = MemoryBus()
-        async with connect(settings, Credentials(tmp_path / "credentials", configs), "test") as registry:
+        credentials = Credentials(tmp_path / "credentials", configs)
+        async with connect(settings, credentials, "test") as registry:
             progress: list[BlobProgress] = []
 
             def heard(_: str, body: bytes) -> None:
@@ -97,7 +106,10 @@ def fetcher(tmp_path: Path) -> Opened:
                 progress.append(message)
 
             await bus.signals.subscribe(progress_filter("default"), heard)
-            handlers = Handlers(registry, content, bus.signals, store="default", bounds=Bounds(fetches_per_registry=at_once))
+            proofs = Proofs(content.root, lifetime=access.lifetime)
+            bounds = Bounds(fetches_per_registry=at_once)
+            doors = Access(registry, credentials, proofs, access)
+            handlers = Handlers(registry, content, bus.signals, access=doors, store="default", bounds=bounds)
             yield Fetcher(content, registry, handlers, progress)
 
     return opened

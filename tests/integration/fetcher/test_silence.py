@@ -67,7 +67,7 @@ async def test_pulls_from_a_silent_registry_hold_up_no_other_and_nothing_that_is
         FaultyRegistry(SMALL) as registry,
         NatsPlace(nats_url).connect() as bus,
         Reader(bus) as reader,
-        service(tmp_path, nats_url, PULLONCE_PATIENCE=str(LIMIT)),
+        service(tmp_path, nats_url, PULLONCE_PATIENCE=str(LIMIT), PULLONCE_FRESH="0"),
     ):
         first = resolve(registry.reference, 1)
         await bus.orders.send(first)

@@ -152,6 +152,7 @@ PURE = (
     "services.fetcher.auth.challenge",
     "services.fetcher.remote.failures",
     "services.fetcher.remote.inward",
+    "services.fetcher.remote.judgement",
     "services.fetcher.servers.hosts",
     "services.fetcher.servers.proxies",
     "services.fetcher.documents.manifest",

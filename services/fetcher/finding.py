@@ -1,0 +1,85 @@
+"""What image a request is for: from the disk, for whom may have it, or from what the registry says."""
+
+import asyncio
+
+from pullonce.oci.reference import Reference
+from pullonce.store.content import ContentStore
+from schemas.events import ResolvedLayer, Source
+from schemas.orders import RecordImage, ResolveReference
+from services.fetcher.access import Access
+from services.fetcher.documents.asking import Asking
+from services.fetcher.documents.resolve import Image, Resolver
+from services.fetcher.inventory import Inventory
+from services.fetcher.remote.registry import Registry
+from services.fetcher.slots import Slots
+
+
+class Finder:
+    """Finds images for one store, and asks whether they may be given.
+
+    Args:
+        resolving: slots for requests about references, by registry.
+    """
+
+    def __init__(
+        self, registry: Registry, content: ContentStore, inventory: Inventory, access: Access, resolving: Slots
+    ) -> None:
+        self._registry = registry
+        self._content = content
+        self._inventory = inventory
+        self._access = access
+        self._resolving = resolving
+        self._asking = Asking()
+
+    async def find(self, order: ResolveReference, reference: Reference, wanted: str) -> tuple[Source, Image]:
+        """Where a reference leads, and its image: what the store lists, where that is enough; else what the registry says.
+
+        Args:
+            wanted: normalised platform.
+
+        Raises:
+            Permanent, Retryable: there is no such image, or not for this credential.
+        """
+        self._access.check_name(order.credential)
+        source = Source(registry=reference.registry, repository=reference.repository, credential=order.credential)
+        resolver = Resolver(self._registry, self._content, source, wanted, self._asking)
+        image = None
+        if order.policy == "if-not-present":
+            image = await asyncio.to_thread(self._inventory.listed, resolver, str(reference), wanted)
+        if image is not None:
+            if not await self._access.proved(source):
+                async with self._resolving.of(source.registry):
+                    await self._access.prove(source, reference.locator)
+            return source, image
+        known = await self._access.known(source, reference)
+        async with self._resolving.of(source.registry):
+            image = await resolver.resolve(reference, known)
+        if known is None and resolver.named is not None:
+            await self._access.learn(source, reference, resolver.named)
+        return source, image
+
+    async def restore(self, order: RecordImage, source: Source) -> None:
+        """Fetch the documents of an image that was resolved before, as far as the store lost them.
+
+        Raises:
+            Permanent, Retryable: see `Registry`.
+        """
+        resolver = Resolver(self._registry, self._content, source, order.platform, self._asking)
+        async with self._resolving.of(source.registry):
+            await resolver.restore(order.manifest, order.config)
+
+    async def check_found(self, source: Source, image: Image, layers: tuple[ResolvedLayer, ...]) -> None:
+        """Where content is isolated: none of what is there was brought by others for others alone.
+
+        Raises:
+            Permanent: `content.isolated`.
+        """
+        if self._access.isolated:
+            blobs = [image.config.digest, *self._inventory.reused(layers)]
+            await self._access.separate(source, [image.manifest.digest], blobs)
+
+    async def check_listed(self, order: RecordImage) -> None:
+        """The same of all that an image consists of, before it is listed: some of it may have come by others meanwhile."""
+        if self._access.isolated and order.source is not None:
+            blobs = [order.config.digest, *self._inventory.content_of(order.manifest, order.chain_ids)]
+            await self._access.separate(order.source, [order.manifest.digest], blobs)
