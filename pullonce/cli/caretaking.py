@@ -54,7 +54,7 @@ def rm(args: argparse.Namespace) -> int:
         async with _bus(url) as bus:
             return ImageList(content).remove(name, platform, await ask(bus.signals, args.store))
 
-    with _served(args) as url:
+    with served(args) as url:
         gone = asyncio.run(remove())
     if args.json:
         print(json.dumps([msgspec.to_builtins(record) for record in gone]))
@@ -123,7 +123,7 @@ def gc(args: argparse.Namespace) -> int:
             collector = Collector(bus, content, args.store, older=args.partial_hours * _HOUR)
             return await collector.run(limits, dry=args.dry_run)
 
-    with _served(args) as url:
+    with served(args) as url:
         report = asyncio.run(collect())
     print(msgspec.json.encode(report).decode() if args.json else "\n".join(_collected(report, dry=args.dry_run)))
     return 0
@@ -171,7 +171,7 @@ def verify(args: argparse.Namespace) -> int:
             await _repair(url, args.store, concerned, report)
         return report
 
-    with _served(args) as url:
+    with served(args) as url:
         report = asyncio.run(check())
     print(msgspec.json.encode(report).decode() if args.json else "\n".join(_verified(report)))
     unrepaired = [each for each in report.images if each not in report.repaired]
@@ -223,7 +223,7 @@ def _content(args: argparse.Namespace) -> ContentStore:
 
 
 @contextmanager
-def _served(args: argparse.Namespace) -> Iterator[str]:
+def served(args: argparse.Namespace) -> Iterator[str]:
     """The bus of the services, which are started for as long as this takes where nothing runs."""
     users = join_or_start(args.home, args.store)
     try:

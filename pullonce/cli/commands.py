@@ -112,6 +112,14 @@ def _export(export: argparse.ArgumentParser) -> None:
     export.add_argument("-o", "--output", metavar="FILE", required=True, help="the archive to write; `-`: standard output")
 
 
+def _import(sub: argparse.ArgumentParser) -> None:
+    _store(sub)
+    sub.add_argument("archive", metavar="FILE", help="a tar of `docker save`, `podman save`, `ctr images export`, skopeo or "
+                     "`pullonce export`; a directory with an image layout; `-`: a tar from standard input")  # fmt: skip
+    sub.add_argument("--name", metavar="REF", default="", help="the reference to list it under (default: the archive's own)")
+    sub.add_argument("--no-unpack", dest="unpack", action="store_false", help="list it only; make no snapshots")
+
+
 def _umount(umount: argparse.ArgumentParser) -> None:
     umount.add_argument("directory", metavar="DIR", help="where it is mounted")
 
@@ -225,6 +233,7 @@ COMMANDS = {
     "export": Command(
         "write images as one archive for docker, podman, containerd and skopeo", "exchange:export_images", _export
     ),
+    "import": Command("read an archive of images into a store", "exchange:import_images", _import),
     "umount": Command("unmount a directory", "store:umount", _umount),
     "rm": Command("take an image off the list of a store", "caretaking:rm", _lifecycle),
     "pin": Command("keep an image, whatever is collected", "caretaking:pin", _lifecycle),

@@ -1,15 +1,26 @@
-"""`pullonce export`: images of a store as one archive that other tools load."""
+"""`pullonce export` and `import`: images of a store as one archive that other tools load, and the way back."""
 
 import argparse
+import asyncio
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from pullonce.cli.caretaking import served
 from pullonce.cli.store import find_images
+from pullonce.client import connect
 from pullonce.config import store_root
 from pullonce.errors import PullonceError
 from pullonce.exchange.export import draft_of, export
-from pullonce.store.content import ContentStore
+from pullonce.exchange.load import DirectorySource, Source, TarSource, load
+from pullonce.exchange.read import ArchiveInvalid, Found
+from pullonce.oci.reference import parse
+from pullonce.store.content import ContentStore, open_store
+from pullonce.store.images import ImageRecord
 
 
 def export_images(args: argparse.Namespace) -> int:
@@ -52,3 +63,71 @@ class _shower:
             self._percent = percent
             end = "\n" if done == whole else ""
             print(f"\r{percent:3} %  {done / 1e6:.1f} of {whole / 1e6:.1f} MB", end=end, file=sys.stderr, flush=True)
+
+
+def import_images(args: argparse.Namespace) -> int:
+    """Carry out `pullonce import`: read, list, and have it unpacked by the services."""
+    content = open_store(store_root(Path(args.home), args.store))
+    with _source(args.archive) as source:
+        loaded = load(content, source)
+    images = _named(loaded.images, args.name)
+    for image in images:
+        record = ImageRecord(
+            reference=image.reference, platform=image.platform, digest=image.digest, manifest=image.manifest,
+            image_id=image.config,
+        )  # fmt: skip
+        content.images.record(record, partial(_check, content, image))
+    for image in images:
+        print(f"{image.reference}  {image.platform}  {image.config}")
+    print(f"{len(loaded.fresh)} blobs ({sum(loaded.fresh.values()) / 1e6:.1f} MB) were new to store {args.store}")
+    with served(args) as url:
+        asyncio.run(_pull(args, url, images))
+    return 0
+
+
+@contextmanager
+def _source(name: str) -> Iterator[Source]:
+    path = Path(name)
+    if name == "-":
+        yield TarSource(sys.stdin.buffer)
+    elif path.is_dir():
+        yield DirectorySource(path)
+    else:
+        if not path.is_file():
+            raise ArchiveInvalid(f"{path} is not there, or is neither a file nor a directory")
+        with path.open("rb") as file:
+            yield TarSource(file)
+
+
+def _named(images: list[Found], name: str) -> list[Found]:
+    """The images under the names that they get in the store.
+
+    Raises:
+        ReferenceInvalid: the name that was given is none.
+        ArchiveInvalid: one has no name, or one name is given for several.
+    """
+    if name:
+        given = str(parse(name))
+        if len({image.digest for image in images}) > 1:
+            raise ArchiveInvalid("the archive has several images: import it without --name, under the names that it has")
+        images = [replace(image, reference=given) for image in images]
+    for image in images:
+        if not image.reference:
+            raise ArchiveInvalid(f"the archive has no name for {image.digest}: give one with --name")
+    return images
+
+
+def _check(content: ContentStore, image: Found) -> None:
+    missing = [blob.digest for blob in image.blobs if not content.has(blob.digest)]
+    if missing:
+        raise ArchiveInvalid(f"{missing[0]} of {image.reference} was collected before it was listed: import it again")
+
+
+async def _pull(args: argparse.Namespace, url: str, images: list[Found]) -> None:
+    """Have the images unpacked. Resolving them says what the disk holds now, which releases whoever else waits for it."""
+    async with connect(url, name="pullonce import") as client:
+        for image in images:
+            await client.pull(
+                image.reference, store=args.store, platform=image.platform, policy="if-not-present", unpack=args.unpack,
+                requester="pullonce import",
+            )  # fmt: skip

@@ -16,13 +16,8 @@ from time import monotonic, sleep
 import pytest
 
 from pullonce.cli.main import main
-from pullonce.store.content import ContentStore, open_store
-from pullonce.store.images import ImageRecord
-from schemas.oci import Descriptor, Digest
-from tests.support.images import Image, digest_of, image, layer, tar_of
-
-NAME = "registry.example/team/app:1"
-OTHER = "docker.io/library/tool:latest"
+from tests.integration.exchange.conftest import NAME, OTHER
+from tests.support.images import Image
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="podman and containerd keep what they load as root only")
 
@@ -31,45 +26,10 @@ def needs(program: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(shutil.which(program) is None, reason=f"{program} is not installed")
 
 
-@pytest.fixture
-def app() -> Image:
-    return image(
-        [layer(tar_of({"etc/app": b"one", "big": os.urandom(3_000_000)})), layer(tar_of({"etc/app": b"two"}), "plain")]
-    )
-
-
-@pytest.fixture
-def home(tmp_path: Path, app: Image) -> Path:
-    """A home whose store holds two images that share a layer."""
-    home = tmp_path / "home"
-    content = open_store(home / "stores" / "default")
-    list_image(content, NAME, app)
-    list_image(content, OTHER, image([layer(tar_of({"tool": b"sharp"}))]))
-    return home
-
-
-def list_image(content: ContentStore, reference: str, given: Image) -> None:
-    for blob in (given.content, *given.blobs.values()):
-        path = content.blob_path(Digest(digest_of(blob)))
-        path.write_bytes(blob)
-    manifest = Descriptor(media_type=given.media_type, digest=Digest(given.digest), size=len(given.content))
-    config = Digest(given.document["config"]["digest"])
-    content.images.record(
-        ImageRecord(reference=reference, platform=given.platform, digest=manifest.digest, manifest=manifest, image_id=config)
-    )
-
-
 def run(*command: str | Path) -> str:
     done = subprocess.run([str(each) for each in command], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-@pytest.fixture
-def archive(home: Path, tmp_path: Path) -> Path:
-    path = tmp_path / "images.tar"
-    assert main(["export", "--home", str(home), NAME, "tool", "-o", str(path)]) == 0
-    return path
 
 
 def test_an_archive_is_the_same_for_the_same_images(home: Path, archive: Path, tmp_path: Path) -> None:

@@ -132,6 +132,7 @@ PURE = (
     "pullonce.pulling.attendance",
     "pullonce.pulling.conversation",
     "pullonce.exchange.archive",
+    "pullonce.exchange.read",
     "pullonce.pulling.identity",
     "pullonce.pulling.layers",
     "pullonce.pulling.parts",
