@@ -67,14 +67,26 @@ class ProgressView:
         self._view = LayerView(unpack=unpack)
         self._drawn = 0
         self._last = 0.0
+        self._owed = False
+        """Something was taken in since it was drawn last."""
 
     def take(self, fields: "dict[str, object]") -> None:
         """Take in one message; draws if it is time."""
         now = time.monotonic()
         self._view.take(fields, now)
         self._hear(fields)
+        self._owed = True
+        self.idle()
+
+    def idle(self) -> float:
+        """Draw what is owed, if it is time; seconds until it will be."""
+        now = time.monotonic()
+        if not self._owed:
+            return float("inf")
         if now - self._last >= REDRAW:
             self._draw(now)
+            return float("inf")
+        return self._last + REDRAW - now
 
     def _hear(self, fields: "dict[str, object]") -> None:
         """Whether the reference is resolved, or the image listed, once more."""
@@ -101,7 +113,7 @@ class ProgressView:
 
     def _draw(self, now: float) -> None:
         layers = self._view.layers(now)
-        self._last = now
+        self._last, self._owed = now, False
         width, height = self._size()
         height -= bool(self._note)
         shown = layers

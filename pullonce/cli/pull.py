@@ -55,7 +55,8 @@ def _wait(
 
         return full_pull(environment.nats_url(), wanted, timeout, view.take if view else None, tell)
     request = Pull(
-        lambda: address(home, users), wanted, timeout=timeout, watch=watch, say=tell, access=Access(**environment.bus_access()),
+        lambda: address(home, users), wanted, timeout=timeout, watch=watch, say=tell, idle=view.idle if view else None,
+        access=Access(**environment.bus_access()),
         # What serves this home starts anew what dies; of a configured bus we know nothing.
         supervised=not environment.nats_url(), times=Timings(**environment.client_times()),
     )  # fmt: skip

@@ -34,6 +34,7 @@ class Pull:
         timeout: seconds until the requester gives up; None waits for as long as the services are there.
         watch: called with each message that tells of progress; None asks for none.
         say: called with a line for people when something holds the pull up.
+        idle: called before each wait; says in how many seconds it wants to be called again.
         supervised: whoever serves this bus starts anew what dies.
         access: what lets us in, beside the address.
 
@@ -44,12 +45,14 @@ class Pull:
     def __init__(
         self, find: "Callable[[], str]", wanted: Wanted, *, timeout: "float | None" = None,
         watch: "Callable[[Message], None] | None" = None, say: "Callable[[str], None]" = lambda line: None,
-        supervised: bool = False, access: "Access | None" = None, times: "Timings | None" = None,
+        idle: "Callable[[], float] | None" = None, supervised: bool = False, access: "Access | None" = None,
+        times: "Timings | None" = None,
     ) -> None:  # fmt: skip
         self._find = find
         self._wanted = wanted
         self._watch = watch
         self._say = say
+        self._idle = idle or (lambda: NEVER)
         self._times = times or Timings()
         self._access = access
         self._connection: Connection | None = None
@@ -109,7 +112,8 @@ class Pull:
             return
         self._connection.wake = self.wake
         try:
-            message = self._connection.receive(max(min(self._talk.due, until) - time.monotonic(), 0.0))
+            wait = min(min(self._talk.due, until) - time.monotonic(), self._idle())
+            message = self._connection.receive(max(wait, 0.0))
         except ConnectionLost as exc:
             self._lose(str(exc))
             return

@@ -100,7 +100,7 @@ class Ask(Step):
 
 
 class Withdraw(Step):
-    """Append that the requester of the request has left."""
+    """Append that the requester of the request has left, as soon as the bus can be reached: nothing follows."""
 
     __slots__ = ("request",)
 
