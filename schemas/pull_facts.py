@@ -54,6 +54,9 @@ class PullRequested(Event, frozen=True, kw_only=True, tag="pull.requested"):
     unpack: bool = True
     requester: Annotated[str, Meta(max_length=128)] = ""
     """Free text that says who asked; kept for the history."""
+    seal: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?(?!\n)$")] = ""
+    """SHA-256 of a secret that only the requester knows, in hexadecimal: who says the secret may withdraw the request. Empty:
+    nobody may."""
 
 
 class OfFlight(Event, frozen=True, kw_only=True):
@@ -154,3 +157,5 @@ class PullCancelled(Event, frozen=True, kw_only=True, tag="pull.cancelled"):
     flight: Flight
     request: Sequence
     """Sequence of the request that is withdrawn."""
+    secret: Annotated[str, Meta(max_length=128)] = ""
+    """Whose SHA-256 is the seal of that request; with any other, this counts for nothing."""

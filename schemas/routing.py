@@ -64,7 +64,7 @@ def event_id(event: Event) -> str | None:
         case PullCompleted() | PullFailed():
             return f"pull.ended.{event.store}.{event.flight}.{event.opened}"
         case PullCancelled():
-            return f"{kind}.{event.request}"
+            return subjects.withdrawal_id(event.request, event.secret)
         case PullResolved() | PullUnresolved() | PullRecorded() | PullUnrecorded():
             return f"{kind}.{event.store}.{event.flight}.{event.opened}.{event.revision}"
         case StoreOpened():

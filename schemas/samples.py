@@ -7,13 +7,14 @@ ones that matter in the story.
 from schemas import events, orders, progress
 from schemas.oci import ChainID, Descriptor, DiffID, Digest
 from schemas.roles import Message
-from schemas.subjects import flight_of
+from schemas.subjects import flight_of, seal_of
 
 _REFERENCE = "docker.io/library/redis:latest"
 _PLATFORM = "linux/amd64"
 _SOURCE = events.Source(registry="registry-1.docker.io", repository="library/redis")
 _FLIGHT = flight_of(_REFERENCE, {"platform": _PLATFORM})
 _OPENED = 41
+_SECRET = "9f3c1d57a0b24e68"
 _HOLDER = "coordinator-7f3a"
 
 _MANIFEST = Descriptor(
@@ -44,7 +45,7 @@ _TOP_CHAIN = ChainID("sha256:e120bb9d6f43270e53cbe49f264845085c7be022308ac3dca8a
 
 _STORY: tuple[Message, ...] = (
     events.StoreOpened(incarnation="5d1c0e2f9a7b4c38"),
-    events.PullRequested(reference=_REFERENCE, platform=_PLATFORM, requester="node-17/kubelet"),
+    events.PullRequested(reference=_REFERENCE, platform=_PLATFORM, requester="node-17/kubelet", seal=seal_of(_SECRET)),
     orders.ResolveReference(reference=_REFERENCE, flight=_FLIGHT, opened=_OPENED, platform=_PLATFORM, revision=7),
     events.PullResolved(
         reference=_REFERENCE,
@@ -109,7 +110,7 @@ _STORY: tuple[Message, ...] = (
 """A pull that ends well, in the order in which things happen."""
 
 _MISHAPS: tuple[Message, ...] = (
-    events.PullCancelled(reference=_REFERENCE, flight=_FLIGHT, request=43),
+    events.PullCancelled(reference=_REFERENCE, flight=_FLIGHT, request=43, secret=_SECRET),
     progress.PullProgress(
         reference=_REFERENCE,
         flight=_FLIGHT,

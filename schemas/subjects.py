@@ -122,6 +122,16 @@ def flight_of(reference: str, fields: Mapping[str, Any]) -> str:
     return str(_sha256("\n".join(named).encode()).hexdigest()[:16])
 
 
+def seal_of(secret: str) -> str:
+    """What a request says of the secret by which it can be withdrawn: its SHA-256, in hexadecimal."""
+    return str(_sha256(secret.encode()).hexdigest())
+
+
+def withdrawal_id(request: int, secret: str) -> str:
+    """Message id of a withdrawal. With the secret in it, nobody can take it before it is said."""
+    return f"pull.cancelled.{request}.{secret}"
+
+
 def pull_subject(verbed: str, store: str, reference: str, flight: str) -> str:
     """Subject of one pull event: `pull.<verbed>.<store>.<image>.<flight>`."""
     return f"pull.{verbed}.{store}.{image_token(reference)}.{flight}"

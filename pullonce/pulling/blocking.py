@@ -184,7 +184,8 @@ class Pull:
                 link.publish(subject, wanted.body(), reply=reply, message_id=self._request.id, trace=wanted.trace)
             case states.Withdraw():
                 sequence = self._request.sequence
-                link.publish(wanted.subject("cancelled"), wanted.cancelled(sequence), message_id=f"pull.cancelled.{sequence}")
+                withdrawal = subjects.withdrawal_id(sequence, wanted.secret)
+                link.publish(wanted.subject("cancelled"), wanted.cancelled(sequence), message_id=withdrawal)
             case states.Look():
                 for verbed in ("completed", "failed"):
                     self._last(link, verbed, "last")

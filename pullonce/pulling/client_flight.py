@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import Callable, Coroutine
 from typing import Any
+
+import msgspec
 
 from pullonce import trace
 from pullonce.bus.ports import Bus, NotStored, Subscription
@@ -28,6 +31,7 @@ class Surroundings:
 
     Attributes:
         url: of the bus, without secrets, for messages.
+        secret: out of it those are made by which requests can be withdrawn.
         seen: parts (service, store) that were heard of.
         disturbed: what is missing may be about to come back: something was away before, or there is a supervisor.
         say: told in a line when something holds a pull up.
@@ -35,6 +39,7 @@ class Surroundings:
 
     def __init__(self, bus: Bus, url: str, *, disturbed: bool, say: Callable[[str], None], times: Timings) -> None:
         self.bus, self.url, self.disturbed, self.say, self.times = bus, url, disturbed, say, times
+        self.secret = secrets.token_hex(16)
         self.roll_calls = RollCalls(bus.signals, times)
         self.seen: set[tuple[str, str]] = set()
         self.background: set[asyncio.Task[None]] = set()
@@ -207,6 +212,7 @@ class ClientFlight:
 
     async def _append(self, request: Request) -> None:
         event, offer = self._events[request], self._around.bus.log.offer
+        event = msgspec.structs.replace(event, seal=event.seal or subjects.seal_of(self._secret(request)))
         subject = subjects.pull_subject("requested", *self.key)
         try:
             with trace.carried(trace.current() or trace.of_environment()):
@@ -228,8 +234,14 @@ class ClientFlight:
 
     async def _withdraw(self, request: Request) -> None:
         store, reference, flight = self.key
-        event = events.PullCancelled(store=store, reference=reference, flight=flight, request=request.sequence)
+        event = events.PullCancelled(
+            store=store, reference=reference, flight=flight, request=request.sequence, secret=self._secret(request)
+        )
         await self._around.bus.log.append(event)
+
+    def _secret(self, request: Request) -> str:
+        """What withdraws a request: one for each, out of the one of this client."""
+        return subjects.seal_of(f"{self._around.secret}.{request.id}")
 
     def _look(self) -> None:
         if not self._looking:

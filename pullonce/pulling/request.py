@@ -1,6 +1,7 @@
 """A request for a pull and its answer, as a light client writes and reads them: JSON, without loading a schema."""
 
 import json
+import os
 
 from schemas import subjects
 
@@ -19,13 +20,15 @@ _SUBJECT_FULL = 10077
 class Wanted:
     """What is asked for: the request's fields beyond the reference, and the flight they make."""
 
-    __slots__ = ("fields", "identity", "requester", "trace")
+    __slots__ = ("fields", "identity", "requester", "secret", "trace")
 
     def __init__(self, identity: "Identity", *, requester: str = "", **fields: "Any") -> None:
         self.identity = identity
         self.fields: dict[str, Any] = {**subjects.FLIGHT_FIELDS, **fields, "platform": identity.platform}
         """What tells the flight apart beside its reference."""
         self.requester = requester
+        self.secret = os.urandom(16).hex()
+        """By which the request can be withdrawn."""
         self.trace = ""
         """`traceparent` that the request carries in its header."""
 
@@ -41,14 +44,17 @@ class Wanted:
         return subjects.pull_subject(verbed, self.store, self.identity.reference, self.identity.flight)
 
     def body(self) -> bytes:
-        request = {"type": "pull.requested", "reference": self.identity.reference, **self.fields, "requester": self.requester}
+        request = {
+            "type": "pull.requested", "reference": self.identity.reference, **self.fields, "requester": self.requester,
+            "seal": subjects.seal_of(self.secret),
+        }  # fmt: skip
         return json.dumps(request).encode()
 
     def cancelled(self, sequence: int) -> bytes:
         """The event that withdraws the request which is stored at a sequence."""
         event = {
             "type": "pull.cancelled", "store": self.store, "reference": self.identity.reference,
-            "flight": self.identity.flight, "request": sequence,
+            "flight": self.identity.flight, "request": sequence, "secret": self.secret,
         }  # fmt: skip
         return json.dumps(event).encode()
 

@@ -146,6 +146,7 @@ class Board:
             flight.late += 1
         else:
             flight.requests += 1
+        flight.requesters.came(sequence, event.seal)
         flight.last_request = sequence
 
     def _refuse(self, event: PullRequested, sequence: int, code: str, reason: str) -> None:
@@ -223,11 +224,8 @@ class Board:
 
     def _cancelled(self, event: PullCancelled, sequence: int) -> None:
         flight = self.flights.get(event.flight)
-        if flight is None or flight.ending is not None or not flight.opened <= event.request <= flight.last_request:
+        if flight is None or flight.ending is not None or not flight.requesters.leaves(event.request, event.secret):
             return
-        if event.request in flight.cancelled:
-            return
-        flight.cancelled.add(event.request)
         flight.requests -= 1
         if flight.requests <= 0:
             self._fail(flight, sequence, "", "pull.cancelled", "everybody who asked for it has left")
@@ -240,7 +238,7 @@ class Board:
         self.in_flight.remove(flight)
         if flight.last_request < event.covers:
             return
-        following = flight.reopened(sequence)
+        following = flight.reopened(sequence, event.covers)
         self.in_flight.add(following)
         if isinstance(event, PullFailed) and event.code in _REFUSALS:
             self._end(following.fail(sequence, "", code=event.code, message=event.message), "")

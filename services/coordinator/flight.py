@@ -9,6 +9,7 @@ from typing import Any
 from schemas import subjects
 from schemas.events import PullCompleted, PullFailed, PullRequested, PullResolved, ResolvedLayer, Sharing
 from schemas.orders import FetchBlob, Order, RecordImage, ResolveReference, UnpackLayer
+from services.coordinator.requesters import Requesters
 
 Ending = PullCompleted | PullFailed
 
@@ -28,7 +29,6 @@ class Flight:
 
     __slots__ = (
         "again",
-        "cancelled",
         "ended_by",
         "ending",
         "how",
@@ -41,6 +41,7 @@ class Flight:
         "recorded",
         "reference",
         "request",
+        "requesters",
         "requests",
         "resolve_key",
         "resolved",
@@ -63,8 +64,7 @@ class Flight:
         self.record_key = subjects.record_key(store, name, opened)
         self.state = State.RESOLVING
         self.requests = 0
-        self.cancelled: set[int] = set()
-        """Sequences of requests that were withdrawn."""
+        self.requesters = Requesters()
         self.last_request = opened
         self.late = 0
         """Requests that came after the end and before the ending was folded: they open the next flight."""
@@ -84,10 +84,11 @@ class Flight:
         self.ended_by = ""
         """Claim key whose settling ended the flight."""
 
-    def reopened(self, at: int) -> Flight:
-        """The next flight of the same key, for the requests that came too late for this one."""
+    def reopened(self, at: int, covers: int) -> Flight:
+        """The next flight of the same key, for the requests that came too late for this one: its ending does not cover them."""
         flight = Flight(self.name, self.request, at)
         flight.requests = max(1, self.late)
+        flight.requesters = self.requesters.since(covers)
         flight.last_request = self.last_request
         return flight
 

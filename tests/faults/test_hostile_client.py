@@ -16,13 +16,15 @@ import msgspec
 import pytest
 
 from pullonce.bus.nats.bus import NatsBus, connect
+from pullonce.client import Client
 from pullonce.client import connect as connect_client
 from pullonce.config import BusSettings
 from pullonce.pulling.identity import identify_request
 from schemas import routing, subjects
 from schemas.events import EVENTS, Event, PullCancelled, PullRequested
 from schemas.roles import ROLES
-from tests.support.buses import digest
+from tests.support.buses import digest, eventually
+from tests.support.faulty import FaultyRegistry, held_until
 from tests.support.images import image, layer, tar_of
 from tests.support.registry import RegistryServer
 from tests.support.secured import SERVICES, Guest, SecuredBus, SecuredServices, guest
@@ -204,3 +206,36 @@ async def test_a_caretaker_cannot_empty_the_claims_of_others(bus: SecuredBus) ->
             assert "error" in json.loads(answer.data)
         found = await coordinator.claims.get(theirs)
         assert found is not None and found.value == b"held"
+
+
+# -- withdrawals -----------------------------------------------------------------------------------------------------------
+
+
+async def test_nobody_withdraws_what_others_asked_for(
+    bus: SecuredBus, services: SecuredServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every client may publish withdrawals, and sequences are numbers in a row. Those of a bare request do not count either."""
+    use(monkeypatch, bus)
+    tar = layer(tar_of({"withdrawn": b"x" * 1000}))
+    release = asyncio.Event()
+    async with FaultyRegistry(image([tar])) as slow, stranger(bus) as found, connect_client(patience=20) as client:
+        slow.plan(f"blobs/{tar.digest}", held_until(release))
+        identity = identify_request(PullRequested(reference=slow.reference))
+        told = {"reference": identity.reference, "flight": identity.flight}
+        before = await client.last_sequence()
+        bare = await found.client.request("pull.requested", json.dumps({"reference": slow.reference}).encode(), timeout=10)
+        pulls = [asyncio.create_task(client.pull(slow.reference, timeout=LIMIT)) for _ in range(3)]
+        await eventually(lambda: asked_at(client, before + 4))
+        for request in range(before, before + 20):
+            for secret in ("", "a guess", str(request)):
+                event = json.dumps({**told, "request": request, "secret": secret}).encode()
+                subject = subjects.pull_subject("cancelled", "default", identity.reference, identity.flight)
+                await found.client.publish(subject, event, headers={"Nats-Msg-Id": f"pull.cancelled.{request}.{secret}"})
+        await found.settle()
+        assert found.refused == [] and json.loads(bare.data)["seq"] > before
+        release.set()
+        assert {ending.sharing.requests for ending in await asyncio.gather(*pulls)} == {4}
+
+
+async def asked_at(client: Client, sequence: int) -> bool:
+    return await client.last_sequence() >= sequence

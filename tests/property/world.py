@@ -37,6 +37,7 @@ from schemas.events import (
 )
 from schemas.oci import ChainID, Descriptor, DiffID, Digest
 from schemas.orders import FetchBlob, Order, RecordImage, ResolveReference, UnpackLayer
+from schemas.subjects import seal_of
 from services.coordinator import claim
 from services.coordinator.board import Board
 from services.coordinator.intents import End, Intent, Settle, Want, Withdraw, withdrawn
@@ -46,6 +47,7 @@ from services.coordinator.pursuit import Announce, Get, Look, Outcome, Pause, Pu
 from services.coordinator.slow import said_slow
 
 STORE = "default"
+SECRET = "only the requester knows"
 LOCK = 6.0
 """The world's ack_wait: an order whose worker died is handed out again after this long."""
 
@@ -671,7 +673,8 @@ def trouble(world: World, crew: list[Coordinator], asked: Asked, mark: str) -> l
 
 def leave(world: World, sequence: int, request: PullRequested) -> None:
     identity = identify_request(request)
-    world.append(PullCancelled(store=request.store, reference=identity.reference, flight=identity.flight, request=sequence))
+    told = {"store": request.store, "reference": identity.reference, "flight": identity.flight, "request": sequence}
+    world.append(PullCancelled(**told, secret=SECRET))
 
 
 def pictures(source: random.Random) -> list[Image]:
@@ -690,6 +693,7 @@ def ask(world: World) -> tuple[int, PullRequested]:
         reference=world.random.choice(world.images).reference,
         credential=world.random.choice(("", "", "other")),
         unpack=world.random.random() < 0.8,
+        seal=seal_of(SECRET),
     )
     return world.append(request), request
 

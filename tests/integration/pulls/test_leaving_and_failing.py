@@ -25,7 +25,7 @@ from pullonce.pulling.listening import PullUpdate
 from schemas.events import PullCancelled, PullCompleted, PullRequested, PullResolved
 from schemas.events import PullFailed as Failed
 from schemas.progress import BlobProgress, PullProgress
-from schemas.subjects import pull_subject
+from schemas.subjects import pull_subject, seal_of
 from tests.integration.pulls.test_pulls import happened
 from tests.support.deployment import Deployment
 from tests.support.faulty import Fault, FaultyRegistry, answers, error, held_until, sends
@@ -253,11 +253,13 @@ async def test_a_request_is_withdrawn_once_however_often_it_is_said_and_by_whom(
         before = await client.last_sequence()
         identity = identify(registry.reference)
         stranger = await nats.connect(pullonce.url)
-        asked = await stranger.jetstream().publish("pull.requested", json.dumps({"reference": registry.reference}).encode())
+        asked = await stranger.jetstream().publish(
+            "pull.requested", json.dumps({"reference": registry.reference, "seal": seal_of("mine")}).encode()
+        )
         stays = asyncio.create_task(client.pull(registry.reference, timeout=TIMEOUT))
         await happened(client, PullRequested, 2, before)
         for request in (asked.seq, asked.seq, asked.seq, before, asked.seq + 1000):
-            body = {"reference": identity.reference, "flight": identity.flight, "request": request}
+            body = {"reference": identity.reference, "flight": identity.flight, "request": request, "secret": "mine"}
             subject = pull_subject("cancelled", "default", identity.reference, identity.flight)
             await stranger.jetstream().publish(subject, json.dumps(body).encode())
         await happened(client, PullCancelled, 5, before)

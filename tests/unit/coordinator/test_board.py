@@ -30,6 +30,7 @@ from schemas.events import (
 )
 from schemas.oci import ChainID, Descriptor, DiffID, Digest
 from schemas.orders import FetchBlob, RecordImage, ResolveReference, UnpackLayer
+from schemas.subjects import seal_of
 from services.coordinator.board import Board
 from services.coordinator.flight import Flight
 from services.coordinator.intents import End, Intent, Want, Withdraw, withdrawn
@@ -47,6 +48,9 @@ def chain(n: int) -> ChainID:
     return ChainID(f"sha256:{n + 0xC000:064x}")
 
 
+SECRET = "only the requester knows"
+
+
 class Log:
     """A board and a log that grows: `say` appends an event and folds it."""
 
@@ -59,6 +63,7 @@ class Log:
         return self.board.apply(event, self.position)
 
     def request(self, reference: str = "redis", **given: object) -> Flight:
+        given.setdefault("seal", seal_of(SECRET))
         self.say(PullRequested(reference=reference, **given))  # type: ignore[arg-type]
         return next(f for f in reversed(self.board.flights.values()))
 
@@ -385,8 +390,30 @@ def test_what_cannot_be_asked_for_is_answered_at_once_and_every_time(given: dict
     assert not log.board.flights
 
 
-def leave(log: Log, flight: Flight, request: int) -> list[Intent]:
-    return log.say(PullCancelled(reference=flight.reference, flight=flight.name, request=request))
+def leave(log: Log, flight: Flight, request: int, secret: str = SECRET) -> list[Intent]:
+    return log.say(PullCancelled(reference=flight.reference, flight=flight.name, request=request, secret=secret))
+
+
+@pytest.mark.parametrize(("seal", "secret"), [(seal_of(SECRET), ""), (seal_of(SECRET), "a guess"), ("", ""), ("", SECRET)])
+def test_nobody_withdraws_what_others_asked_for(seal: str, secret: str) -> None:
+    log = Log()
+    flight = log.request("redis", seal=seal)
+    assert not leave(log, flight, 1, secret) and flight.requests == 1 and flight.ending is None
+    for number in (0, 2, 10**9):
+        assert not leave(log, flight, number)
+
+
+def test_who_comes_too_late_for_a_flight_can_leave_the_next() -> None:
+    log = Log()
+    flight = log.request("redis")
+    ending = flight.fail(1, "", code="x.y", message="no")
+    log.request("redis")
+    log.say(ending)
+    following = log.board.flights[flight.name]
+    assert following is not flight and following.requests == 1
+    assert not leave(log, following, 1), "that one is answered"
+    leave(log, following, 2)
+    assert isinstance(following.ending, PullFailed) and following.ending.code == "pull.cancelled"
 
 
 def test_when_the_last_requester_leaves_the_flight_ends_and_its_orders_are_withdrawn() -> None:
@@ -448,7 +475,7 @@ def test_a_requester_who_leaves_is_not_counted() -> None:
     log = Log()
     flight = log.request("redis")
     log.request("redis")
-    log.say(PullCancelled(reference=flight.reference, flight=flight.name, request=1))
+    leave(log, flight, 1)
     assert flight.requests == 1
 
 

@@ -148,6 +148,7 @@ PURE = (
     "services.coordinator.low_water",
     "services.coordinator.mark",
     "services.coordinator.pursuit",
+    "services.coordinator.requesters",
     "services.coordinator.slow",
     "services.coordinator.waits",
     "services.fetcher.auth.challenge",

@@ -185,7 +185,7 @@ def test_a_flight_is_sixteen_hex_digits(
         ("pull.unrecorded", f"pull.unrecorded.default.{IMAGE}.{FLIGHT}", f"pull.unrecorded.default.{FLIGHT}.41.19"),
         ("pull.completed", f"pull.completed.default.{IMAGE}.{FLIGHT}", f"pull.ended.default.{FLIGHT}.41"),
         ("pull.failed", f"pull.failed.default.{IMAGE}.{FLIGHT}", f"pull.ended.default.{FLIGHT}.41"),
-        ("pull.cancelled", f"pull.cancelled.default.{IMAGE}.{FLIGHT}", "pull.cancelled.43"),
+        ("pull.cancelled", f"pull.cancelled.default.{IMAGE}.{FLIGHT}", "pull.cancelled.43.9f3c1d57a0b24e68"),
         ("blob.claimed", f"blob.claimed.default.{TOP}", f"blob.claimed.default.{TOP}.12"),
         ("blob.fetched", f"blob.fetched.default.{TOP}", f"blob.fetched.default.{TOP}.12"),
         ("blob.failed", f"blob.failed.default.{TOP}", f"blob.failed.default.{TOP}.12"),
