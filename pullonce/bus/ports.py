@@ -124,7 +124,7 @@ class Log(Protocol):
 
         Survives reconnects and server restarts; ends only by cancellation or BusClosed. `apply` is called in the event loop
         and must not block. `idle` is called when the follower knows that it has caught up and there was nothing to deliver:
-        on an empty log, once, in place of a message whose `pending` is 0.
+        once, in place of a message whose `pending` is 0: on an empty log, or where the rest cannot be read any more.
 
         An exception out of `apply` ends the follower and propagates.
 

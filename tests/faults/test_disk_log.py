@@ -8,7 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import pytest
+
 from pullonce.client import Client, connect
+from tests.support.buses import NatsPlace, Reader, lost
 from tests.support.chaos import Crew
 from tests.support.chaos_check import damage, judge, picture, read_on, stack, trees
 from tests.support.chaos_disk import real_disk, small_disk
@@ -127,6 +130,54 @@ async def test_up_that_finds_no_room_at_all_says_so(tmp_path: Path) -> None:
         ended = await asyncio.to_thread(Deployment(disk).run, "up")
         assert ended.returncode == 1, ended.stderr
         assert f"no space left for {disk}" in ended.stderr and "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("where", ["middle", "end"])
+async def test_a_message_that_cannot_be_read_keeps_nobody_from_starting(
+    registry: RegistryServer, tmp_path: Path, where: str
+) -> None:
+    """64 bytes of the event log are overwritten. The server counts the message and never delivers it: a coordinator that
+    waits for the last one of those that were counted waits for ever."""
+    reference = registry.push("unreadable/message", where, picture(stack(random.Random(where), 2)))
+    server = NatsServer(tmp_path / "nats").start()
+    try:
+        for _ in range(2):
+            with Crew(tmp_path / "home", server.url, coordinator=1, fetcher=1, unpacker=1) as crew:
+                async with connect(crew.url, patience=LIMIT) as client:
+                    await client.pull(reference, timeout=LIMIT)
+                assert crew.unforeseen() == []
+            server.stop()
+            (block,) = (tmp_path / "nats").rglob("EVENTS/msgs/1.blk")
+            held = bytearray(block.read_bytes())
+            at = len(held) // 2 if where == "middle" else len(held) - 80
+            held[at : at + 64] = bytes(64)
+            block.write_bytes(held)
+            server.start()
+    finally:
+        server.kill()
+
+
+@pytest.mark.parametrize("where", [0.0, 0.45, 0.98])
+async def test_a_follower_goes_by_what_its_consumer_still_counts(
+    tmp_path: Path, where: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = NatsServer(tmp_path).start()
+    try:
+        async with NatsPlace(server.url).connect() as bus:
+            await bus.log.append_all([lost(number) for number in range(10)])
+        server.stop()
+        (block,) = tmp_path.rglob("EVENTS/msgs/1.blk")
+        held = bytearray(block.read_bytes())
+        at = int(len(held) * where)
+        held[at : at + 32] = b"\xff" * 32
+        block.write_bytes(held)
+        server.start()
+        async with NatsPlace(server.url).connect() as bus, Reader(bus) as reader:
+            await reader.until(lambda r: r.idle == 1 or bool(r.read and r.read[-1].pending == 0))
+            assert len(reader.read) in (0, 9)
+        assert where != 0.45 or "1 messages of stream EVENTS before 11 cannot be read" in caplog.text
+    finally:
+        server.kill()
 
 
 def ask(client: Client, reference: str) -> list[asyncio.Task[object]]:

@@ -8,6 +8,7 @@ applied. Our own, since nats-py's is blind for up to 18 s after a server restart
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +20,8 @@ from pullonce.bus.nats.protocol import Position, headers_of, position, text
 from pullonce.bus.ports import Recorded
 from pullonce.bus.reading import recorded
 from pullonce.errors import LogShortened
+
+log = logging.getLogger(__name__)
 
 _HEARTBEAT = 1.0
 _SILENCE = 3 * _HEARTBEAT
@@ -44,6 +47,10 @@ class Follower:
         self._idle = idle
         self._next = start
         self._expected = 1
+        self._name = ""
+        self._pending = 0
+        """Messages that were stored behind the last one, as it was said when that was delivered."""
+        self._counting: asyncio.Future[None] | None = None
         self._heard = False
         self._doubt: asyncio.Future[None]
 
@@ -65,20 +72,23 @@ class Follower:
         watch = asyncio.ensure_future(self._watch())
         try:
             made = await self._make_consumer(inbox)
-            if made["num_pending"] == 0 and self._idle is not None and not self._doubt.done() and self._expected == 1:
-                self._idle()
-            self._idle = None
+            if self._expected == 1:
+                self._pending = made["num_pending"]
+                if self._pending == 0 and not self._doubt.done():
+                    self._caught_up()
             await self._doubt
         finally:
             watch.cancel()
+            if self._counting is not None:
+                self._counting.cancel()
             self._doubt.cancel()
             await self._link.drop(subscription)
 
     async def _make_consumer(self, inbox: str) -> dict[str, Any]:
         try:
             await self._check_length()
-            name = f"CONSUMER.CREATE.{self._stream}.f{uuid.uuid4().hex}"
-            made: dict[str, Any] = await api(self._link, name, self._consumer(inbox))
+            self._name = f"f{uuid.uuid4().hex}"
+            made: dict[str, Any] = await api(self._link, f"CONSUMER.CREATE.{self._stream}.{self._name}", self._consumer(inbox))
         except Refused as exc:
             if exc.err_code == NO_STREAM and self._next > 1:
                 raise self._shortened(0) from exc
@@ -127,8 +137,7 @@ class Follower:
             else:
                 self._on_control(text(reply), headers_of(head))
         except Exception as exc:
-            if not self._doubt.done():
-                self._doubt.set_exception(exc)
+            self._fail(exc)
 
     def _on_stored(self, at: Position, subject: bytes, head: bytes, data: bytes) -> None:
         _, sequence, count, nanoseconds, pending = at
@@ -136,6 +145,9 @@ class Follower:
             self._begin_again()
             return
         self._expected += 1
+        self._pending = pending
+        if not pending:
+            self._idle = None  # whoever is told of this message knows that it is the last
         if sequence >= self._next:
             self._next = sequence + 1
             traced = trace.read(headers_of(head)) if _TRACED in head else ""
@@ -148,8 +160,43 @@ class Follower:
             if wanted.startswith(_FLOW_CONTROL):
                 self._link.post(wanted)
         sent = headers.get("Nats-Last-Consumer", "")
-        if sent.isdecimal() and int(sent) >= self._expected:
+        if not sent.isdecimal():
+            return
+        if int(sent) >= self._expected:
             self._begin_again()
+        elif self._pending and self._idle is not None and self._counting is None:
+            self._counting = asyncio.ensure_future(self._count())
+
+    async def _count(self) -> None:
+        """The server has nothing more to say, and yet there were messages behind the last one: what cannot be read on its
+        disk is counted and never delivered. What the consumer counts now decides."""
+        try:
+            found = await api(self._link, f"CONSUMER.INFO.{self._stream}.{self._name}")
+        except Exception as exc:
+            self._fail(exc)
+            return
+        self._counting = None
+        if found["num_pending"] or found["delivered"]["consumer_seq"] != self._expected - 1 or not self._pending:
+            return
+        log.error(
+            "%d messages of stream %s before %d cannot be read: the disk of the NATS server lost them; going on without them",
+            self._pending, self._stream, self._next,
+        )  # fmt: skip
+        self._caught_up()
+
+    def _caught_up(self) -> None:
+        """Say, once, that there is nothing more to deliver now."""
+        self._pending = 0
+        idle, self._idle = self._idle, None
+        if idle is not None:
+            try:
+                idle()
+            except Exception as exc:
+                self._fail(exc)
+
+    def _fail(self, error: Exception) -> None:
+        if not self._doubt.done():
+            self._doubt.set_exception(error)
 
     async def _watch(self) -> None:
         while True:

@@ -129,6 +129,7 @@ def _requests(role: Role, scope: str) -> list[str]:
     asked = [f"{_API}.INFO", f"{_API}.STREAM.INFO.{_EVENTS}"]
     if role.folds:
         asked += [f"{_API}.CONSUMER.CREATE.{_EVENTS}.*", f"{_API}.CONSUMER.MSG.NEXT.{_EVENTS}.*", f"$JS.FC.{_EVENTS}.>"]
+        asked.append(f"{_API}.CONSUMER.INFO.{_EVENTS}.*")
     elif role.asks:  # one that waits for endings, and reads the last one after a reconnection
         pulls = [each for each in role.receives if _kind(each).startswith("pull.")]
         asked += [f"{_API}.DIRECT.GET.{_EVENTS}.{_subject(each, scope)}" for each in pulls]
