@@ -215,7 +215,7 @@ class Orders(Protocol):
         ...
 
     async def is_out(self, subject: str) -> bool:
-        """Whether the order of a subject is queued or running: stored, and neither acknowledged nor withdrawn."""
+        """Whether an order of a subject (wildcards allowed) is queued or running: stored, neither acknowledged nor withdrawn."""
         ...
 
     async def receive(self, kind: str, store: str, deliver: Callable[[Delivery], Awaitable[None]], *, limit: int) -> None:

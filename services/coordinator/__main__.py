@@ -14,6 +14,7 @@ from pullonce.telemetry.http import telling
 from pullonce.telemetry.metrics import Meter
 from pullonce.telemetry.spanning import spanning
 from schemas.subjects import STATUS_SUBJECT
+from services.coordinator.audit import Audit
 from services.coordinator.handlers import Coordinator
 from services.coordinator.measures import show
 from services.coordinator.settings import CoordinatorSettings
@@ -45,6 +46,7 @@ async def main() -> None:
         watching = Watching(bus, coordinator.board.waits, me, lambda: coordinator.live, **slow)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(watching.run())
+            tasks.create_task(Audit(bus.orders, coordinator.wanted, coordinator.pursue_anew).run())
             reading = tasks.create_task(tell_progress(bus.signals, "coordinator", coordinator.progress))
             await coordinator.run(ready=answer)
 

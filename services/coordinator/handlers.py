@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from pullonce.bus.ports import Bus, Recorded
@@ -83,6 +83,14 @@ class Coordinator:
                 keeping.cancel()
                 await self._finish()
                 raise
+
+    def wanted(self) -> Iterator[Want]:
+        """What is wanted now, once this coordinator acts; what was wanted first comes first."""
+        return (each for each in self.board.waits.everything() if isinstance(each, Want) and self.live)
+
+    def pursue_anew(self, key: str) -> None:
+        """Pursue a key, trusting nothing that is known of its order."""
+        self._want(key, ensure=True)
 
     def progress(self) -> tuple[int, int]:
         """The position that was read last, and the one up to which there is something to read."""

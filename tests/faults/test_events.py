@@ -22,6 +22,7 @@ from pullonce.pulling.identity import identify_request
 from schemas import events, routing, subjects
 from schemas.events import BlobClaimed, BlobFetched, Event, LayerUnpacked, PullCancelled, PullRequested, StoreOpened
 from schemas.oci import ChainID, DiffID, Digest
+from tests.support.buses import eventually
 from tests.support.chaos import Crew
 from tests.support.chaos_check import damage, judge, picture, read_log, read_on, stack, trees
 from tests.support.nats_server import NatsServer
@@ -196,3 +197,30 @@ def forget(registry: RegistryServer, repository: str, digest: str) -> None:
     connection.request("DELETE", f"/v2/{repository}/blobs/{digest}")
     assert connection.getresponse().status == 202
     connection.close()
+
+
+# -- the queue is emptied ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["PURGE", "DELETE"])
+async def test_orders_that_somebody_takes_away_are_given_again(
+    registry: RegistryServer, nats_server: NatsServer, tmp_path: Path, how: str
+) -> None:
+    """`nats stream purge ORDERS`, or `rm`, while an order waits there: nobody would give it again while its claim stands."""
+    reference = registry.push("queue/emptied", how.lower(), picture(stack(random.Random(how), 2)))
+    with Crew(tmp_path / "home", nats_server.url, coordinator=1, unpacker=1) as crew:
+        async with connect(crew.url, patience=LIMIT) as client, anybody(crew.url) as operator:
+            pull = asyncio.ensure_future(client.pull(reference, timeout=LIMIT))
+            await eventually(lambda: queued(operator))
+            answer = json.loads((await operator.request(f"$JS.API.STREAM.{how}.ORDERS", timeout=LIMIT)).data)
+            assert answer["success"]
+            with Crew(tmp_path / "home", nats_server.url, mark="late", fetcher=1) as late:
+                await pull
+                assert late.unforeseen() == []
+        assert crew.unforeseen() == []
+
+
+async def queued(operator: Any) -> bool:
+    """An order waits in the queue."""
+    info = json.loads((await operator.request("$JS.API.STREAM.INFO.ORDERS", timeout=LIMIT)).data)
+    return bool(info["state"]["messages"])

@@ -12,6 +12,7 @@ import msgspec
 from pullonce import trace
 from pullonce.bus.limits import check_size
 from pullonce.bus.memory.clock import Clock, Timer
+from pullonce.bus.memory.signals import subjects_match
 from pullonce.bus.ports import Delivery
 from pullonce.errors import Duplicate
 from schemas import orders, routing, subjects
@@ -106,7 +107,7 @@ class MemoryOrders:
             self.remove(queued)
 
     async def is_out(self, subject: str) -> bool:
-        return subject in self._stored
+        return any(subjects_match(subject, stored) for stored in self._stored)
 
     async def receive(self, kind: str, store: str, deliver: Callable[[Delivery], Awaitable[None]], *, limit: int) -> None:
         queue = self._queue(subjects.order_filter(kind, store)[:-1])

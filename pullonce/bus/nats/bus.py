@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from pullonce.bus.nats.claims import NatsClaims
 from pullonce.bus.nats.greeting import Access
@@ -48,6 +49,7 @@ async def connect(
             async with asyncio.timeout(patience):
                 await check_server(link)
                 await prepare(link, settings)
+                link.on_missing = partial(prepare, link, settings)
         except TimeoutError:
             raise BusUnavailable(f"the NATS server at {settings.shown} answers, but its JetStream is not ready") from None
         access = Access(creds=settings.creds, ca=settings.ca, cert=settings.cert, key=settings.key, inbox=settings.inbox)

@@ -128,6 +128,8 @@ async def store(link: Link, subject: str, body: bytes, headers: Headers) -> Ack:
                 _say_once(link, subject, exc)
             unclear = True
         except Unheard as exc:
+            if str(exc) == subject:  # no stream takes it
+                await link.remake()
             _say_once(link, subject, exc)
             await asyncio.sleep(RETRY_PAUSE)
 

@@ -63,6 +63,9 @@ class Link:
         self._closing = False
         self.on_disconnect: list[Callable[[], None]] = []
         self.on_reconnect: list[Callable[[], None]] = []
+        self.on_missing: Callable[[], Awaitable[None]] | None = None
+        """Makes the streams that are missing, where that is ours to do."""
+        self._remade = 0.0
         self.refusing: set[str] = set()
         """First tokens of the subjects that nothing could be stored on lately."""
 
@@ -108,6 +111,17 @@ class Link:
         except (RuntimeError, OSError) as exc:
             # nats-py writes what is left to a socket that broke a moment ago, and event loops take that ill, each in its way.
             log.debug("the connection to the bus broke while it was closed: %r", exc)
+
+    async def remake(self) -> None:
+        """A stream that was there is missing: somebody removed it. Have it made again; at most once a second."""
+        now = asyncio.get_running_loop().time()
+        if self.on_missing is None or now < self._remade + 1.0:
+            return
+        self._remade = now
+        try:
+            await self.on_missing()
+        except BusUnsuitable as exc:
+            log.warning("%s", exc)
 
     def new_inbox(self) -> str:
         """A subject of our own to be answered under. Not nats-py's: whoever has seen one of those can guess the next, and

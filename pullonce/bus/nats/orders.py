@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from pullonce import trace
-from pullonce.bus.nats.jetstream import SUBJECT_FULL, Refused, api, store
+from pullonce.bus.nats.jetstream import NO_STREAM, SUBJECT_FULL, Refused, api, store
 from pullonce.bus.nats.link import Link
 from pullonce.bus.nats.receive import Kind, Receiver
 from pullonce.bus.ports import Delivery
@@ -48,7 +48,13 @@ class NatsOrders:
 
     async def is_out(self, subject: str) -> bool:
         # Counts alone, from the stream's leader: whoever asks this need not be allowed to read orders.
-        info = await api(self._link, f"STREAM.INFO.{subjects.ORDERS_STREAM}", {"subjects_filter": subject})
+        try:
+            info = await api(self._link, f"STREAM.INFO.{subjects.ORDERS_STREAM}", {"subjects_filter": subject})
+        except Refused as exc:
+            if exc.err_code != NO_STREAM:
+                raise
+            await self._link.remake()
+            return False
         return bool(info["state"].get("subjects"))
 
     async def receive(self, kind: str, store: str, deliver: Callable[[Delivery], Awaitable[None]], *, limit: int) -> None:

@@ -22,7 +22,7 @@ import msgspec
 from nats.aio.msg import Msg
 
 from pullonce import trace
-from pullonce.bus.nats.jetstream import CONSUMER_IN_THE_WAY, NO_CONSUMER, WRONG_SEQUENCE, Refused, api, store
+from pullonce.bus.nats.jetstream import CONSUMER_IN_THE_WAY, NO_CONSUMER, NO_STREAM, WRONG_SEQUENCE, Refused, api, store
 from pullonce.bus.nats.link import RETRY_PAUSE, Headers, Link
 from pullonce.bus.nats.protocol import Position, position
 from pullonce.bus.ports import Delivery
@@ -215,14 +215,22 @@ class Receiver:
 
     async def _make_consumer(self) -> None:
         request = {"stream_name": self._stream, "config": self._config}
-        name = f"CONSUMER.CREATE.{self._stream}.{self._name}"
-        try:
-            await api(self._link, name, request, timeout=_MAKING)
-        except Refused as exc:
-            if exc.err_code not in CONSUMER_IN_THE_WAY:
-                raise
-            await self._replace_consumers()
-            await api(self._link, name, request, timeout=_MAKING)
+        name, told = f"CONSUMER.CREATE.{self._stream}.{self._name}", False
+        while True:
+            try:
+                await api(self._link, name, request, timeout=_MAKING)
+                return
+            except Refused as exc:
+                if exc.err_code in CONSUMER_IN_THE_WAY:
+                    await self._replace_consumers()
+                elif exc.err_code == NO_STREAM:  # somebody removed it; what was in it is given again by whoever wants it
+                    if not told:
+                        log.warning("stream %s is missing: waiting until it is made again", self._stream)
+                    told = True
+                    await self._link.remake()
+                    await asyncio.sleep(RETRY_PAUSE)
+                else:
+                    raise
 
     async def _replace_consumers(self) -> None:
         """Remove the consumers that an earlier version served these orders with: one a kind, on disk. Workers of that version
