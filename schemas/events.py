@@ -84,6 +84,18 @@ EVENTS: dict[str, type[Event]] = {
 _decoders = {kind: msgspec.json.Decoder(cls) for kind, cls in EVENTS.items()}
 
 
+MAX_REQUEST = 16 * 1024
+"""Bytes of a request or a withdrawal: several times what its fields can take. Every client may publish them, with further
+fields."""
+
+_OF_CLIENTS = ("pull.requested", "pull.cancelled")
+
+
+def oversized(subject: str, body: bytes) -> bool:
+    """What a client published is larger than anything that it may say."""
+    return len(body) > MAX_REQUEST and ".".join(subject.split(".", 2)[:2]) in _OF_CLIENTS
+
+
 def decode(subject: str, body: bytes) -> Event:
     """Read the event stored under a subject.
 
@@ -98,6 +110,8 @@ def decode(subject: str, body: bytes) -> Event:
     decoder = _decoders.get(kind)
     if decoder is None:
         raise Malformed(f"no event type is called {kind!r}")
+    if oversized(subject, body):
+        raise Malformed(f"a {kind} of {len(body)} bytes; it may have {MAX_REQUEST}")
     event = read(decoder, body, kind)
     if len(tokens) > 2 and event.store != tokens[2]:
         raise Malformed(f"its subject is of the store {tokens[2]!r}, its body of {event.store!r}")

@@ -162,7 +162,12 @@ class Log(Protocol):
         ...
 
     async def park(self, recorded: Recorded) -> None:
-        """Keep a malformed message, with its reason, on `parked.<stream>.<sequence>`. Repetition is harmless."""
+        """Keep a malformed message, or the beginning of a large one, with its reason, on `parked.<stream>.<sequence>`.
+        Repetition is harmless."""
+        ...
+
+    async def remove(self, sequence: int) -> None:
+        """Take one message out of the log, for good. Repetition is harmless."""
         ...
 
     async def last_parked(self) -> int:
@@ -215,7 +220,7 @@ class Orders(Protocol):
         ...
 
     async def is_out(self, subject: str) -> bool:
-        """Whether an order of a subject (wildcards allowed) is queued or running: stored, neither acknowledged nor withdrawn."""
+        """Whether an order of a subject (wildcards allowed) is stored: queued or running, not acknowledged, not withdrawn."""
         ...
 
     async def receive(self, kind: str, store: str, deliver: Callable[[Delivery], Awaitable[None]], *, limit: int) -> None:

@@ -14,7 +14,7 @@ from pullonce.failpoints import reach
 from pullonce.telemetry.spans import Span, Spans
 from pullonce.trace import carried
 from schemas import routing
-from schemas.events import PullFailed
+from schemas.events import PullFailed, oversized
 from services.coordinator import claim
 from services.coordinator.board import Board
 from services.coordinator.flight import Ending
@@ -131,10 +131,16 @@ class Coordinator:
 
     def _park(self, recorded: Recorded) -> None:
         """Put what is no event aside with its reason; what an earlier life parked is not parked again."""
-        if recorded.sequence <= self._parked:
-            return
+        if recorded.sequence > self._parked:
+            self._start(self._put_aside(recorded))
+        elif oversized(recorded.subject, recorded.body):
+            self._start(self._bus.log.remove(recorded.sequence))
+
+    async def _put_aside(self, recorded: Recorded) -> None:
         log.warning("parked", extra={"sequence": recorded.sequence, "subject": recorded.subject, "reason": recorded.malformed})
-        self._start(self._bus.log.park(recorded))
+        await self._bus.log.park(recorded)
+        if oversized(recorded.subject, recorded.body):  # a client could fill the log with them
+            await self._bus.log.remove(recorded.sequence)
 
     def _caught_up(self) -> None:
         if self.live:

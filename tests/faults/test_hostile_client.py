@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from pullonce.bus.nats.bus import NatsBus, connect
+from pullonce.bus.nats.jetstream import last_message
 from pullonce.client import Client
 from pullonce.client import connect as connect_client
 from pullonce.config import BusSettings
@@ -239,3 +240,35 @@ async def test_nobody_withdraws_what_others_asked_for(
 
 async def asked_at(client: Client, sequence: int) -> bool:
     return await client.last_sequence() >= sequence
+
+
+# -- measure ---------------------------------------------------------------------------------------------------------------
+
+
+async def test_what_no_request_can_be_does_not_fill_the_log(bus: SecuredBus, services: SecuredServices) -> None:
+    """A request may have fields that nobody knows. One of half a megabyte is put aside, by its beginning, and taken out of
+    the log."""
+    await all_answer(bus)
+    async with stranger(bus) as found, as_role(bus, "admin") as admin:
+        before = await admin.log.extent()
+        junk = json.dumps({"reference": "redis", "unknown": "x" * 500_000}).encode()
+        for number in range(20):
+            subject = ("pull.requested", "pull.requested.default.a.b", "pull.cancelled.default.a.b")[number % 3]
+            await found.client.request(subject, junk, timeout=20)
+        await eventually(lambda: smaller(admin, before.bytes + 1_000_000))
+        after = await admin.log.extent()
+        assert after.last >= before.last + 20
+        parked = await found_parked(admin, before.last + 1)
+        assert len(parked) <= 4096
+    await all_answer(bus)
+
+
+async def smaller(admin: NatsBus, size: int) -> bool:
+    return (await admin.log.extent()).bytes < size
+
+
+async def found_parked(admin: NatsBus, sequence: int) -> bytes:
+    stored = await last_message(admin.log._link, "PARKED", subjects.parked_subject("EVENTS", sequence))
+    assert stored is not None and stored.headers["Pullonce-Reason"] == "a pull.requested of 500037 bytes; it may have 16384"
+    assert int(stored.headers["Pullonce-Size"]) == 500_037
+    return stored.body

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from pullonce import trace
-from pullonce.bus.limits import check_size
+from pullonce.bus.limits import MAX_PARKED, check_size
 from pullonce.bus.memory.clock import Clock, LoopClock, Timer
 from pullonce.bus.memory.orders import MemoryOrders
 from pullonce.bus.memory.signals import MemorySignals, subjects_match
@@ -32,6 +32,7 @@ class MemoryLog:
         self._stored: list[tuple[str, bytes, float]] = []
         self._first = 1
         self._made = f"{clock.time()}"
+        self._removed: set[int] = set()
         self._ids: dict[str, int] = {}
         self._traces: dict[int, str] = {}
         self._last: dict[str, int] = {}
@@ -67,6 +68,8 @@ class MemoryLog:
         while True:
             while position < len(self._stored):
                 position += 1
+                if position in self._removed and position < len(self._stored):
+                    continue
                 apply(self._recorded(position, len(self._stored) - position))
             grown: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.add(grown)
@@ -77,7 +80,8 @@ class MemoryLog:
 
     async def replay(self, take: Callable[[Sequence[Recorded]], None], *, start: int, end: int) -> None:
         last = len(self._stored)
-        found = [self._recorded(sequence, last - sequence) for sequence in range(max(start, self._first), min(end, last) + 1)]
+        wanted = range(max(start, self._first), min(end, last) + 1)
+        found = [self._recorded(sequence, last - sequence) for sequence in wanted if sequence not in self._removed]
         if found:
             await asyncio.to_thread(take, found)
 
@@ -97,7 +101,10 @@ class MemoryLog:
 
     async def park(self, recorded: Recorded) -> None:
         subject = subjects.parked_subject(subjects.EVENTS_STREAM, recorded.sequence)
-        self.parked.setdefault(subject, (recorded.body, recorded.malformed))
+        self.parked.setdefault(subject, (recorded.body[:MAX_PARKED], recorded.malformed))
+
+    async def remove(self, sequence: int) -> None:
+        self._removed.add(sequence)
 
     async def last_parked(self) -> int:
         prefix = subjects.parked_subject(subjects.EVENTS_STREAM, 0)[:-1]

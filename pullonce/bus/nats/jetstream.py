@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 NO_CONSUMER = 10014
 NO_MESSAGE = 10037
+MESSAGE_GONE = frozenset({NO_MESSAGE, 10043, 10057})
+"""There is nothing to delete at that position."""
 NAME_IN_USE = 10058
 NO_STREAM = 10059
 WRONG_SEQUENCE = frozenset({10071, 10164})

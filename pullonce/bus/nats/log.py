@@ -12,11 +12,22 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from pullonce import trace
+from pullonce.bus.limits import MAX_PARKED
 from pullonce.bus.nats import bulk
 from pullonce.bus.nats.asked import Unclear
 from pullonce.bus.nats.follow import Follower
 from pullonce.bus.nats.greeting import Access
-from pullonce.bus.nats.jetstream import WRONG_SEQUENCE, Refused, api, last_message, last_stored, message_at, store, store_once
+from pullonce.bus.nats.jetstream import (
+    MESSAGE_GONE,
+    WRONG_SEQUENCE,
+    Refused,
+    api,
+    last_message,
+    last_stored,
+    message_at,
+    store,
+    store_once,
+)
 from pullonce.bus.nats.link import Headers, Link, Unheard
 from pullonce.bus.nats.socket import ConnectionLost
 from pullonce.bus.ports import Extent, NotStored, Recorded
@@ -168,14 +179,22 @@ class NatsLog:
     async def park(self, recorded: Recorded) -> None:
         headers: Headers = {
             "Nats-Expected-Last-Subject-Sequence": "0",
-            "Pullonce-Subject": recorded.subject,
+            "Pullonce-Subject": recorded.subject[:_REASON_LIMIT],
+            "Pullonce-Size": str(len(recorded.body)),
             "Pullonce-Reason": " ".join(recorded.malformed.split())[:_REASON_LIMIT],
         }
         subject = subjects.parked_subject(subjects.EVENTS_STREAM, recorded.sequence)
         try:
-            await store(self._link, subject, recorded.body, headers)
+            await store(self._link, subject, recorded.body[:MAX_PARKED], headers)
         except Refused as exc:
             if exc.err_code not in WRONG_SEQUENCE:  # somebody parked it already
+                raise
+
+    async def remove(self, sequence: int) -> None:
+        try:
+            await api(self._link, f"STREAM.MSG.DELETE.{subjects.EVENTS_STREAM}", {"seq": sequence, "no_erase": True})
+        except Refused as exc:
+            if exc.err_code not in MESSAGE_GONE:
                 raise
 
     async def last_parked(self) -> int:

@@ -137,7 +137,12 @@ def _requests(role: Role, scope: str) -> list[str]:
         # Whoever says facts under ids that can be guessed looks who had one first. What is found comes within a document.
         asked.append(f"{_API}.STREAM.MSG.GET.{_EVENTS}")
     if any(_kind(each) in ORDERS for each in role.sends):  # what is no event is put aside
-        asked += [f"parked.{_EVENTS}.*", f"{_API}.STREAM.MSG.GET.{_PARKED}", f"{_API}.STREAM.PURGE.{_ORDERS}"]
+        asked += [
+            f"{_API}.STREAM.MSG.DELETE.{_EVENTS}",
+            f"parked.{_EVENTS}.*",
+            f"{_API}.STREAM.MSG.GET.{_PARKED}",
+            f"{_API}.STREAM.PURGE.{_ORDERS}",
+        ]
         asked.append(f"{_API}.STREAM.PURGE.{_EVENTS}")  # and what the log need not keep is cut off
     return [*asked, *_claim_requests(role, scope)]
 
