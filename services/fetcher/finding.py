@@ -5,6 +5,7 @@ import asyncio
 from pullonce.oci.reference import Reference
 from pullonce.store.content import ContentStore
 from schemas.events import ResolvedLayer, Source
+from schemas.oci import Descriptor, Digest
 from schemas.orders import RecordImage, ResolveReference
 from services.fetcher.access import Access
 from services.fetcher.documents.asking import Asking
@@ -75,11 +76,15 @@ class Finder:
             Permanent: `content.isolated`.
         """
         if self._access.isolated:
-            blobs = [image.config.digest, *self._inventory.reused(layers)]
-            await self._access.separate(source, [image.manifest.digest], blobs)
+            await self._separate(source, image.manifest, image.config, self._inventory.reused(layers))
 
     async def check_listed(self, order: RecordImage) -> None:
         """The same of all that an image consists of, before it is listed: some of it may have come by others meanwhile."""
         if self._access.isolated and order.source is not None:
-            blobs = [order.config.digest, *self._inventory.content_of(order.manifest, order.chain_ids)]
-            await self._access.separate(order.source, [order.manifest.digest], blobs)
+            blobs = self._inventory.content_of(order.manifest, order.chain_ids)
+            await self._separate(order.source, order.manifest, order.config, blobs)
+
+    async def _separate(self, source: Source, manifest: Descriptor, config: Descriptor, blobs: list[Digest]) -> None:
+        brought = self._inventory.embedded_in(manifest)
+        wanted = [digest for digest in (config.digest, *blobs) if digest not in brought]
+        await self._access.separate(source, [manifest.digest], wanted)

@@ -18,7 +18,7 @@ from schemas.events import ResolvedLayer
 from schemas.oci import ChainID, Descriptor, DiffID, Digest, Manifest
 from schemas.orders import RecordImage, ResolveReference
 from services.fetcher.documents.manifest import MANIFEST_LIMIT, read_document
-from services.fetcher.documents.resolve import Image, Resolver
+from services.fetcher.documents.resolve import Image, Resolver, embedded
 
 _LONGEST_TYPE = 255
 """Letters of a media type (RFC 6838 section 4.2: twice 127, and the stroke)."""
@@ -91,10 +91,21 @@ class Inventory:
         Raises:
             Permanent: `blob.missing`.
         """
+        return [*(each.digest for each in self._descriptors(manifest)[1:]), *self._unpacked_from(chain_ids)]
+
+    def embedded_in(self, manifest: Descriptor) -> set[Digest]:
+        """What a manifest itself holds, and who may have it so has as well.
+
+        Raises:
+            Permanent: `blob.missing`.
+        """
+        return {each.digest for each in self._descriptors(manifest) if embedded(each) is not None}
+
+    def _descriptors(self, manifest: Descriptor) -> list[Descriptor]:
+        """Config and layers."""
         content = self._content.read(manifest.digest, MANIFEST_LIMIT)
         _, document = read_document(content, manifest.media_type, manifest.digest)
-        layers = document.layers if isinstance(document, Manifest) else ()
-        return [*(layer.digest for layer in layers), *self._unpacked_from(chain_ids)]
+        return [document.config, *document.layers] if isinstance(document, Manifest) else []
 
     def _unpacked_from(self, chain_ids: Iterable[ChainID]) -> list[Digest]:
         found = []

@@ -250,6 +250,17 @@ async def test_isolated_content_is_given_where_the_registry_has_it(fetcher: Open
         assert not [each for each in scene.asked() if "/blobs/" in each], "once"
 
 
+async def test_what_a_manifest_itself_holds_needs_no_registry_that_has_it(fetcher: Opened, tmp_path: Path) -> None:
+    fields = json.loads(IMAGE.content)
+    for each in (fields["config"], *fields["layers"]):
+        each["data"] = base64.b64encode(IMAGE.blobs[each["digest"]]).decode()
+    content = json.dumps(fields).encode()
+    async with staged(fetcher, tmp_path, STRICT) as scene, FaultyRegistry(Image(IMAGE.media_type, content)) as other:
+        resolved = await scene.f.resolve(other.reference)
+        await scene.f.handlers.record_image(record_of(resolved))
+        assert not other.asked("/blobs/")
+
+
 async def test_whoever_brings_content_is_not_asked_for_it_again(fetcher: Opened, tmp_path: Path) -> None:
     async with staged(fetcher, tmp_path, STRICT) as scene:
         await scene.f.resolve(scene.private, credential="alice")
@@ -277,6 +288,7 @@ async def test_an_isolated_snapshot_is_not_given_to_who_claims_its_diff_id(fetch
         layout = Layout(scene.f.content.root)
         layout.snapshot(only.chain_id).mkdir(parents=True)
         told = {"chain_id": only.chain_id, "diff_id": only.diff_id, "blob": only.blob.digest}
+        layout.tree(only.chain_id).mkdir(parents=True)
         layout.record(only.chain_id).write_text(json.dumps(told))
         forged = forged_image()
         async with FaultyRegistry(forged) as hers:

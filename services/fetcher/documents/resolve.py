@@ -180,7 +180,7 @@ class Resolver:
     async def _keep_embedded(self, layers: tuple[Descriptor, ...]) -> None:
         """Store what the manifest itself holds of its layers: a registry need not have it."""
         for layer in layers:
-            content = _embedded(layer)
+            content = embedded(layer)
             if content is not None and not self._content.has(layer.digest):
                 await self._content.put(layer, content)
 
@@ -222,13 +222,13 @@ class Resolver:
                 async with self._content.ingest(descriptor, wait=patience) as ingest:
                     if ingest.present:
                         return self._content.read(descriptor.digest, limit)
-                    content = _embedded(descriptor) or await ask()
+                    content = embedded(descriptor) or await ask()
                     await ingest.restart()
                     await ingest.write(content)
                     await ingest.commit()
                     return content
             except TimeoutError:
-                content = _embedded(descriptor) or await ask()
+                content = embedded(descriptor) or await ask()
                 await self._content.put(descriptor, content)
                 return content
 
@@ -248,7 +248,7 @@ class Resolver:
             return None
 
 
-def _embedded(descriptor: Descriptor) -> bytes | None:
+def embedded(descriptor: Descriptor) -> bytes | None:
     """The content that the publisher put into the descriptor itself, if it is what the digest says."""
     if not descriptor.data:
         return None
