@@ -365,6 +365,13 @@ def drawn() -> dict[str, set[str]]:
     return arrows
 
 
+def test_the_document_names_every_room_once() -> None:
+    table = (ROOT / "docs" / "architecture.md").read_text().partition("## The rooms")[2]
+    named = re.findall(r"^\| `([a-z_/]+)/` \|", table, re.MULTILINE)
+    packages = [path.parent.relative_to(ROOT).as_posix() for path in MODULES.values() if path.name == "__init__.py"]
+    assert sorted(named) == sorted(set(packages) - {"services"})
+
+
 def test_the_rules_have_no_circle() -> None:
     assert circles(ROOMS) == []
 
