@@ -4,6 +4,12 @@
     labels.py     what containerd says of the image a layer belongs to                 (pure)
     filters.py    the filters of List                                                  (pure)
     mounts.py     how a snapshot is mounted                                            (pure)
+    trees.py      where trees lie, and how they are mounted as containerd sees them
+    store.py      records in memory and on the disk, changed together
+    offers.py     whether a layer is the store's to give, and giving it
+    unlisting.py  images that were listed for containerd, and go with it
+    answers.py    records as containerd reads them
+    opening.py    all of it put together
     table.py      all records, in memory
     state.py      all records, on the disk
     places.py     directories of containers, and of layers that containerd unpacked itself

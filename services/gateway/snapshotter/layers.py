@@ -1,5 +1,8 @@
 """The store's side: which layers are there, and the holds by which they stay for containerd. Everything here may block."""
 
+import contextlib
+import os
+
 import msgspec
 
 from pullonce.store.content import ContentStore, open_store
@@ -25,10 +28,27 @@ class Layers:
         self._content = content
         self._holds = Holds(content.root)
         self.snapshots = Snapshots(content.root)
+        self._seen: dict[ChainID, tuple[str, int, int]] = {}
+        """Layers that were there: path, inode and time of their records, which never change. A container has forty of them, and
+        looks for each while containerd holds a lock."""
 
     def has(self, chain_id: ChainID) -> bool:
         """Whether a layer is there."""
-        return self.snapshots.has(chain_id)
+        if seen := self._seen.get(chain_id):
+            try:
+                status = os.stat(seen[0])  # noqa: PTH116
+            except OSError:
+                self._seen.pop(chain_id, None)
+                return False
+            if (status.st_ino, status.st_mtime_ns) == seen[1:]:
+                return True
+        if not self.snapshots.has(chain_id):
+            return False
+        path = os.fspath(self.snapshots.layout.record(chain_id))
+        with contextlib.suppress(OSError):
+            status = os.stat(path)  # noqa: PTH116
+            self._seen[chain_id] = (path, status.st_ino, status.st_mtime_ns)
+        return True
 
     def get(self, chain_id: ChainID) -> Snapshot | None:
         """What is known of a layer; None where it is not there."""

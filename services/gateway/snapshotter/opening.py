@@ -20,6 +20,7 @@ from services.gateway.snapshotter.layers import Layers
 from services.gateway.snapshotter.offers import Offers
 from services.gateway.snapshotter.service import Parts, Snapshotter
 from services.gateway.snapshotter.store import Records
+from services.gateway.snapshotter.trees import Trees
 from services.gateway.snapshotter.unlisting import Unlist, Unlisting
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,8 @@ async def snapshotting(store: Path, place: Path, socket: Path, outside: Outside)
     arrivals = Arrivals(outside.pull, layers.has)
     unlisting = Unlisting(outside.unlist, records.state, records.unlisting, lambda name: records.table.named_by(name) > 0)
     offers = Offers(records, layers, arrivals, outside.resolved, outside.connected)
-    snapshotter = Snapshotter(Parts(records, layers, offers, unlisting, _options(), outside.shown))
+    trees = Trees(layers, records.places, _options(), outside.shown)
+    snapshotter = Snapshotter(Parts(records, layers, offers, unlisting, trees))
     calls = _Calls()
     service = snapshots_pb2.DESCRIPTOR.services_by_name["Snapshots"]
     try:

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,6 @@ from grpclib.const import Status
 
 from pullonce.errors import PullonceError
 from pullonce.failpoints import reach
-from schemas.oci import ChainID
 from services.gateway.protocols import snapshots_pb2 as pb
 from services.gateway.rpc.serving import Refused, metadata
 from services.gateway.snapshotter import records as kept
@@ -27,10 +26,10 @@ from services.gateway.snapshotter.arrivals import Withdrawn
 from services.gateway.snapshotter.filters import FilterInvalid, asks_for, passes
 from services.gateway.snapshotter.labels import LabelInvalid, root_owner, target_of
 from services.gateway.snapshotter.layers import Layers
-from services.gateway.snapshotter.mounts import mount_of
 from services.gateway.snapshotter.offers import Offers
 from services.gateway.snapshotter.records import Kind, Record
 from services.gateway.snapshotter.store import Records
+from services.gateway.snapshotter.trees import Trees
 from services.gateway.snapshotter.unlisting import Unlisting
 
 log = logging.getLogger(__name__)
@@ -49,10 +48,7 @@ class Parts:
     layers: Layers
     offers: Offers
     unlisting: Unlisting
-    options: Sequence[str]
-    """Of every overlay mount."""
-    shown: Callable[[Path], str]
-    """A path as containerd sees it."""
+    trees: Trees
 
 
 class Snapshotter:
@@ -64,10 +60,8 @@ class Snapshotter:
         self._layers = parts.layers
         self._offers = parts.offers
         self._unlisting = parts.unlisting
-        self._options = parts.options
-        self._shown = parts.shown
+        self._trees = parts.trees
         self._encoded = Encoded()
-        self._userxattr: dict[ChainID, bool] = {}
         self._background: set[asyncio.Task[None]] = set()
 
     # -- making --------------------------------------------------------------------------------------------------------
@@ -98,7 +92,7 @@ class Snapshotter:
         record = Record(
             name=key, kind=kind, parent=parent, labels=labels, created=now, updated=now, directory=number
         )  # fmt: skip
-        tree = self._tree(below) if below is not None else None
+        tree = self._trees.of(below) if below is not None else None
         # To its end, whoever leaves meanwhile: a directory and a record belong together.
         await _to_its_end(self._made(record, tree, owner))
         return record
@@ -199,7 +193,7 @@ class Snapshotter:
             raise Refused(Status.FAILED_PRECONDITION, f"the snapshot {request.key} is committed: prepare one upon it")
         await self._whole(self._table.below(record.name))
         below = self._table.below(record.name)
-        work, tree = record.kind == Kind.ACTIVE, self._tree(below[0]) if below else None
+        work, tree = record.kind == Kind.ACTIVE, self._trees.of(below[0]) if below else None
         owner = root_owner(record.labels)
         # Harmless where all is there; a power cut may have taken a directory whose record it left.
         if not self._records.places.path(record.directory).is_dir():
@@ -262,34 +256,9 @@ class Snapshotter:
             raise Refused(Status.NOT_FOUND, f"there is no snapshot {name}")
         return record
 
-    def _tree(self, record: Record) -> Path:
-        if record.chain_id:
-            return self._layers.snapshots.path(record.chain_id)
-        return self._records.places.path(record.directory) / "fs"
-
     def _mount(self, record: Record) -> pb.Mount:
-        below = self._table.below(record.name)
-        options = [*self._options, *(["userxattr"] if self._needs_userxattr(below) else [])]
-        made = mount_of(
-            record,
-            [self._shown(self._tree(each)) for each in below],
-            self._shown(self._records.places.path(record.directory)),
-            options,
-        )
+        made = self._trees.mount(record, self._table.below(record.name))
         return pb.Mount(type=made.type, source=made.source, options=made.options)
-
-    def _needs_userxattr(self, records: list[Record]) -> bool:
-        """Whether a layer was unpacked without privileges, so that its opaque directories are marked in another way."""
-        return any(self._is_userxattr(each.chain_id) for each in records if each.chain_id)
-
-    def _is_userxattr(self, chain_id: ChainID) -> bool:
-        known = self._userxattr.get(chain_id)
-        if known is None:
-            there = self._layers.get(chain_id)
-            known = there is not None and there.userxattr
-            if there is not None:
-                self._userxattr[chain_id] = known
-        return known
 
     def _later(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(_quietly(work))
