@@ -148,6 +148,7 @@ def main() -> None:
             while not socket.exists():
                 time.sleep(0.01)
             print(f"{IMAGES * DEPTH} layers, {CONTAINERS} containers; ready after {time.perf_counter() - began:.2f} s")
+            time.sleep(2.0)  # it looks at all layers once when it starts
             times = asyncio.run(measure(socket, images, rounds))
         finally:
             gateway.terminate()

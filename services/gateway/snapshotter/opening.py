@@ -67,7 +67,7 @@ async def snapshotting(store: Path, place: Path, socket: Path, outside: Outside)
     service = snapshots_pb2.DESCRIPTOR.services_by_name["Snapshots"]
     try:
         async with asyncio.TaskGroup() as tasks, serving(service, snapshotter, socket, watch=calls.count):
-            background = [tasks.create_task(work) for work in (unlisting.run(), records.settle())]
+            background = [tasks.create_task(work) for work in (unlisting.run(), records.settle(), _learn(trees, records))]
             log.info("containerd's snapshot service answers", extra={"socket": str(socket), **records.table.counts()})
             yield lambda: {**records.table.counts(), "calls": calls.all}
             for task in background:
@@ -75,6 +75,11 @@ async def snapshotting(store: Path, place: Path, socket: Path, outside: Outside)
     finally:
         await arrivals.close()
         await records.close()
+
+
+async def _learn(trees: Trees, records: Records) -> None:
+    """Look at all layers once, beside the first calls."""
+    await asyncio.to_thread(trees.learn, list(records.table))
 
 
 def hear_resolved(resolved: Resolved) -> Callable[[str, bytes], None]:

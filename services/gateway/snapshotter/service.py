@@ -184,6 +184,7 @@ class Snapshotter:
         if record.chain_id:
             with contextlib.suppress(Withdrawn):  # statistics look at what its puller gave up, and need no layer
                 await self._offers.there(record, puller=_LEASE in metadata.get())
+                self._trees.learn([record])
         return pb.StatSnapshotResponse(info=info(record))
 
     async def Mounts(self, request: pb.MountsRequest) -> pb.MountsResponse:

@@ -1,6 +1,6 @@
 """Where the trees of records lie, and how they are mounted as containerd sees them. Of layers it is worked out once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from schemas.oci import ChainID
@@ -37,6 +37,13 @@ class Trees:
         extra = ["userxattr"] if any(self._is_userxattr(each.chain_id) for each in below if each.chain_id) else []
         own = self._shown(self._places.path(record.directory))
         return mount_of(record, [self._lower(each) for each in below], own, [*self._options, *extra])
+
+    def learn(self, records: Iterable[Record]) -> None:
+        """Look at layers now, so that a container which is made of them later need not, with a lock of containerd's held."""
+        for record in records:
+            if record.chain_id and self._layers.has(record.chain_id):
+                self._is_userxattr(record.chain_id)
+                self._lower(record)
 
     def _lower(self, record: Record) -> str:
         known = self._paths.get(record.chain_id) if record.chain_id else None
