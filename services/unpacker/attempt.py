@@ -56,6 +56,8 @@ class Attempt:
         self._watch = watch
         self._waiting = DiskWaits(parts.content, parts.snapshots, parts.news)
         self._draft: Draft | None = None
+        self._verified = False
+        """The blob was seen to be there."""
         self._links_below: dict[bytes, bytes] = {}
 
     async def run(self) -> tuple[Snapshot, bool]:
@@ -75,10 +77,14 @@ class Attempt:
 
     async def draft(self) -> tuple[Draft, Snapshot]:
         """The finished tree, and what is to be said of it; nothing is visible yet. Raises as `run`."""
-        await self._waiting.bytes(self._order, self._watch)
+        self._verified = self._parts.content.has(self._order.blob.digest)
+        if not self._verified:
+            self._parts.announcer.say(self._order, "waiting")
+            await self._waiting.bytes(self._order, self._watch)
         draft, outcome = await self._unpack()
         turn("blob")
-        await self._waiting.blob(self._order, self._watch)
+        if not self._verified:  # it was not there yet when it began to be unpacked
+            await self._waiting.blob(self._order, self._watch)
         if needs_layers_below(outcome):
             turn("parent")
             await self._waiting.parent(self._order)
@@ -89,14 +95,14 @@ class Attempt:
     def discard(self) -> None:
         """Have what is left of the attempt removed."""
         if self._draft is not None:
-            self._parts.staging.discard(self._draft.place)
+            self._parts.staging.give_back(self._draft)
             self._draft = None
 
     async def _unpack(self) -> tuple[Draft, Outcome]:
         """Unpack the layer on its own. A fault counts only when it is found in the verified blob."""
         while True:
             self.discard()
-            verified = self._parts.content.has(self._order.blob.digest)
+            self._verified = verified = self._verified or self._parts.content.has(self._order.blob.digest)
             self._draft = draft = self._parts.staging.draft()
             try:
                 answer = await self._in_worker(draft)
@@ -155,7 +161,7 @@ class Attempt:
         try:
             for _ in range(_MAX_PASSES):
                 lower = await self._lower(outcome)
-                found = await to_its_end(links_passed_through, outcome, lower)
+                found = await to_its_end(links_passed_through, outcome, lower) if outcome.assumed else {}
                 if not found:
                     break
                 self._links_below = self._links_below | found

@@ -38,7 +38,6 @@ class Unpacker:
         snapshots = self._parts.snapshots
         if snapshots.has(order.chain_id):
             return [_unpacked(order, snapshots.get(order.chain_id), reused=True)]
-        self._parts.announcer.say(order, "waiting")
         with self._parts.news.watch("blob", order.blob.digest) as watch:
             attempt = Attempt(order, self._parts, watch)
             try:

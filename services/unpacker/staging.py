@@ -36,6 +36,9 @@ class Draft:
         self.snapshot = place / "snapshot"
         self.tree = self.snapshot / "fs"
         self.trash = place / "trash"
+        self.replaced: list[Path] = []
+        self.empty = True
+        """Nothing is in its place: it was not begun, or became a snapshot and replaced nothing of its own."""
 
 
 class Staging:
@@ -56,6 +59,8 @@ class Staging:
         self._count = 0
         self._boot = boot_id()
         self._rubbish: asyncio.Queue[Path] = asyncio.Queue()
+        self._spare: list[Draft] = []
+        """Places of drafts that are empty again: to make one and remove it costs more than a small layer."""
         self._group = -1
         """Who beside us may look whether a snapshot is there: the store's own group, where the store is somebody else's."""
         self.opaque = b"trusted.overlay.opaque"
@@ -93,13 +98,19 @@ class Staging:
     def draft(self) -> Draft:
         """Begin a layer: an empty tree."""
         if not all(path.is_dir() for path in (self._place, *self._directories)):
+            self._spare.clear()
             self._let_go()
             self.open()  # the store was wiped under us
-        self._count += 1
-        draft = Draft(self._place / str(self._count))
+        if self._spare:
+            draft, missing = self._spare.pop(), []
+        else:
+            self._count += 1
+            draft = Draft(self._place / str(self._count))
+            missing = [draft.place]
         with disk_errors(draft.place):
+            draft.empty = False
             # No user but ours ever looks into a snapshot by this path: a layer's set-id programs are not for them.
-            for path in (draft.place, draft.snapshot, draft.tree, draft.trash):
+            for path in (*missing, draft.trash, draft.snapshot, draft.tree):
                 path.mkdir(mode=0o700)
         return draft
 
@@ -115,12 +126,23 @@ class Staging:
             reach("snapshot.made")
             replaced = [self._fresh_place(), self._fresh_place()]
             try:
-                return placing.put_in(
+                made = placing.put_in(
                     self._layout, chain_id, draft.snapshot, there=lambda: self._snapshots.has(chain_id), replaced=replaced
                 )
+                draft.empty = made and _removed_empty(draft.trash)
+                return made
             finally:
-                for place in replaced:
-                    self.discard(place)
+                draft.replaced += [place for place in replaced if place.exists()]  # this is a thread; the queue is the loop's
+
+    def give_back(self, draft: Draft) -> None:
+        """What is left of a draft, and of what it replaced, is wanted no more."""
+        for place in draft.replaced:
+            self.discard(place)
+        draft.replaced.clear()
+        if draft.empty:
+            self._spare.append(draft)
+        else:
+            self.discard(draft.place)
 
     def discard(self, place: Path) -> None:
         """Have a directory removed, some time."""
@@ -149,6 +171,15 @@ class Staging:
         """A name for what is to be removed."""
         self._count += 1
         return self._place / f"withdrawn-{self._count}"
+
+
+def _removed_empty(place: Path) -> bool:
+    """Remove a directory with nothing in it; False where there is something."""
+    try:
+        place.rmdir()
+    except OSError:
+        return False
+    return True
 
 
 def _removed(place: Path) -> bool:

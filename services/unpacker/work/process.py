@@ -1,7 +1,7 @@
 """A worker process: unpacks one layer after another, as told over the socket it was started with.
 
-Three threads share a job, all mostly outside the interpreter's lock: one reads and inflates, one hashes, one makes files. A
-fourth says how far they are. The process dies with the service that started it.
+Three threads share a job that is not small, all mostly outside the interpreter's lock: one reads and inflates, one hashes, one
+makes files. A fourth says how far they are. The process dies with the service that started it.
 """
 
 import ctypes
@@ -29,6 +29,8 @@ from services.unpacker.work.line import Line
 from services.unpacker.work.messages import Failed, Job, Unpacked
 from services.unpacker.work.pulse import Pulse
 
+_ALONE = 1 << 16
+"""Bytes of a blob up to which one thread does everything."""
 _PR_SET_PDEATHSIG = 1
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEEP = 256 << 20
@@ -53,8 +55,8 @@ class NoInodes(Exception):
         self.entries = entries
 
 
-def unpack(job: Job, line: Line) -> Outcome:
-    """Carry one job out.
+def unpack(job: Job, line: Line, pulse: Pulse) -> Outcome:
+    """Carry one job out. For a small one it costs more to start threads than they save.
 
     Raises:
         LayerError: the layer is at fault, as far as these bytes go.
@@ -64,27 +66,31 @@ def unpack(job: Job, line: Line) -> Outcome:
     """
     digest = hashlib.new(job.diff_id.partition(":")[0])
     source = Follow(job, line.more, line.seen)
+    tar, most = _tar(source, job), job.limits.expanded(job.size)
     root = os.open(job.tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     trash = os.open(job.trash, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    inflated = Ahead(_tar(source, job))
-    ahead = Ahead(hashed(iter(inflated), digest, job.limits.expanded(job.size)))
+    threads: list[Ahead] = []
+    if job.size > _ALONE:
+        threads.append(Ahead(tar))
+        threads.append(Ahead(hashed(iter(threads[0]), digest, most)))
     try:
         layer = Layer(
             root, trash, rights=Rights(opaque=job.opaque), links_below=job.links_below, directories=job.limits.directories
         )
-        archive = Archive(iter(ahead), max_entries=job.limits.entries, max_bytes=job.limits.size)
-        with Pulse(line, job.limits.patience, lambda: source.position + archive.pulled + archive.entries + layer.completed):
+        pieces = iter(threads[-1]) if threads else hashed(tar, digest, most)
+        archive = Archive(pieces, max_entries=job.limits.entries, max_bytes=job.limits.size)
+        with pulse.during(job.limits.patience, lambda: source.position + archive.pulled + archive.entries + layer.completed):
             outcome = layer.unpack(archive)
     except OSError as exc:
         if exc.errno == errno.ENOSPC and inodes_are_used_up(Path(job.tree)):
             raise NoInodes(archive.entries) from exc
         raise
     finally:
-        ahead.stop()
-        inflated.stop()
+        for thread in threads:
+            thread.stop()
         line.abandon()
-        ahead.join()
-        inflated.join()
+        for thread in threads:
+            thread.join()
         source.close()
         os.close(root)
         os.close(trash)
@@ -95,17 +101,17 @@ def unpack(job: Job, line: Line) -> Outcome:
 
 
 def _tar(source: Follow, job: Job) -> Iterator[bytes]:
-    """All reading and inflating, to its first byte, happens in the thread that runs this."""
+    """All reading and inflating, to its first byte, happens in the thread that asks for it."""
     yield from chunks(source, job.media_type, window=job.limits.window)
     # Bytes behind the compressed data count for nothing, but an unread blob is an unverified one.
     while source.read(1 << 17):
         pass
 
 
-def answer(job: Job, line: Line) -> Unpacked | Failed:
+def answer(job: Job, line: Line, pulse: Pulse) -> Unpacked | Failed:
     """Carry one job out and say what became of it."""
     try:
-        return Unpacked(unpack(job, line))
+        return Unpacked(unpack(job, line, pulse))
     except LayerError as exc:
         return Failed(str(exc), code=exc.code)
     except Stale:
@@ -140,8 +146,9 @@ def main(descriptor: int, parent: int) -> None:
     if soft < 1024 and (hard == resource.RLIM_INFINITY or hard >= 1024):
         resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
     line = Line(socket.socket(fileno=descriptor))
+    pulse = Pulse(line)
     while True:
-        line.send(answer(line.job(), line))
+        line.send(answer(line.job(), line, pulse))
 
 
 if __name__ == "__main__":

@@ -4,37 +4,46 @@ A thread of its own says it, whatever the others do: one that goes round in circ
 """
 
 import threading
-from collections.abc import Callable
-from contextlib import suppress
-from types import TracebackType
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from services.unpacker.work.line import Line
 from services.unpacker.work.messages import BEATS, Moved
 
 
 class Pulse:
-    """`with Pulse(line, patience, steps):` reports while the block runs.
+    """Reports for one job after another: `with pulse.during(patience, steps):` while the block runs."""
 
-    Args:
-        patience: seconds without a step after which the service takes the job for stuck.
-        steps: a number that grows with every piece of work done, and never shrinks.
-    """
-
-    def __init__(self, line: Line, patience: float, steps: Callable[[], int]) -> None:
+    def __init__(self, line: Line) -> None:
         self._line = line
-        self._every = patience / BEATS
-        self._steps = steps
-        self._over = threading.Event()
+        self._every = 0.0
+        self._steps: Callable[[], int] | None = None
+        self._job = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
 
-    def __enter__(self) -> None:
-        self._thread.start()
+    @contextmanager
+    def during(self, patience: float, steps: Callable[[], int]) -> Iterator[None]:
+        """Report on a job.
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._over.set()
-        self._thread.join()
+        Args:
+            patience: seconds without a step after which the service takes it for stuck.
+            steps: a number that grows with every piece of work done, and never shrinks.
+        """
+        with self._job:
+            self._steps, self._every = steps, patience / BEATS
+        if self._thread.ident is None:
+            self._thread.start()  # once: to start one costs as much as a small layer
+        try:
+            yield
+        finally:
+            with self._job:
+                self._steps = None
 
     def _run(self) -> None:
         with suppress(OSError):  # the service is gone, and so this process
-            while not self._over.wait(self._every):
-                self._line.send(Moved(self._steps()))
+            while True:
+                time.sleep(self._every)
+                with self._job:
+                    if self._steps is not None:
+                        self._line.send(Moved(self._steps()))
