@@ -14,8 +14,9 @@ from pullonce.failpoints import reach
 from pullonce.telemetry.spans import Span, Spans
 from pullonce.trace import carried
 from schemas import routing
-from schemas.events import PullFailed, oversized
+from schemas.events import PullCompleted, PullFailed, PullRequested, oversized
 from services.coordinator import claim
+from services.coordinator.admission import Admission
 from services.coordinator.board import Board
 from services.coordinator.flight import Ending
 from services.coordinator.intents import End, Intent, Settle, Want, Withdraw, withdrawn
@@ -57,6 +58,7 @@ class Coordinator:
         self._read = 0
         self._behind: list[tuple[int, asyncio.Future[None]]] = []
         """Who waits for the fold to come to a position."""
+        self._admission = Admission()
         self._parked = 0
         self._ready: Callable[[], Coroutine[Any, Any, None]] | None = None
         self._tasks: asyncio.TaskGroup | None = None
@@ -85,8 +87,9 @@ class Coordinator:
                 raise
 
     def wanted(self) -> Iterator[Want]:
-        """What is wanted now, once this coordinator acts; what was wanted first comes first."""
-        return (each for each in self.board.waits.everything() if isinstance(each, Want) and self.live)
+        """What is wanted now and had its turn, once this coordinator acts; what was wanted first comes first."""
+        every = self.board.waits.everything() if self.live else iter(())
+        return (each for each in every if isinstance(each, Want) and not self._admission.is_waiting(each.key))
 
     def pursue_anew(self, key: str) -> None:
         """Pursue a key, trusting nothing that is known of its order."""
@@ -114,8 +117,12 @@ class Coordinator:
             self._traces.note(recorded)
             intents = self.board.apply(recorded.event, recorded.sequence)
             self.keeper.note(recorded)
-            if self.live and intents:
+            if isinstance(recorded.event, PullCompleted):
+                self._admission.completed(recorded.event.flight)
+            if self.live:
                 self._act_on(intents)
+                if not isinstance(recorded.event, PullRequested):
+                    self._go_on_resolving()
         if self._behind:
             self._tell_position()
         if not self.live and recorded.pending == 0:
@@ -178,9 +185,24 @@ class Coordinator:
     def _want(self, key: str, ensure: bool) -> None:
         if key in self._pursued:
             self._pursued[key] = True
-        else:
+        elif self._has_turn(key, ensure):
             self._pursued[key] = False
             self._start(self._pursue(key, ensure))
+
+    def _has_turn(self, key: str, ensure: bool) -> bool:
+        """Resolving waits for its turn; all else comes of what was resolved."""
+        noun, _, rest = key.partition(".")
+        flight = self.board.flights.get(rest.split(".")[1]) if noun == "resolve" else None
+        if flight is None:
+            return True
+        place = flight.store, flight.reference.partition("/")[0]
+        return self._admission.may_go(key, flight.name, place, ensure=ensure, wanted=self.board.waits.is_wanted)
+
+    def _go_on_resolving(self) -> None:
+        """Something was settled: it may be somebody's turn."""
+        for key, ensure in self._admission.next(self.board.waits.is_wanted):
+            with carried(self._traces.of_key(key)):
+                self._want(key, ensure)
 
     def _settle(self, intent: Settle) -> None:
         if (put := self._pursuer.settle(intent.key, intent.at)) is not None:

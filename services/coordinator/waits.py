@@ -84,6 +84,11 @@ class Waits:
             return None
         return self._want(key)
 
+    def is_wanted(self, name: str) -> bool:
+        """Somebody waits for a key."""
+        key = self.key(name)
+        return key is not None and not key.settled and bool(key.waiters)
+
     def in_hand(self, name: str) -> bool:
         """An order for the key is known to be queued or running, and not by hearsay."""
         key = self.key(name)

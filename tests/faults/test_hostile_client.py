@@ -272,3 +272,23 @@ async def found_parked(admin: NatsBus, sequence: int) -> bytes:
     assert stored is not None and stored.headers["Pullonce-Reason"] == "a pull.requested of 500037 bytes; it may have 16384"
     assert int(stored.headers["Pullonce-Size"]) == 500_037
     return stored.body
+
+
+async def test_a_flood_does_not_stand_before_somebody_elses_image(
+    bus: SecuredBus, services: SecuredServices, registry: RegistryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two thousand images that nobody has, asked for at once: one that is there is answered before most of them."""
+    flood = 2000
+    reference = registry.push("hostile/flood", "latest", image([layer(tar_of({"flood": b"1"}))]))
+    use(monkeypatch, bus)
+    async with stranger(bus) as found, as_role(bus, "admin") as admin, connect_client(patience=20) as client:
+        await client.pull(reference, timeout=LIMIT)
+        before = await admin.log.last_sequence()
+        for number in range(flood):
+            body = {"reference": f"{registry.host}/flood/x{number}:latest"}
+            await found.client.publish("pull.requested", json.dumps(body).encode())
+        await found.settle()
+        await client.pull(reference, timeout=LIMIT)
+        # Each request of the flood becomes two facts more: that it is not there, and the ending.
+        assert await admin.log.last_sequence() - before < 2 * flood
+        await eventually(lambda: asked_at(client, before + 3 * flood))

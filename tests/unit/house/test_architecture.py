@@ -139,6 +139,7 @@ PURE = (
     "pullonce.pulling.states",
     "pullonce.care.choice",
     "pullonce.store.entries",
+    "services.coordinator.admission",
     "services.coordinator.board",
     "services.coordinator.claim",
     "services.coordinator.flight",

@@ -1,0 +1,112 @@
+"""How many references are being resolved at a time, and whose turn is next: a flood by one costs the others little. Pure.
+
+Every flight begins by resolving its reference, and a client can open twenty thousand in a second. Were all ordered at once,
+whoever asks next, be it for an image that is there, would stand behind them. So only so many are out at a time, for each
+registry and in all, and the rest waits here. What was pulled before does not wait: it costs a question, and nobody can have
+ordered much of it in vain."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+OF_A_REGISTRY = 32
+"""Out at a time for one store and registry: as many as two fetchers work on."""
+OF_A_STORE = 128
+"""Out at a time for one store."""
+REMEMBERED = 20_000
+"""Flights whose image was pulled before."""
+
+Place = tuple[str, str]
+"""Store and registry."""
+
+
+class Admission:
+    """The turn of each key. Whoever may not go now is named by `next` later."""
+
+    def __init__(self) -> None:
+        self._out: dict[str, Place] = {}
+        self._count: Counter[Place | str] = Counter()
+        self._waiting: dict[Place, dict[str, bool]] = {}
+        self._queued: set[str] = set()
+        self._known: dict[str, None] = {}
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for their turn."""
+        return len(self._queued)
+
+    def is_waiting(self, key: str) -> bool:
+        """A key has not had its turn yet."""
+        return key in self._queued
+
+    def completed(self, flight: str) -> None:
+        """The image of a flight key was pulled."""
+        self._known.pop(flight, None)
+        self._known[flight] = None
+        if len(self._known) > REMEMBERED:
+            del self._known[next(iter(self._known))]
+
+    def may_go(self, key: str, flight: str, place: Place, *, ensure: bool, wanted: Callable[[str], bool]) -> bool:
+        """Whether a key may be pursued now; otherwise it is given out by `next`.
+
+        Args:
+            flight: its flight key.
+            ensure: how it is to be pursued; kept for it.
+            wanted: whether somebody waits for a key.
+        """
+        if key in self._out:
+            return True
+        if flight not in self._known:
+            if place not in self._waiting and not self._has_room(place):
+                self._sweep(wanted)
+            if place in self._waiting or not self._has_room(place):
+                queue = self._waiting.setdefault(place, {})
+                queue[key] = queue.get(key, False) or ensure
+                self._queued.add(key)
+                return False
+        self._go(key, place)
+        return True
+
+    def next(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bool]]:
+        """Those whose turn it is now, and how they are to be pursued; one of each registry after the other."""
+        if not self._waiting:
+            return
+        self._sweep(wanted)
+        ready = [place for place in self._waiting if self._has_room(place)]
+        while ready:
+            for place in ready:
+                if not self._has_room(place):
+                    continue
+                key, ensure = next(iter(self._waiting[place].items()))
+                self._leave_queue(key, place)
+                if wanted(key):
+                    self._go(key, place)
+                    yield key, ensure
+            ready = [place for place in ready if place in self._waiting and self._has_room(place)]
+
+    def _has_room(self, place: Place) -> bool:
+        return self._count[place] < OF_A_REGISTRY and self._count[place[0]] < OF_A_STORE
+
+    def _go(self, key: str, place: Place) -> None:
+        self._out[key] = place
+        self._count[place] += 1
+        self._count[place[0]] += 1
+        if key in self._queued:
+            self._leave_queue(key, place)
+
+    def _leave_queue(self, key: str, place: Place) -> None:
+        queue = self._waiting[place]
+        del queue[key]
+        self._queued.discard(key)
+        if not queue:
+            del self._waiting[place]
+
+    def _sweep(self, wanted: Callable[[str], bool]) -> None:
+        """Those that nobody waits for any more are not out: resolved, failed, or left."""
+        for key in [key for key in self._out if not wanted(key)]:
+            place = self._out.pop(key)
+            for counted in (place, place[0]):
+                self._count[counted] -= 1
+                if not self._count[counted]:
+                    del self._count[counted]
