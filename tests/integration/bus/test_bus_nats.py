@@ -50,6 +50,27 @@ async def test_a_client_learns_that_nobody_is_there() -> None:
             pass
 
 
+async def test_an_answer_that_is_not_permitted_any_more_ends_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The right to answer once (`allow_responses`) runs out: who rebuilds a file for ten minutes and then says so was ended
+    by that."""
+    users = """
+    authorization { users: [
+        { user: asker, password: x },
+        { user: late, password: x, permissions: { publish: { deny: ["_INBOX.>"] }, subscribe: ">" } } ] }
+    """
+    server = NatsServer(tmp_path / "late", more=users).start()
+    try:
+        late = BusSettings(url=url_of(server, "late"), name="late", inbox="_INBOX_late")
+        async with connect(late, patience=LIMIT) as bus, connect(settings(url_of(server, "asker")), patience=LIMIT) as asker:
+            await bus.signals.answer("a.question", lambda _: b"too late")
+            with pytest.raises(TimeoutError):
+                await asker.signals.request("a.question", b"", timeout=0.5)
+            assert await bus.log.append(lost(1)) == 1
+        assert "an answer was not permitted" in caplog.text
+    finally:
+        server.kill()
+
+
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_a_connection_can_be_closed_while_its_server_dies(tmp_path: Path, loop: str) -> None:
     """What was still to be said is written to a socket that has just broken; a service that is told to stop ended by that."""
