@@ -6,7 +6,6 @@ Every handler may be called again with the same order, after a crash or beside a
 import asyncio
 import logging
 import os
-from contextlib import AsyncExitStack, aclosing, suppress
 from functools import partial
 
 from pullonce.bus.ports import Signals
@@ -14,10 +13,10 @@ from pullonce.errors import Permanent, PlatformInvalid, ReferenceInvalid, Retrya
 from pullonce.oci import platform as platforms
 from pullonce.oci.digest import digest_bytes
 from pullonce.oci.reference import Reference, parse
+from pullonce.printable import printable
 from pullonce.store.content import ContentStore, open_store
 from pullonce.store.images import ImageRecord
-from pullonce.store.ingest import Ingest
-from pullonce.worker.stopwatch import timed, turn
+from pullonce.worker.stopwatch import timed
 from schemas.events import (
     CONTENT_MISSING,
     BlobFailed,
@@ -43,19 +42,17 @@ from services.fetcher.inventory import Incomplete, Inventory
 from services.fetcher.progress import FetchProgress
 from services.fetcher.remote.registry import Registry
 from services.fetcher.settings import Bounds
-from services.fetcher.slots import Shares, Slots
+from services.fetcher.slots import Slots
 from services.fetcher.telling import telling_no_secrets
+from services.fetcher.transfers import Transfers
 
 log = logging.getLogger(__name__)
 
 Failure = Permanent | Retryable
 
+_LONGEST_MESSAGE = 2000
+"""Letters of a failure's message: events stay small, however many servers were asked and whatever they said."""
 _GONE = ("blob.missing", "blob.damaged")
-_ONCE_MORE = (
-    *("digest.mismatch", "size.mismatch", "registry.ranges", "registry.encoding"),
-    *("BLOB_UNKNOWN", "NAME_UNKNOWN", "DENIED", "layer.foreign"),
-)
-"""Codes of what storage behind a registry answers now and then though the blob is there and whole."""
 
 
 class Handlers:
@@ -84,8 +81,7 @@ class Handlers:
         self._store = store
         self._incarnation = content.incarnation
         self._finder = Finder(registry, content, self._inventory, access, Slots(bounds.resolves_per_registry))
-        self._fetching = Slots(bounds.fetches_per_registry)
-        self._shares = Shares(bounds.fetches, rate=bounds.slow_rate)
+        self._transfers = Transfers(registry, content, bounds)
         self._looks = asyncio.Semaphore(bounds.looks)
 
     @timed("store")
@@ -114,14 +110,7 @@ class Handlers:
         progress = FetchProgress(self._signals, self._store, blob)
         reused = self._content.has(blob.digest)
         if not reused:
-            turn("slot")
-            async with AsyncExitStack() as slot:
-                await slot.enter_async_context(self._fetching.of(source.registry))
-                turn("look")
-                async with self._content.ingest(blob) as ingest:
-                    reused = ingest.present
-                    if not reused:
-                        await self._transfer(source, blob, ingest, progress, slot)
+            reused = await self._transfers.fetch(source, blob, progress)
         await progress.verified()
         log.info("reused" if reused else "fetched", extra={"digest": blob.digest, "size": blob.size})
         fetched = BlobFetched(store=order.store, digest=blob.digest, size=blob.size, revision=order.revision, reused=reused)
@@ -171,6 +160,7 @@ class Handlers:
 
     def give_up(self, order: Order, failure: Failure) -> Event:
         """The fact that says an order has failed for good."""
+        message = printable(str(failure), _LONGEST_MESSAGE)
         match order:
             case FetchBlob():
                 return BlobFailed(
@@ -180,10 +170,10 @@ class Handlers:
                     source=order.source,
                     concerns=failure.concerns,
                     code=failure.code,
-                    message=str(failure),
+                    message=message,
                 )
             case RecordImage():
-                return self._unrecorded(order, failure.code, str(failure))
+                return self._unrecorded(order, failure.code, message)
             case ResolveReference():
                 return PullUnresolved(
                     store=order.store,
@@ -191,7 +181,7 @@ class Handlers:
                     flight=order.flight,
                     opened=order.opened,
                     code=failure.code,
-                    message=str(failure),
+                    message=message,
                     revision=order.revision,
                 )
             case _:
@@ -217,55 +207,6 @@ class Handlers:
         if opened:
             self._incarnation = opened[-1].incarnation
         return [*opened, *facts]
-
-    async def _transfer(
-        self, source: Source, blob: Descriptor, ingest: Ingest, progress: FetchProgress, slot: AsyncExitStack
-    ) -> None:
-        """From the registry into the growing file, and into view once it is verified.
-
-        What is wrong or refused once may be a cache on the way, a storage that lags, a part out of a bad place: it is asked for
-        anew, from byte 0 and past mirrors and caches, before anybody is told that it failed.
-
-        Args:
-            slot: holds one of the registry's slots; given back as soon as nothing more comes from there.
-        """
-        try:
-            try:
-                await self._receive(source, blob, ingest, progress)
-                await slot.aclose()
-                await self._verify(ingest, progress)
-            except Permanent as exc:
-                if exc.code not in _ONCE_MORE:
-                    raise
-                log.warning("asked for anew: %s", exc, extra={"digest": blob.digest})
-                await ingest.restart()
-                await self._receive(source, blob, ingest, progress, anew=True)
-                await self._verify(ingest, progress)
-        except BaseException as exc:
-            with suppress(Permanent):
-                await ingest.flush()
-            await progress.aborted(ingest.stored, self.secrets.told(str(exc)) or type(exc).__name__)
-            raise
-
-    async def _receive(
-        self, source: Source, blob: Descriptor, ingest: Ingest, progress: FetchProgress, *, anew: bool = False
-    ) -> None:
-        turn("slot")
-        async with self._shares.one() as share:
-            turn("answer")
-            await progress.advance(ingest.stored)
-            async with aclosing(self._registry.blob(source, blob, ingest.offset, anew=anew)) as body:
-                async for chunk in body:
-                    turn("transfer")
-                    await share.took(len(chunk))
-                    await ingest.write(chunk)
-                    await progress.advance(ingest.stored)
-
-    async def _verify(self, ingest: Ingest, progress: FetchProgress) -> None:
-        turn("verify")
-        await ingest.flush()
-        await progress.advance(ingest.stored)  # whoever follows need not wait until the disk has it all
-        await ingest.commit()
 
     def _unrecorded(self, order: RecordImage, code: str, message: str) -> PullUnrecorded:
         return PullUnrecorded(

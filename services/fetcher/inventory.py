@@ -17,11 +17,9 @@ from pullonce.store.uses import Use, Uses
 from schemas.events import ResolvedLayer
 from schemas.oci import ChainID, Descriptor, DiffID, Digest, Manifest
 from schemas.orders import RecordImage, ResolveReference
-from services.fetcher.documents.manifest import MANIFEST_LIMIT, read_document
+from services.fetcher.documents.manifest import LONGEST_TYPE, MANIFEST_LIMIT, read_document
 from services.fetcher.documents.resolve import Image, Resolver, embedded
 
-_LONGEST_TYPE = 255
-"""Letters of a media type (RFC 6838 section 4.2: twice 127, and the stroke)."""
 _LONGEST_URL = 200
 
 
@@ -180,4 +178,4 @@ def _told(blob: Descriptor) -> Descriptor:
     """What events say of a blob: short, whatever a manifest holds, since the disk has the manifest. Of the addresses at which a
     layer is offered, the first is enough for people, if it is one that they could use."""
     urls = tuple(url for url in blob.urls[:1] if len(url) <= _LONGEST_URL)
-    return Descriptor(media_type=blob.media_type[:_LONGEST_TYPE], digest=blob.digest, size=blob.size, urls=urls)
+    return Descriptor(media_type=blob.media_type[:LONGEST_TYPE], digest=blob.digest, size=blob.size, urls=urls)

@@ -18,6 +18,8 @@ from schemas.oci import Descriptor, DiffID, ImageConfig, Index, Manifest
 MANIFEST_LIMIT = 4 << 20
 """Bytes that a manifest or an index may have (the limit that distribution-spec asks registries to keep)."""
 CONFIG_LIMIT = 16 << 20
+LONGEST_TYPE = 255
+"""Letters of a media type that events repeat (RFC 6838 section 4.2: twice 127, and the stroke)."""
 LAYER_LIMIT = 1000
 """Blobs that a manifest may name. Images rarely have more than 127."""
 

@@ -22,6 +22,7 @@ from schemas.oci import Descriptor, DiffID, Digest, Index, Manifest
 from services.fetcher.documents.asking import Asking
 from services.fetcher.documents.manifest import (
     CONFIG_LIMIT,
+    LONGEST_TYPE,
     MANIFEST_LIMIT,
     check_descriptor,
     is_artifact,
@@ -174,7 +175,8 @@ class Resolver:
     def _image(self, digest: Digest, manifest: Descriptor, document: Manifest, config: bytes) -> Image:
         image, diff_ids = read_layers(document, config, manifest.digest)
         platform = platforms.platform_of(image) or self._wanted
-        plain = Descriptor(media_type=document.config.media_type, digest=document.config.digest, size=len(config))
+        kept = document.config
+        plain = Descriptor(media_type=kept.media_type[:LONGEST_TYPE], digest=kept.digest, size=len(config))
         return Image(digest, platform, manifest, plain, document.layers, tuple(diff_ids), is_artifact(document))
 
     async def _keep_embedded(self, layers: tuple[Descriptor, ...]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 
 import msgspec
@@ -16,6 +17,7 @@ from schemas.events import CONTENT_MISSING, BlobLost, LayerLost, PullRecorded, P
 from schemas.oci import DiffID
 from schemas.orders import ResolveReference
 from tests.integration.fetcher.conftest import FLIGHT, Opened, record_of
+from tests.support.faulty import FaultyRegistry
 from tests.support.images import Layer, image, index, layer, tar_of
 from tests.support.registry import RegistryServer
 
@@ -283,3 +285,32 @@ async def test_the_list_is_an_oci_index(registry: RegistryServer, fetcher: Opene
     assert (listed["schemaVersion"], entry["digest"], entry["size"]) == (2, pushed.digest, len(pushed.content))
     assert entry["platform"] == {"os": "linux", "architecture": "amd64"}
     assert entry["annotations"]["org.opencontainers.image.ref.name"] == reference
+
+
+async def test_events_stay_small_whatever_a_manifest_holds(fetcher: Opened) -> None:
+    """300 layers that are offered at addresses of 2 kB, under types of 5 kB: the disk has the manifest."""
+    layers = [layer(tar_of({str(number): b"x"})) for number in range(300)]
+    made = image(layers)
+    fields = made.document
+    for each in fields["layers"]:
+        each.update(urls=["https://a.example/" + "u" * 2000] * 2, mediaType=each["mediaType"] + "; " + "t" * 5000)
+        each["annotations"] = {"a": "b" * 1000}
+    odd = dataclasses.replace(made, content=json.dumps(fields).encode())
+    async with FaultyRegistry(odd) as registry, fetcher() as f:
+        resolved = await f.resolve(registry.reference)
+    assert len(resolved.layers) == 300 and len(msgspec.json.encode(resolved)) < 200_000
+    assert [each.blob.digest for each in resolved.layers] == [each.digest for each in layers]
+
+
+async def test_a_failure_stays_small_whatever_an_index_holds(fetcher: Opened) -> None:
+    """Ten thousand platforms, and none that is wanted: some of them are named."""
+    entry = index([image([layer(tar_of({"a": b"a"}))])]).document["manifests"][0]
+    entries = [{**entry, "platform": {"os": "linux", "architecture": f"a{number}"}} for number in range(10_000)]
+    odd = dataclasses.replace(index([]), content=json.dumps({"schemaVersion": 2, "manifests": entries}).encode())
+    async with FaultyRegistry(odd) as registry, fetcher() as f:
+        with pytest.raises(Permanent, match=r"linux/a0, .*, and 9980 more") as failed:
+            await f.resolve(registry.reference, platform="linux/amd64")
+        order = ResolveReference(reference=registry.reference, flight=FLIGHT, opened=7)
+        assert len(msgspec.json.encode(f.handlers.give_up(order, failed.value))) < 3000
+        long = Permanent("x" * 100_000 + "\x1b[2J", code="x")
+        assert len(msgspec.json.encode(f.handlers.give_up(order, long))) < 3000

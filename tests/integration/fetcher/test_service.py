@@ -18,10 +18,13 @@ from pullonce.store.content import ContentStore
 from schemas.events import BlobFailed, BlobFetched, Event, PullRecorded, PullResolved, PullUnresolved, StoreOpened
 from schemas.oci import Digest
 from schemas.orders import FetchBlob, ResolveReference
+from schemas.progress import BlobProgress, PullProgress, decode
+from schemas.subjects import progress_filter
 from tests.integration.fetcher.conftest import FLIGHT, record_of
-from tests.support.buses import LIMIT, NatsPlace, Reader
+from tests.support.buses import LIMIT, NatsPlace, Reader, eventually
 from tests.support.faulty import FaultyRegistry, answers, stalls_after
 from tests.support.images import image, layer, tar_of
+from tests.support.registry import RegistryServer
 
 BIG = layer(tar_of({"random": random.Random(3).randbytes(3_000_000)}), "plain")
 IMAGE = image([BIG])
@@ -133,3 +136,34 @@ async def test_more_layers_than_can_be_mounted_are_refused_before_one_is_fetched
         await bus.orders.send(replace(order, opened=2, revision=2, unpack=False))
         resolved = await fact(reader, PullResolved)
         assert isinstance(resolved, PullResolved) and len(resolved.layers) == 501
+
+
+async def test_a_registry_that_restarts_is_waited_for(nats_url: str, tmp_path: Path) -> None:
+    """Nobody listens there for three attempts at each step; then what was ordered goes on, and nothing has failed."""
+    registry = RegistryServer(tmp_path / "registry").start()
+    try:
+        reference = registry.push("app", "1", IMAGE)
+        async with NatsPlace(nats_url).connect() as bus, Reader(bus) as reader, service(tmp_path, nats_url):
+            resolved = await resolve(bus, reader, reference)
+            registry.stop()
+            retrying: list[BlobProgress | PullProgress] = []
+
+            def hear(_: str, body: bytes) -> None:
+                told = decode(body)
+                if isinstance(told, BlobProgress | PullProgress) and told.state == "retrying":
+                    retrying.append(told)
+
+            await bus.signals.subscribe(progress_filter("default"), hear)
+            await bus.orders.send(FetchBlob(blob=resolved.layers[0].blob, source=resolved.source, revision=5))
+            await bus.orders.send(ResolveReference(reference=reference, flight="f" * 16, opened=2, revision=2))
+
+            async def both() -> bool:
+                return all(sum(isinstance(each, kind) for each in retrying) >= 3 for kind in (BlobProgress, PullProgress))
+
+            await eventually(both)
+            registry.start()
+            await fact(reader, BlobFetched)
+            await fact(reader, PullResolved, 2)
+            assert not [each for each in reader.read if isinstance(each.event, BlobFailed | PullUnresolved)]
+    finally:
+        registry.stop()
