@@ -87,11 +87,7 @@ def work(kind: str, host: str, size: int, at_once: int, blobs: list[str]) -> Non
 
             runner = asyncio.Runner(loop_factory=uvloop.new_event_loop if "uvloop" in kind else None)
             with runner:
-                runner.run(
-                    fetch(
-                        host, blobs, size, Path(where), sync="unsynced" not in kind, bounds=Bounds(fetches_per_registry=at_once)
-                    )
-                )
+                runner.run(fetch(host, blobs, size, Path(where), sync="unsynced" not in kind, at_once=at_once))
         wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     print(json.dumps({"wall": wall, "cpu": cpu, "grown": memory("VmHWM") - resting}))

@@ -7,7 +7,7 @@ nothing: it gives its share back to others until it comes on.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(slots=True)
@@ -53,8 +53,10 @@ class Share:
     held: bool = True
     came: int = 0
     """Bytes since the last look."""
-    wanted: bool = field(default=False)
+    wanted: bool = False
     """It was lent, and the transfer comes on again."""
+    timer: asyncio.TimerHandle | None = None
+    """Of the next look."""
 
     async def took(self, count: int) -> None:
         """So many bytes have come; waits for a share where it was lent and is needed again."""
@@ -92,15 +94,20 @@ class Shares:
         """A share, once there is one."""
         await self._free.acquire()
         share = Share(self._free, self._slow)
-        watch = asyncio.ensure_future(self._watch(share))
+        self._look_later(share)
         try:
             yield share
         finally:
-            watch.cancel()
+            if share.timer is not None:
+                share.timer.cancel()
             if share.held:
                 self._free.release()
 
-    async def _watch(self, share: Share) -> None:
-        while True:
-            await asyncio.sleep(self._interval)
+    def _look_later(self, share: Share) -> None:
+        """Look at a transfer now and then. A timer: a task for each of many small blobs would cost more than they do."""
+
+        def look() -> None:
             share.look()
+            self._look_later(share)
+
+        share.timer = asyncio.get_running_loop().call_later(self._interval, look)

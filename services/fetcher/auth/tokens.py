@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import partial
 
 import aiohttp
 import msgspec
@@ -142,7 +143,8 @@ class Tokens:
             trusted = self._mirrors.context(host, elsewhere=not at_home) or True
             proxy = self._settings.proxy(url.scheme, url.host or "", url.port)
             session = self._connections.session(ANYWHERE if proxy else reach)
-            with registry_errors(f"the token server {redacted(str(url))}", inward=inward_realm(str(url), wanted.registry)):
+            inward = partial(inward_realm, str(url), wanted.registry)
+            with registry_errors(f"the token server {redacted(str(url))}", inward=inward):
                 method = "POST" if form else "GET"
                 asked = session.request(
                     method, url, data=form, headers=headers, proxy=proxy, ssl=trusted, allow_redirects=False

@@ -2,7 +2,7 @@
 
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import aiohttp
@@ -16,8 +16,8 @@ _UNKNOWN = frozenset((socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EA
 
 
 @contextmanager
-def registry_errors(what: str, *, inward: Permanent | None = None) -> Iterator[None]:
-    """Translate what is raised while a server is asked; `what` names it for people.
+def registry_errors(what: str | Callable[[], str], *, inward: Callable[[], Permanent] | None = None) -> Iterator[None]:
+    """Translate what is raised while a server is asked; `what` names it for people, where that is needed.
 
     What nobody foresaw counts against that server too: it chose what it answered, and others must not suffer for it.
 
@@ -32,14 +32,18 @@ def registry_errors(what: str, *, inward: Permanent | None = None) -> Iterator[N
         yield
     except aiohttp.ClientConnectorError as exc:
         if inward is not None and isinstance(exc.os_error, Inward):
-            raise inward from exc
-        raise _unavailable(what, exc) from exc
+            raise inward() from exc
+        raise _unavailable(_named(what), exc) from exc
     except (aiohttp.ClientError, TimeoutError, OSError) as exc:
-        raise _unavailable(what, exc) from exc
+        raise _unavailable(_named(what), exc) from exc
     except (Permanent, Retryable):
         raise
     except Exception as exc:
-        raise unforeseen(what, exc) from exc
+        raise unforeseen(_named(what), exc) from exc
+
+
+def _named(what: str | Callable[[], str]) -> str:
+    return what if isinstance(what, str) else what()
 
 
 def unforeseen(what: str, exc: Exception) -> Permanent:

@@ -162,12 +162,12 @@ class Transport:
     @contextmanager
     def _listening(self, url: yarl.URL, by: yarl.URL) -> Iterator[None]:
         """A server that lets us wait in vain is known for it: the next ones are told so at once."""
-        origin, what = str(url.origin()), redacted(str(url))
+        origin = str(url.origin())
         if self._silence.rests(origin, time.monotonic()):
-            found = Retryable(f"{what} is not asked: {url.authority} has not answered lately", code="registry.unavailable")
-            raise found from TimeoutError(f"{url.authority} has not answered lately")
+            why = f"{url.authority} has not answered lately"
+            raise Retryable(f"{redacted(str(url))} is not asked: {why}", code="registry.unavailable") from TimeoutError(why)
         try:
-            with registry_errors(what, inward=_inward(by, url)):
+            with registry_errors(lambda: redacted(str(url)), inward=lambda: _inward(by, url)):
                 yield
         except Retryable as exc:
             if isinstance(exc.__cause__, TimeoutError):

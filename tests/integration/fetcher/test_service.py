@@ -143,7 +143,11 @@ async def test_a_registry_that_restarts_is_waited_for(nats_url: str, tmp_path: P
     registry = RegistryServer(tmp_path / "registry").start()
     try:
         reference = registry.push("app", "1", IMAGE)
-        async with NatsPlace(nats_url).connect() as bus, Reader(bus) as reader, service(tmp_path, nats_url):
+        async with (
+            NatsPlace(nats_url).connect() as bus,
+            Reader(bus) as reader,
+            service(tmp_path, nats_url, PULLONCE_FRESH="0"),
+        ):
             resolved = await resolve(bus, reader, reference)
             registry.stop()
             retrying: list[BlobProgress | PullProgress] = []
