@@ -53,9 +53,11 @@ class Finder:
                     await self._access.prove(source, reference.locator)
             return source, image
         known = await self._access.known(source, reference)
+        if known is not None:  # most likely all of it is there: that must not wait behind others for the network
+            return source, await resolver.resolve(reference, known)
         async with self._resolving.of(source.registry):
-            image = await resolver.resolve(reference, known)
-        if known is None and resolver.named is not None:
+            image = await resolver.resolve(reference)
+        if resolver.named is not None:
             await self._access.learn(source, reference, resolver.named)
         return source, image
 

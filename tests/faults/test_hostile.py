@@ -293,7 +293,7 @@ def test_how_far_a_layer_may_expand() -> None:
 )
 async def test_redirects_into_the_private_network(registry: str, target: str, allowed: bool) -> None:
     settings = RegistrySettings(insecure=frozenset({"listed.example", "10.9.9.9"}))
-    client = Transport(Connections(settings, {}), None, settings, None)  # type: ignore[arg-type]  # asks nothing here
+    client = Transport(Connections(settings, {}), None, settings, None, None)  # type: ignore[arg-type]  # asks nothing here
     try:
         client.check_redirect(yarl.URL(registry), yarl.URL(target))
     except Permanent as exc:
