@@ -21,6 +21,7 @@ from pullonce.exchange.read import ArchiveInvalid, Found
 from pullonce.oci.reference import parse
 from pullonce.store.content import ContentStore, open_store
 from pullonce.store.images import ImageRecord
+from pullonce.store.proofs import Proofs
 
 
 def export_images(args: argparse.Namespace) -> int:
@@ -71,12 +72,15 @@ def import_images(args: argparse.Namespace) -> int:
     with _source(args.archive) as source:
         loaded = load(content, source)
     images = _named(loaded.images, args.name)
+    proofs = Proofs(content.root)
     for image in images:
         record = ImageRecord(
             reference=image.reference, platform=image.platform, digest=image.digest, manifest=image.manifest,
             image_id=image.config,
         )  # fmt: skip
         content.images.record(record, partial(_check, content, image))
+        # Whoever may write the store gives what is in it; where it came from there may be no registry at all.
+        proofs.give_to_all(parse(image.reference).name, image.digest)
     for image in images:
         print(f"{image.reference}  {image.platform}  {image.config}")
     print(f"{len(loaded.fresh)} blobs ({sum(loaded.fresh.values()) / 1e6:.1f} MB) were new to store {args.store}")

@@ -73,9 +73,13 @@ class Proofs:
             return
         self._write("INSERT OR REPLACE INTO proofs VALUES (?, ?, ?, ?)", repository, whom, what, until)
 
-    def give_to_all(self, repository: str) -> None:
-        """Everybody of this store may have what it holds of a repository: the operator put it there."""
-        self._write("INSERT OR REPLACE INTO proofs VALUES (?, ?, ?, ?)", repository, ANYBODY, "", _FOREVER)
+    def give_to_all(self, repository: str, digest: str) -> None:
+        """Everybody of this store may have an image: the operator put it there, and no registry need be asked.
+
+        Args:
+            digest: what its reference names.
+        """
+        self._write("INSERT OR REPLACE INTO proofs VALUES (?, ?, ?, ?)", repository, ANYBODY, digest, _FOREVER)
 
     def proved(self, repository: str, whom: str, what: str = "") -> bool:
         """Whether access was proved, and that still counts."""
@@ -133,6 +137,7 @@ class Proofs:
             self.close()
             with suppress(OSError):
                 os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+                _give(self._path)
             connection = sqlite3.connect(self._path, timeout=_PATIENCE, check_same_thread=False)
             self._connected = (_inode(self._path), connection)
             connection.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; {_TABLES}")
@@ -153,6 +158,13 @@ class Proofs:
                     Path(f"{self._path}{end}").unlink()
 
 
+def _give(path: Path) -> None:
+    """To whom the store belongs: root may be the first who comes, and the services are somebody else."""
+    owner = path.parent.stat()
+    if os.geteuid() == 0 and path.stat().st_uid != owner.st_uid:
+        os.chown(path, owner.st_uid, owner.st_gid)
+
+
 def _inode(path: Path) -> int:
     try:
         return path.stat().st_ino
@@ -169,6 +181,7 @@ def _key(path: Path) -> bytes:
                 descriptor = os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
                 with open(descriptor, "wb") as file:
                     file.write(secrets.token_bytes(32))
+                _give(made)
                 with suppress(FileExistsError):
                     os.link(made, path)
             finally:

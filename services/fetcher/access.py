@@ -44,10 +44,20 @@ class Access:
         """
         self._credentials.check(credential)
 
-    async def proved(self, source: Source) -> bool:
-        """Whether whoever asks may have what is there without a question to the registry."""
+    def imported(self, source: Source, digest: Digest) -> bool:
+        """Whether the operator put an image there, for everybody, whatever a registry would say."""
+        return self._proofs.proved(_place(source), ANYBODY, digest)
+
+    async def proved(self, source: Source, digest: Digest) -> bool:
+        """Whether whoever asks may have an image that is there without a question to the registry.
+
+        Args:
+            digest: what its reference names.
+        """
         verify = self._settings.verify
         place = _place(source)
+        if self.imported(source, digest):
+            return True
         if verify == "never" or (verify == "if-private" and self._proofs.proved(place, ANYBODY)):
             return True
         return self._proofs.proved(place, await self._whom(source))

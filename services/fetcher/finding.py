@@ -48,7 +48,7 @@ class Finder:
         if order.policy == "if-not-present":
             image = await asyncio.to_thread(self._inventory.listed, resolver, str(reference), wanted)
         if image is not None:
-            if not await self._access.proved(source):
+            if not await self._access.proved(source, image.digest):
                 async with self._resolving.of(source.registry):
                     await self._access.prove(source, reference.locator)
             return source, image
@@ -77,14 +77,15 @@ class Finder:
         Raises:
             Permanent: `content.isolated`.
         """
-        if self._access.isolated:
+        if self._access.isolated and not self._access.imported(source, image.digest):
             await self._separate(source, image.manifest, image.config, self._inventory.reused(layers))
 
     async def check_listed(self, order: RecordImage) -> None:
         """The same of all that an image consists of, before it is listed: some of it may have come by others meanwhile."""
-        if self._access.isolated and order.source is not None:
+        source = order.source
+        if self._access.isolated and source is not None and not self._access.imported(source, order.digest):
             blobs = self._inventory.content_of(order.manifest, order.chain_ids)
-            await self._separate(order.source, order.manifest, order.config, blobs)
+            await self._separate(source, order.manifest, order.config, blobs)
 
     async def _separate(self, source: Source, manifest: Descriptor, config: Descriptor, blobs: list[Digest]) -> None:
         brought = self._inventory.embedded_in(manifest)

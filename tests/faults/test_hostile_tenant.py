@@ -205,9 +205,10 @@ async def test_proofs_outlive_the_fetcher_and_tell_nothing(fetcher: Opened, tmp_
             assert secret.encode() not in kept
 
 
-async def test_what_an_operator_puts_there_is_everybodys(fetcher: Opened, tmp_path: Path) -> None:
-    async with staged(fetcher, tmp_path) as scene:
-        Proofs(scene.f.content.root).give_to_all(f"{scene.registry.host}/private/app")
+@pytest.mark.parametrize("access", [ACCESS, AccessSettings(verify="always"), STRICT])
+async def test_what_an_operator_puts_there_is_everybodys(fetcher: Opened, tmp_path: Path, access: AccessSettings) -> None:
+    async with staged(fetcher, tmp_path, access) as scene:
+        Proofs(scene.f.content.root).give_to_all(f"{scene.registry.host}/private/app", IMAGE.digest)
         await scene.f.resolve(scene.private, credential="mallory", policy="if-not-present")
         assert scene.asked() == []
 
