@@ -128,7 +128,7 @@ class Pull:
             url = self._find()
             if not url:
                 raise BusUnavailable("nothing serves this home at the moment: start it with `pullonce up`")
-            patience = min(CONNECT, max(self._talk.due - now, 0.1))
+            patience = min(CONNECT, max(self._request.deadline - now, 0.1))
             link = Connection(url, timeout=patience, name="pullonce pull", access=self._access, wake=self.wake)
         except BusUnavailable as exc:
             self._talk.unreachable(exc, silent=exc.silent)

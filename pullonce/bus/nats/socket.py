@@ -51,6 +51,14 @@ class Message:
         self.status = status_of(self.headers)
 
 
+def _left(deadline: float) -> float:
+    """Seconds until then; raises TimeoutError where there are none: to a socket they would mean something else."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
 class Connection:
     """One connection. Whatever is subscribed and published is collected and sent with the next `receive` or `flush`.
 
@@ -102,7 +110,7 @@ class Connection:
     def _open(self, address: Address, deadline: float) -> None:
         connection: _socket.socket | None = None
         try:
-            self._socket: _socket.socket | Secured = connected(address, max(deadline - time.monotonic(), 0.0))
+            self._socket: _socket.socket | Secured = connected(address, _left(deadline))
             connection = self._socket
             self._greet(address, deadline)
         except (OSError, ConnectionLost) as exc:
@@ -126,7 +134,7 @@ class Connection:
             from pullonce.bus.nats.secured import Secured
 
             self._cutter = Cutter()  # whatever came unencrypted behind the greeting is nobody's word
-            self._socket = Secured(self._socket, address, self._access, max(deadline - time.monotonic(), 0.0))
+            self._socket = Secured(self._socket, address, self._access, _left(deadline))
         if not self._info.get("headers"):
             raise BusUnsuitable(f"the NATS server at {self.shown} is too old: pullonce needs nats-server 2.12 or newer")
         if why := too_small(self._info.get("max_payload")):

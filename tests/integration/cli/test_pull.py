@@ -214,6 +214,21 @@ async def test_a_pull_can_be_interrupted_while_the_bus_is_away(entrance: Entranc
     assert (await client.end())[0] == 130
 
 
+async def test_a_pull_may_begin_while_the_bus_stands_still(entrance: Entrance) -> None:
+    async with entrance.scripted() as script:
+        entrance.server.pause()
+        try:
+            client = await Client.start("pull", "--timeout", f"{LIMIT}", "redis", environ=entrance.environ)
+            assert client.process.stderr is not None
+            async with asyncio.timeout(LIMIT):
+                assert b"the bus does not answer yet" in await client.process.stderr.readline()
+        finally:
+            entrance.server.resume()
+        code, out, err = await client.end()
+        assert code == 0 and out.startswith(REDIS), err
+        assert len(script.requests) == 1
+
+
 @pytest.mark.parametrize("entrance", ENTRANCES, indirect=True)
 async def test_every_way_in_is_the_light_one(entrance: Entrance) -> None:
     async with entrance.scripted():
