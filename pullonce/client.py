@@ -59,14 +59,17 @@ class PullOptions(TypedDict, total=False):
 
 @asynccontextmanager
 async def connect(
-    url: str = "", *, name: str = "pullonce client", patience: float = PATIENCE, say: Callable[[str], None] | None = None
-) -> AsyncIterator[Client]:
+    url: str = "", *, name: str = "pullonce client", patience: float = PATIENCE, supervised: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> AsyncIterator[Client]:  # fmt: skip
     """Connect to the bus for as long as the block lasts.
 
     Args:
         url: `nats://…` or `tls://…`, credentials included; empty: `PULLONCE_NATS_URL`, else the `pullonce up` of this home,
             also when that is started again and listens at another port.
         name: what the server's monitoring calls the connection.
+        supervised: whoever serves this bus starts anew what dies, as what serves a home does: where nobody answers, pulls wait
+            instead of failing by `ServicesMissing`.
         say: told in a line when something holds pulls up: a bus that is away, a part that is missing. Default: the log.
 
     Raises:
@@ -81,7 +84,9 @@ async def connect(
     find = None if url or environment.nats_url() else partial(_find, home)
     async with connect_bus(settings, patience=patience, find=find) as bus:
         times = Timings(**environment.client_times())
-        flights = ClientFlights(bus, url=settings.shown, supervised=find is not None, say=say or log.info, times=times)
+        flights = ClientFlights(
+            bus, url=settings.shown, supervised=supervised or find is not None, say=say or log.info, times=times
+        )
         try:
             yield Client(bus, flights)
         finally:

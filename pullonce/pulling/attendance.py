@@ -8,6 +8,9 @@ listens at all, that is certain at once.
 from pullonce.pulling.parts import listed, missing_parts
 from pullonce.pulling.states import NEVER, Timings
 
+DOUBTS = 2
+"""How often it is asked again before nobody means nobody."""
+
 
 class Attendance:
     """The roll calls of one conversation.
@@ -33,7 +36,8 @@ class Attendance:
         self._call_at = self._judge_at = NEVER
         self._called_at = 0.0
         self._silent_since = NEVER
-        self._echoed = self._nobody = self._stale = self._doubted = False
+        self._echoed = self._nobody = self._stale = False
+        self._doubts = 0
         self.missing: list[str] = []
         self.missing_since = NEVER
 
@@ -114,13 +118,13 @@ class Attendance:
             return self.BACK
         self.missing = missing_parts(self._present, self._store, self._unpack)
         if not self.missing:
-            self.missing_since, self._doubted = NEVER, False
+            self.missing_since, self._doubts = NEVER, 0
             return self.COMPLETE
         self._call_at = now + self._times.again
         self.missing_since = min(self.missing_since, now)
         if self._nobody and not self._present and not self._seen:
-            doubted, self._doubted = self._doubted, True
-            return self.NOBODY if doubted else ""  # it may be between two lives
+            self._doubts += 1
+            return self.NOBODY if self._doubts > DOUBTS else ""  # they may be between two lives
         return self.MISSING
 
     def _stand_still(self, now: float) -> str:

@@ -11,7 +11,7 @@ NEVER = float("inf")
 class Timings:
     """Seconds, the same for every client. A test names those it wants otherwise."""
 
-    quiet = 1.0
+    quiet = 0.8
     """Without an ending, after which the client asks who is there at all."""
     answer = 1.0
     """That parts, and the bus itself, have to answer."""

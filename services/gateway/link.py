@@ -78,7 +78,7 @@ class Link:
             try:
                 async with (
                     connect(self._settings) as bus,
-                    connect_client(self._settings.url, name=self._settings.name) as client,
+                    connect_client(self._settings.url, name=self._settings.name, supervised=True) as client,
                 ):
                     self._bus, self._client, said = bus, client, False
                     for subject, receive in self._heard:

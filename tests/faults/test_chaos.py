@@ -80,7 +80,7 @@ async def test_every_request_gets_one_right_answer(
     before = world.line.brought
     trouble = Trouble(world.crew, world.server, random.Random(seed))
     try:
-        async with connect(world.crew.url, patience=30) as client:
+        async with connect(world.crew.url, patience=30, supervised=True) as client:
             start = await client.last_sequence() + 1
             making = asyncio.wrap_future(world.hands.submit(trouble.make, SECONDS))
             asking = [asyncio.create_task(ask(world, client, dice, references)) for _ in range(REQUESTS)]

@@ -28,7 +28,7 @@ class Place:
     disk: Path
 
     async def pull(self, reference: str) -> PullCompleted:
-        async with connect(self.crew.url, patience=LIMIT) as client:
+        async with connect(self.crew.url, patience=LIMIT, supervised=True) as client:
             return await client.pull(reference, timeout=LIMIT)
 
     async def fails(self, reference: str) -> PullFailed:
