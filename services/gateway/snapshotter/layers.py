@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from pathlib import Path
 
 import msgspec
 
@@ -15,6 +16,19 @@ HOLDER = "containerd"
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Record).decode
+
+
+def opened(root: Path) -> ContentStore:
+    """A store, with what is missing of it made.
+
+    One that belongs to another user, a fetcher without privileges, is that user's to make: its owner could not write to what
+    root made in it.
+
+    Raises:
+        Permanent: the disk refuses.
+    """
+    foreign = root.is_dir() and root.stat().st_uid != os.geteuid()
+    return ContentStore(root) if foreign else open_store(root)
 
 
 class Layers:
@@ -78,7 +92,7 @@ class Layers:
 
     def make_whole(self) -> None:
         """Make what is missing of a store that was wiped; raises Permanent where the disk refuses."""
-        open_store(self._content.root)
+        opened(self._content.root)
 
     def let_go(self, name: str) -> None:
         """Drop the hold of a record; raises Permanent where the disk refuses."""

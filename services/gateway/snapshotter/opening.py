@@ -10,13 +10,12 @@ from pathlib import Path
 
 from google.protobuf.message import Message
 
-from pullonce.store.content import open_store
 from schemas.events import PullResolved, decode
 from schemas.malformed import Malformed
 from services.gateway.protocols import snapshots_pb2
 from services.gateway.rpc.serving import serving
 from services.gateway.snapshotter.arrivals import Arrivals, Pull, Resolved
-from services.gateway.snapshotter.layers import Layers
+from services.gateway.snapshotter.layers import Layers, opened
 from services.gateway.snapshotter.offers import Offers
 from services.gateway.snapshotter.service import Parts, Snapshotter
 from services.gateway.snapshotter.store import Records
@@ -54,7 +53,7 @@ async def snapshotting(store: Path, place: Path, socket: Path, outside: Outside)
     Raises:
         SocketUnusable, StateUnusable, HoldUnreadable, Permanent: it cannot begin; the message says why.
     """
-    content = await asyncio.to_thread(open_store, store)
+    content = await asyncio.to_thread(opened, store)
     layers = Layers(content)
     records = Records(place, layers)
     await records.open()

@@ -134,6 +134,14 @@ async def test_what_containerd_unpacks_itself_is_kept_across_a_restart(tmp_path:
         assert list((tmp_path / "place" / "trash").iterdir()) == []
 
 
+async def test_a_store_of_another_user_is_made_by_that_user(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    os.chown(tmp_path / "store", 1234, 1234)
+    async with service(tmp_path, Bus()) as calls:
+        assert list((tmp_path / "store").iterdir()) == [], "its fetcher could not write to what root made in it"
+        await calls.call("Prepare", key="box")
+
+
 async def test_directories_without_a_record_go_at_the_start_and_lost_ones_are_made_again(tmp_path: Path) -> None:
     bus = Bus()
     async with service(tmp_path, bus) as calls:
