@@ -121,10 +121,23 @@ class Pull(Struct, frozen=True, kw_only=True, omit_defaults=True):
     unpacked: int = 0
 
 
+class Gap(Struct, frozen=True, kw_only=True):
+    """A stretch of the log that was gone before the ledger read it: what happened then, nobody knows any more."""
+
+    begin: datetime
+    """When the last event before it was stored."""
+    end: datetime
+    """When the first event behind it was."""
+    missing: int
+    """Events in it, at most."""
+
+
 class History(Answer, frozen=True, kw_only=True, tag="history"):
     """Pulls, the newest first."""
 
     pulls: tuple[Pull, ...] = ()
+    gaps: tuple[Gap, ...] = ()
+    """Of the time that was asked about, the newest first."""
 
 
 class Figures(Struct, frozen=True, kw_only=True):
@@ -162,6 +175,8 @@ class Stats(Answer, frozen=True, kw_only=True, tag="stats"):
 
     by: str
     figures: tuple[Figures, ...] = ()
+    gaps: tuple[Gap, ...] = ()
+    """Of the time that was asked about, the newest first: what happened in them is in no figure."""
 
 
 class Part(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -26,6 +26,7 @@ from schemas.ledger import (
     Done,
     Explanation,
     Figures,
+    Gap,
     History,
     Part,
     Piece,
@@ -48,14 +49,22 @@ def history(args: argparse.Namespace) -> int:
     question = AskHistory(
         reference=args.reference, since=moment(args.since), failed=args.failed, search=args.search, limit=args.limit
     )
-    return _show(args, question, History, lambda answer: _table(_HISTORY, map(_history_row, answer.pulls), "no pulls"))
+
+    def lines(answer: History) -> Iterable[str]:
+        return [*_table(_HISTORY, map(_history_row, answer.pulls), "no pulls"), *_gaps(answer.gaps)]
+
+    return _show(args, question, History, lines)
 
 
 def stats(args: argparse.Namespace) -> int:
     """Carry out `pullonce stats`."""
     question = AskStats(by=args.by, reference=args.reference, since=moment(args.since), limit=args.limit)
     titles = (args.by if args.by != "all" else "", *_STATS)
-    return _show(args, question, Stats, lambda answer: _table(titles, map(_stats_row, answer.figures), "no pulls have ended"))
+
+    def lines(answer: Stats) -> Iterable[str]:
+        return [*_table(titles, map(_stats_row, answer.figures), "no pulls have ended"), *_gaps(answer.gaps)]
+
+    return _show(args, question, Stats, lines)
 
 
 def explain(args: argparse.Namespace) -> int:
@@ -141,6 +150,12 @@ def _history_row(pull: Pull) -> list[str]:
         pull.code or pull.outcome,
         (pull.requesters[0] if pull.requesters else "-") + others,
     ]
+
+
+def _gaps(gaps: Iterable[Gap]) -> Iterable[str]:
+    for gap in gaps:
+        begin, end = (each.astimezone().strftime("%Y-%m-%d %H:%M:%S") for each in (gap.begin, gap.end))
+        yield f"not known: up to {gap.missing} events between {begin} and {end}; the log had dropped them before they were read"
 
 
 _STATS = ("FLIGHTS", "REQUESTS", "SHARING", "FAILED", "FETCHED", "SAVED", "P50", "P95", "P99", "RELEASE P50", "P95", "P99")

@@ -26,6 +26,7 @@ from services.ledger.answers.queries import NoAnswer
 from services.ledger.answers.questions import Questions
 from services.ledger.answers.roll_call import Roll
 from services.ledger.fold import rebuild
+from services.ledger.fold.aging import Aging
 from services.ledger.fold.file import LedgerFile
 from services.ledger.fold.keeper import Keeper
 from services.ledger.fold.projection import LedgerTaken
@@ -54,24 +55,24 @@ async def main() -> None:
     try:
         meter = Meter("ledger", "", version())
         async with telling(meter) as health, connect(settings.bus) as bus:
-            shelf = await asyncio.to_thread(LedgerFile, settings.path, memory=settings.memory)
+            file = await asyncio.to_thread(LedgerFile, settings.path, memory=settings.memory)
             try:
-                await _keep(settings, bus, shelf, meter, health)
+                await _keep(settings, bus, file, meter, health)
             finally:
-                await asyncio.to_thread(shelf.close)
+                await asyncio.to_thread(file.close)
     finally:
         os.close(lock)
 
 
-async def _keep(settings: LedgerSettings, bus: NatsBus, shelf: LedgerFile, meter: Meter, health: Health) -> None:
+async def _keep(settings: LedgerSettings, bus: NatsBus, file: LedgerFile, meter: Meter, health: Health) -> None:
     """Keep an open ledger, and answer for it."""
-    keeper, live = Keeper(bus.log, shelf), Live()
+    keeper, live = Keeper(bus.log, file), Live()
 
     async def ask(store: str) -> None:
         await bus.signals.gather(progress_now_subject(store), b"", timeout=_ANSWER, take=live.hear_all)
 
-    watching, measures = Viewers(shelf, keeper, live, ask), Measures(shelf, keeper, meter)
-    questions = Questions(shelf, live, _Rebuilding(settings, keeper).run, ask)
+    watching, measures = Viewers(file, keeper, live, ask), Measures(file, keeper, meter)
+    questions = Questions(file, live, _Rebuilding(settings, keeper).run, ask)
 
     def state() -> str:
         return keeper.state if bus.signals.connected else "no bus"
@@ -88,7 +89,7 @@ async def _keep(settings: LedgerSettings, bus: NatsBus, shelf: LedgerFile, meter
         )
         log.info("the ledger is open", extra={"position": keeper.position, "http": address})
         async with asyncio.TaskGroup() as tasks:
-            for part in (keeper, watching, measures):
+            for part in (keeper, watching, measures, Aging(file, days=settings.days, size=settings.size)):
                 tasks.create_task(part.run())
 
 

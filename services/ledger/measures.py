@@ -22,8 +22,8 @@ _OUTCOMES = ("completed", "failed")
 class Measures:
     """Counts what has ended since the process began."""
 
-    def __init__(self, shelf: LedgerFile, keeper: Keeper, meter: Meter) -> None:
-        self._shelf = shelf
+    def __init__(self, file: LedgerFile, keeper: Keeper, meter: Meter) -> None:
+        self._file = file
         self._keeper = keeper
         self._counted = keeper.position
         self._registries = FewLabels()
@@ -54,7 +54,7 @@ class Measures:
                 self._counted = self._keeper.position  # another log, another ledger
             since, until = self._counted, self._keeper.position
             try:
-                ended = await self._shelf.read(partial(_ended, since, until))
+                ended = await self._file.read(partial(_ended, since, until))
             except duckdb.Error as exc:
                 log.warning("endings could not be counted now: %s", exc)
                 continue

@@ -23,12 +23,17 @@ class LedgerSettings:
     host: str
     port: int
     """0: any that is free."""
+    days: int
+    """After so many, what happened is rolled up; 0: never by age."""
+    size: int
+    """Bytes beyond which the oldest days are; 0: never by size."""
     token: str
     """Whoever reads over HTTP must know it; empty: whoever is on this machine may read."""
 
     @staticmethod
     def from_env(environ: Mapping[str, str] = os.environ) -> LedgerSettings:
         """`PULLONCE_HOME` (the file is `ledger/ledger.duckdb` below it), `PULLONCE_LEDGER_MEMORY` (megabytes, default 512),
+        `PULLONCE_LEDGER_DAYS` and `PULLONCE_LEDGER_BYTES` (beyond which what happened is rolled up, defaults 400 and 8 GiB),
         `PULLONCE_LEDGER_HTTP` (host:port, default 127.0.0.1:4280, or any free port of that host where it is taken),
         `PULLONCE_LEDGER_TOKEN` (needed where others than this machine can reach that), `PULLONCE_LEDGER_OPEN` (`yes`: it is
         not, since something else keeps them away: a port that is published on loopback alone, a proxy that asks who is there).
@@ -46,6 +51,8 @@ class LedgerSettings:
             bus=BusSettings.from_env("ledger", environ),
             path=home(environ) / "ledger" / "ledger.duckdb",
             memory=f"{megabytes}MB",
+            days=int(number(environ, "PULLONCE_LEDGER_DAYS", 400, low=0, high=100_000)),
+            size=int(number(environ, "PULLONCE_LEDGER_BYTES", 8 << 30, low=0, high=1 << 50)),
             host=host,
             port=port,
             token=token,

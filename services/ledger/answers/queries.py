@@ -12,7 +12,7 @@ import duckdb
 
 from pullonce.errors import PullonceError, ReferenceInvalid
 from pullonce.oci.reference import parse
-from schemas.ledger import AskHistory, AskStats, Figures, History, Pull, Stats
+from schemas.ledger import AskHistory, AskStats, Figures, Gap, History, Pull, Stats
 
 Row = dict[str, Any]
 
@@ -21,6 +21,9 @@ _PULL = (
     *("ended_at", "outcome", "code", "message", "seconds", "release", "digest", "layers", "size", "fetched"),
     *("fetched_bytes", "reused", "reused_bytes", "waited", "waited_bytes", "unpacked"),
 )
+
+
+_MOST_GAPS = 10
 
 
 class NoAnswer(PullonceError):
@@ -79,7 +82,21 @@ def history(reader: duckdb.DuckDBPyConnection, asked: AskHistory) -> History:
         f"WITH newest AS (SELECT flight, opened FROM flights WHERE {where} ORDER BY opened DESC LIMIT ?) "
         f"SELECT {', '.join(_PULL)} FROM flights SEMI JOIN newest USING (flight, opened) ORDER BY opened DESC"
     )
-    return History(pulls=tuple(pull(row) for row in rows(reader, query, *values, asked.limit)))
+    pulls = tuple(pull(row) for row in rows(reader, query, *values, asked.limit))
+    return History(pulls=pulls, gaps=gaps(reader, asked.since))
+
+
+def gaps(reader: duckdb.DuckDBPyConnection, since: datetime | None) -> tuple[Gap, ...]:
+    """What the ledger has missed since then, the newest first, so many as can be told."""
+    found = rows(
+        reader,
+        "SELECT after_time, time, missing FROM gaps WHERE time >= coalesce(?, '-infinity'::TIMESTAMP) "
+        "ORDER BY sequence DESC LIMIT ?",
+        utc(since) if since is not None else None,
+        _MOST_GAPS,
+    )
+    told = ((row["after_time"].replace(tzinfo=UTC), row["time"].replace(tzinfo=UTC), row["missing"]) for row in found)
+    return tuple(Gap(begin=begin, end=end, missing=missing) for begin, end, missing in told)
 
 
 def pull(row: Row) -> Pull:
@@ -169,7 +186,8 @@ def stats(reader: duckdb.DuckDBPyConnection, asked: AskStats) -> Stats:
     FROM shown LEFT JOIN times ON times.name = shown.name ORDER BY {order}
     """
     found = rows(reader, query, *values, *rolled_values, asked.limit, *values)
-    return Stats(by=asked.by, figures=tuple(_figures(row) for row in found if row["flights"]))
+    figures = tuple(_figures(row) for row in found if row["flights"])
+    return Stats(by=asked.by, figures=figures, gaps=gaps(reader, asked.since))
 
 
 def _figures(row: Row) -> Figures:

@@ -43,7 +43,7 @@ Ask = Callable[[str], Awaitable[None]]
 
 
 class Questions:
-    """Answers questions about one shelf.
+    """Answers questions about one file.
 
     Args:
         live: what was heard of work under way.
@@ -51,8 +51,8 @@ class Questions:
         ask: asks the workers of a store how far they are, for `live` to hear.
     """
 
-    def __init__(self, shelf: LedgerFile, live: Live, rebuild: Rebuild, ask: Ask) -> None:
-        self._shelf = shelf
+    def __init__(self, file: LedgerFile, live: Live, rebuild: Rebuild, ask: Ask) -> None:
+        self._file = file
         self._live = live
         self._rebuild = rebuild
         self._ask = ask
@@ -88,13 +88,13 @@ class Questions:
     async def _answer(self, question: Question) -> Answer:
         match question:
             case AskHistory():
-                return await self._shelf.read(lambda reader: queries.history(reader, question))
+                return await self._file.read(lambda reader: queries.history(reader, question))
             case AskStats():
-                return await self._shelf.read(lambda reader: queries.stats(reader, question))
+                return await self._file.read(lambda reader: queries.stats(reader, question))
             case AskExplain(pull=pull):
                 return await self._explain(pull)
             case AskSql():
-                return await self._shelf.read_for_guest(lambda reader: sandbox.run(reader, question))
+                return await self._file.read_for_guest(lambda reader: sandbox.run(reader, question))
             case AskExport():
                 return await self._export(question)
             case AskRebuild():
@@ -106,18 +106,18 @@ class Questions:
         def explained(reader: duckdb.DuckDBPyConnection) -> Explanation:
             return explaining.explain(reader, pull, self._live, time.time())
 
-        found = await self._shelf.read(explained)
+        found = await self._file.read(explained)
         if found.pull.ended is not None:
             return found
         # What workers said while this ledger was not there, they still know.
         await self._ask(found.pull.store)
-        return await self._shelf.read(explained)
+        return await self._file.read(explained)
 
     async def _export(self, question: AskExport) -> Done:
         if question.roll_up and question.before is None:
             raise NoAnswer("what is to be rolled up? Say before which day", code="question.invalid")
         began, now = time.monotonic(), datetime.now(UTC)
-        directory, count = await self._shelf.write(
+        directory, count = await self._file.write(
             lambda ledger: archive.export(ledger, question.before, roll_up=question.roll_up, now=now)
         )
         log.info("exported", extra={"directory": str(directory), "rows": count, "rolled_up": question.roll_up})

@@ -20,9 +20,9 @@ import duckdb
 from pullonce.failpoints import reach
 from pullonce.store.disk import disk_errors
 from services.ledger.fold.projection import Ledger
-from services.ledger.fold.tables import ANSWERED, DAYS, ENDED, POSITION, TABLES, WAITING
+from services.ledger.fold.tables import ANSWERED, DAYS, ENDED, GAPS, POSITION, TABLES, WAITING
 
-_KEPT = (WAITING, DAYS, POSITION)
+_KEPT = (WAITING, DAYS, GAPS, POSITION)
 """Never exported by age nor rolled up."""
 
 _UNFINISHED = ".unfinished"
@@ -80,12 +80,26 @@ def _export(ledger: Ledger, unfinished: Path, until: datetime, *, roll_up: bool)
     reach("export.written")
     unfinished.rename(unfinished.with_name(unfinished.name.removesuffix(_UNFINISHED)))
     if roll_up:
-        with ledger.transaction() as writer:
-            writer.execute(_ROLL_UP, [until])
-            for table in _aging():
-                writer.execute(f"DELETE FROM {table} WHERE {_when(table)} < ?", [until])
-            reach("roll-up.made")
+        roll_up_before(ledger, until)
     return count
+
+
+def roll_up_before(ledger: Ledger, until: datetime) -> int:
+    """Keep of what happened before a day only what `days` says; returns the flights that this was.
+
+    Args:
+        until: the start of the day, as times lie in the tables.
+
+    Raises:
+        duckdb.Error: nothing is rolled up.
+    """
+    with ledger.transaction() as writer:
+        flights = writer.execute("SELECT count(*) FROM ended_flights WHERE ended_at < ?", [until]).fetchall()[0][0]
+        writer.execute(_ROLL_UP, [until])
+        for table in _aging():
+            writer.execute(f"DELETE FROM {table} WHERE {_when(table)} < ?", [until])
+        reach("roll-up.made")
+    return int(flights)
 
 
 def _aging() -> list[str]:

@@ -40,14 +40,14 @@ class _Full(Exception):
 
 
 class Keeper:
-    """Follows the log into the ledger of a shelf.
+    """Follows the log into the ledger of a file.
 
     Args:
         log: the port to the stream.
     """
 
-    def __init__(self, log: Log, shelf: LedgerFile) -> None:
-        self.position = shelf.ledger.position
+    def __init__(self, log: Log, file: LedgerFile) -> None:
+        self.position = file.ledger.position
         """Sequence of the last folded event."""
         self.heard = self.position
         """Sequence of the last event that arrived."""
@@ -56,7 +56,7 @@ class Keeper:
         self.trouble: Permanent | None = None
         """What keeps events from being folded now. They wait, and are folded when it is over."""
         self._log = log
-        self._shelf = shelf
+        self._file = file
         self._rows: list[Staged] = []
         self._taken = self.position
         """Sequence of the last row that was handed to a fold."""
@@ -120,13 +120,13 @@ class Keeper:
 
     async def exchange(self, change: Callable[[Path], None]) -> None:
         """Exchange the ledger's file (see `LedgerFile.exchange`) and go on from where the new one stands."""
-        await self._shelf.exchange(change)
+        await self._file.exchange(change)
         self._restart()
 
     def _restart(self) -> None:
         """Read again from where the ledger stands."""
         self._rows, self._goal = [], None
-        self.position = self.heard = self._taken = self._shelf.ledger.position
+        self.position = self.heard = self._taken = self._file.ledger.position
         if self._reading is not None:
             self._reading.cancel()
 
@@ -144,14 +144,14 @@ class Keeper:
                 await self._drained.wait()
         except LogShortened as exc:
             log.error("another log is served; the ledger of the old one is put aside: %s", exc)
-            await self._shelf.exchange(lambda _: self._put_aside())
+            await self._file.exchange(lambda _: self._put_aside())
             self._restart()
         except asyncio.CancelledError:
             if not reading.cancelled() or (task := asyncio.current_task()) is None or task.cancelling():
                 raise
 
     def _put_aside(self) -> None:
-        self._shelf.put_aside()
+        self._file.put_aside()
 
     def _at_the_end(self) -> None:
         if self._goal is None:
@@ -184,10 +184,10 @@ class Keeper:
     async def _fold(self, rows: list[Staged], after: int) -> None:
         while True:
             try:
-                position = await self._shelf.write(lambda ledger: _fold(ledger, rows, after))
+                position = await self._file.write(lambda ledger: _fold(ledger, rows, after))
                 break
             except duckdb.Error as exc:
-                needed = self._shelf.ledger.to_work_in + sum(len(body) for _, _, _, body in rows)
+                needed = self._file.ledger.to_work_in + sum(len(body) for _, _, _, body in rows)
                 if (refused := trouble(exc, needed)) is None:
                     raise
                 self._say(refused, len(rows))
@@ -217,7 +217,7 @@ class Keeper:
         """Wait until it may be worth another try. Nothing of the batch is lost: either no row of it is there, or all are."""
         for _ in range(_LOOKS):
             await asyncio.sleep(_AGAIN)
-            if free_bytes(self._shelf.path) >= needed:
+            if free_bytes(self._file.path) >= needed:
                 return
 
 

@@ -10,6 +10,7 @@ import fcntl
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 
 import duckdb
@@ -18,6 +19,7 @@ from pullonce.errors import PullonceError
 from pullonce.failpoints import reach
 from pullonce.store.disk import disk_errors
 from services.ledger.fold import statements
+from services.ledger.fold.migrations import migration
 from services.ledger.fold.staging import Staged
 from services.ledger.fold.tables import VERSION
 from services.ledger.fold.views import create_all
@@ -39,7 +41,7 @@ class LedgerTaken(PullonceError):
 
 
 class LedgerOutdated(PullonceError):
-    """The file has other tables than this version of pullonce."""
+    """The file has tables that this version of pullonce does not know: those of a later one."""
 
 
 class Ledger:
@@ -52,7 +54,7 @@ class Ledger:
 
     Raises:
         LedgerTaken: another process has the file open.
-        LedgerOutdated: it has other tables.
+        LedgerOutdated: it has the tables of a later version.
         duckdb.Error: it cannot be read.
         Permanent: its directory cannot be written.
     """
@@ -90,12 +92,24 @@ class Ledger:
                 self._writer.execute(create_all())
         found = self._writer.execute("SELECT version FROM position").fetchall()
         if found != [(VERSION,)]:
-            raise LedgerOutdated(f"{self.path} has tables of version {found}, not {VERSION}; make it anew from the log")
+            self._migrate(int(found[0][0]) if found else 0)
         self._writer.execute(statements.STAGE)
         self._writer.execute("SET autoinstall_known_extensions = false; SET autoload_known_extensions = false")
         if sealed:
             self._writer.execute("SET enable_external_access = false")
             self._writer.execute("SET lock_configuration = true")
+
+    def _migrate(self, found: int) -> None:
+        """Bring the tables of an earlier version to this one; whatever happens meanwhile, they are the one or the other."""
+        statements = migration(found)
+        if statements is None:
+            raise LedgerOutdated(
+                f"{self.path} has tables of version {found}, this one knows up to {VERSION}: a later pullonce wrote it"
+            )
+        with self.transaction():
+            self._writer.execute(statements)
+            reach("migration.made")
+        log.info("the tables were brought from version %d to %d", found, VERSION)
 
     @property
     def position(self) -> int:
@@ -111,6 +125,11 @@ class Ledger:
             return self.path.with_name(self.path.name + ".wal").stat().st_size
         except FileNotFoundError:
             return 0
+
+    def has_before(self, moment: datetime) -> bool:
+        """Whether a flight ended before a moment of which there is detail."""
+        found = self._writer.execute("SELECT coalesce(min(ended_at) < ?, false) FROM ended_flights", [moment]).fetchall()
+        return bool(found[0][0])
 
     def fold(self, rows: Iterable[Staged]) -> None:
         """Fold a batch, in the order of the log, and commit. What was folded before is passed over.

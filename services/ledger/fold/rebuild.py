@@ -21,7 +21,7 @@ from pullonce.failpoints import reach
 from pullonce.store.disk import disk_errors
 from services.ledger.fold.projection import Ledger
 from services.ledger.fold.staging import line
-from services.ledger.fold.tables import ANSWERED, DAYS, ENDED, POSITION, TABLES, WAITING
+from services.ledger.fold.tables import ANSWERED, DAYS, ENDED, GAPS, POSITION, TABLES, WAITING
 from services.ledger.fold.trouble import trouble
 
 log = logging.getLogger(__name__)
@@ -193,11 +193,19 @@ def carry_over(new: Ledger, old: Path) -> None:
             _roll_up_again(writer, first, day)
             for table in TABLES:
                 if table not in (WAITING, DAYS, POSITION):
-                    column = "opened" if table is ENDED else "sequence"
+                    column = {ENDED: "opened", GAPS: "after"}.get(table, "sequence")
                     writer.execute(f"INSERT INTO {table.name} SELECT * FROM old.{table.name} WHERE {column} < ?", [first])
+            writer.execute(_GAP_BETWEEN, {"first": first})
             writer.execute("UPDATE position SET first = least(first, (SELECT first FROM old.position))")
     finally:
         new.execute("DETACH old")
+
+
+_GAP_BETWEEN = """
+INSERT INTO gaps SELECT $first, (SELECT min(time) FROM events WHERE sequence = $first), sequence, time, $first - sequence - 1
+FROM old.position WHERE sequence > 0 AND sequence < $first - 1
+"""
+"""The old ledger had not read as far as to where the log begins now."""
 
 
 _ROLLED_UP = """
@@ -214,7 +222,7 @@ def _roll_up_again(writer: duckdb.DuckDBPyConnection, first: int, day: date) -> 
     unless the old ledger had it as detail, or had not read it yet."""
     writer.execute(_ROLLED_UP, {"first": first, "day": day})
     for table in TABLES:
-        if table in (WAITING, DAYS, POSITION):
+        if table in (WAITING, DAYS, GAPS, POSITION):
             continue
         by_end = table in (ENDED, ANSWERED)
         when, position = ("ended_at", "ended") if by_end else ("time", "sequence")

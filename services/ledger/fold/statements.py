@@ -248,5 +248,17 @@ _POSITION = FoldStep(
     ),
 )
 
-STEPS = (_EVENTS, *_APPENDS, _RESOLUTIONS, _FLIGHTS, _POSITION)
+# Each position of the log holds something until it is cut off, or cannot be read any more.
+_GAPS = FoldStep(
+    frozenset(),
+    (
+        "INSERT INTO gaps SELECT sequence, time, after, after_time, sequence - after - 1 FROM ("
+        "SELECT sequence, time, lag(sequence) OVER log AS after, lag(time) OVER log AS after_time FROM ("
+        "SELECT sequence, make_timestamp(micros) AS time FROM stage "
+        "UNION ALL SELECT sequence, time FROM position WHERE sequence > 0) WINDOW log AS (ORDER BY sequence)"
+        ") WHERE sequence - after > 1",
+    ),
+)
+
+STEPS = (_EVENTS, *_APPENDS, _RESOLUTIONS, _FLIGHTS, _GAPS, _POSITION)
 """The fold of one staged batch, to be carried out in one transaction."""

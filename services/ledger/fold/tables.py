@@ -6,8 +6,8 @@ What only grows is a table. What still changes while a flight is in the air lies
 
 from services.ledger.fold.table import table
 
-VERSION = 1
-"""Of the tables. A file of another version is made anew from the log."""
+VERSION = 2
+"""Of the tables. A file of an earlier version is migrated (`migrations`); one of a later version is not touched."""
 
 
 _FACT = """
@@ -269,8 +269,20 @@ POSITION = table(
 """,
 )
 
+GAPS = table(
+    "gaps",
+    "One row a stretch of the log that was gone before it was read: what happened in it is in no other table.",
+    """
+    sequence      BIGINT                position of the first event behind it
+    time          TIMESTAMP             when the bus stored that
+    after         BIGINT                position of the last event before it
+    after_time    TIMESTAMP             when the bus stored that
+    missing       BIGINT                positions between them
+""",
+)
+
 TABLES = (
     *(EVENTS, WAITING, ANSWERED, ENDED, RESOLUTIONS, FLIGHT_LAYERS, RECORDS, BLOBS, LAYERS, CLAIMS, FAILURES),
-    *(LOSSES, OPENINGS, MALFORMED, DAYS, POSITION),
+    *(LOSSES, OPENINGS, MALFORMED, GAPS, DAYS, POSITION),
 )
 """What holds rows."""

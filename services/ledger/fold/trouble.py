@@ -1,7 +1,7 @@
 """What DuckDB says of a disk that refuses, as the errors that all of pullonce has for it.
 
 DuckDB hands on what the operating system said as text, in errors of several types. The one that comes out of a checkpoint
-(`duckdb.FatalException`) takes the open database with it: it must be opened again, by `shelf.Shelf`, before anybody reads.
+(`duckdb.FatalException`) takes the open database with it: it must be opened again, by `file.Shelf`, before anybody reads.
 """
 
 from __future__ import annotations

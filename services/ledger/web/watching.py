@@ -83,8 +83,8 @@ class Viewers:
         ask: asks the workers of a store how far they are, for `live` to hear.
     """
 
-    def __init__(self, shelf: LedgerFile, keeper: Keeper, live: Live, ask: Ask) -> None:
-        self._shelf = shelf
+    def __init__(self, file: LedgerFile, keeper: Keeper, live: Live, ask: Ask) -> None:
+        self._file = file
         self._ask = ask
         self._keeper = keeper
         self._live = live
@@ -161,7 +161,7 @@ class Viewers:
         if position == self._tables.position and words == self._words:
             return False
         if position != self._tables.position:
-            self._tables = await self._shelf.read(active.read)
+            self._tables = await self._file.read(active.read)
         self._words = words
         self._air = await asyncio.to_thread(active.activity_of, self._tables, self._live)
         return True

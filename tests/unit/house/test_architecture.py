@@ -172,6 +172,7 @@ PURE = (
     "services.gateway.snapshotter.records",
     "services.ledger.answers.explain",
     "services.ledger.answers.statement",
+    "services.ledger.fold.migrations",
     "services.ledger.fold.staging",
     "services.ledger.fold.statements",
     "services.ledger.fold.table",

@@ -30,6 +30,10 @@ function who(pull) {
   return h("span", { title: names.join("\n") }, h("b", null, `${count(pull.requests ?? 0)}×`), some ? ` ${some}` : "");
 }
 
+// What the ledger never read, since the log had dropped it by then.
+export const gaps = (missed = []) => missed.map((gap) => note(
+  `${count(gap.missing)} events between ${moment(gap.begin)} and ${moment(gap.end)} were gone before the ledger read them.`));
+
 export async function show(place, { parameters }) {
   const search = h("input", { type: "search", name: "q", id: "q", value: parameters.get("q") ?? "", placeholder: "image, or who asked", autocomplete: "off" });
   const failed = h("input", { type: "checkbox", name: "failed", id: "failed", checked: parameters.has("failed") });
@@ -54,7 +58,8 @@ export async function show(place, { parameters }) {
     const answer = await ask("history", { limit: PAGE, before, search: search.value, failed: failed.checked });
     const pulls = answer.pulls ?? [];
     all = all.concat(pulls);
-    found.replaceChildren(all.length ? table("Pulls, the newest first", COLUMNS, all) : note("No pull is like that.", "calm"));
+    found.replaceChildren(...gaps(answer.gaps),
+      all.length ? table("Pulls, the newest first", COLUMNS, all) : note("No pull is like that.", "calm"));
     more.hidden = pulls.length < PAGE;
   }
   more.addEventListener("click", () => load().catch((error) => found.append(note(error.message, "note bad"))));

@@ -3,6 +3,7 @@
 import { name } from "./air.js";
 import { chart } from "./charts.js";
 import { h, note, table } from "./dom.js";
+import { gaps } from "./history.js";
 import { ask } from "./stream.js";
 import { bytes, count, seconds } from "./words.js";
 
@@ -60,7 +61,7 @@ export async function show(place, { parameters }) {
     return;
   }
   const rows = [...(time.figures ?? [])].reverse();
-  place.append(sums(all.figures[0]),
+  place.append(...gaps(all.gaps), sums(all.figures[0]),
     chart({ title: "Requests, and the flights they shared", rows, label: label(by), show: (value) => count(Math.round(value)),
       bars: [{ name: "requests", kind: "pale", value: (row) => row.requests }, { name: "flights", kind: "fetch", value: (row) => row.flights }] }),
     chart({ title: "Bytes asked for, and fetched", rows, label: label(by), show: bytes,
