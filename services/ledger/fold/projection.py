@@ -108,7 +108,6 @@ class Ledger:
             )
         with self.transaction():
             self._writer.execute(statements)
-            reach("migration.made")
         log.info("the tables were brought from version %d to %d", found, VERSION)
 
     @property
