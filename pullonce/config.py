@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
 import re
@@ -129,6 +130,16 @@ def address(environ: Mapping[str, str], key: str, default: str = "") -> tuple[st
     if not host or not port.isdecimal() or int(port) > 65535:
         raise SettingInvalid(f"{key} is {text!r}; expected host:port, such as 127.0.0.1:9464")
     return host.strip("[]"), int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address can only be this machine. Source: RFC 6761, section 6.3."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def metrics_address(environ: Mapping[str, str] = os.environ) -> tuple[str, int] | None:

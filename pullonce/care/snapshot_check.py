@@ -8,16 +8,9 @@ from types import TracebackType
 import msgspec
 
 from pullonce.errors import PullonceError
+from pullonce.store.checks import SnapshotCheck
 
 _LINE = 1 << 20
-
-
-class Checked(msgspec.Struct, kw_only=True):
-    """What a check found; as `services.unpacker.check` says it."""
-
-    chain_id: str
-    differences: list[str] = []
-    unchecked: str = ""
 
 
 class CheckerFailed(PullonceError):
@@ -48,7 +41,7 @@ class Checker:
             self._process.terminate()
         await self._process.wait()
 
-    async def check(self, chain_id: str) -> Checked:
+    async def check(self, chain_id: str) -> SnapshotCheck:
         """Compare one snapshot.
 
         Raises:
@@ -59,4 +52,4 @@ class Checker:
         line = await self._process.stdout.readline()
         if not line:
             raise CheckerFailed(f"the process that compares snapshots ended with code {await self._process.wait()}")
-        return msgspec.json.decode(line, type=Checked)
+        return msgspec.json.decode(line, type=SnapshotCheck)

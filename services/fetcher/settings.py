@@ -1,6 +1,5 @@
 """What the fetcher reads from its environment, and which way to a host follows from it."""
 
-import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pullonce.config import BusSettings, SettingInvalid, StoreSettings, home, number
+from pullonce.config import BusSettings, SettingInvalid, StoreSettings, home, is_loopback, number
 from services.fetcher.remote.inward import Network, network
 from services.fetcher.servers.proxies import Proxies, ProxyInvalid
 
@@ -155,16 +154,6 @@ def _proxies(environ: Mapping[str, str]) -> Proxies:
         return Proxies.from_env(environ)
     except ProxyInvalid as exc:
         raise SettingInvalid(str(exc)) from None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address can only be this machine."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _one_of(environ: Mapping[str, str], name: str, words: tuple[Word, ...]) -> Word:

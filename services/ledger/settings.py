@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pullonce.config import BusSettings, SettingInvalid, address, home, number, yes
-from services.ledger.web.access import is_loopback
+from pullonce.config import BusSettings, SettingInvalid, address, home, is_loopback, number, yes
 
 HTTP = "127.0.0.1:4280"
 

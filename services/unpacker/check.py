@@ -1,7 +1,7 @@
 """`python -m services.unpacker.check ROOT`: are snapshots what their layers unpack to?
 
 Reads ChainIDs from its input, one a line. Each layer is unpacked again, privately, from its blob, by the code that made the
-snapshot, and the two trees are compared in every name and byte. Answers one JSON object a line: `Checked`. Changes nothing in
+snapshot, and the two trees are compared in every name and byte. Answers one `SnapshotCheck` a line, in JSON. Changes nothing in
 the store. Whoever asks has verified the blob before.
 """
 
@@ -15,6 +15,7 @@ import msgspec
 
 from pullonce.bus.memory.bus import MemoryBus
 from pullonce.errors import Permanent, PullonceError, Retryable
+from pullonce.store.checks import SnapshotCheck
 from pullonce.store.snapshots import SnapshotMissing
 from schemas.oci import ChainID, Descriptor
 from schemas.orders import UnpackLayer
@@ -30,26 +31,16 @@ _MOST = 5
 """Differences that are told of one snapshot."""
 
 
-class Checked(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What a check found."""
-
-    chain_id: str
-    differences: list[str] = []
-    """Empty: the snapshot is what its layer unpacks to, unless it could not be checked."""
-    unchecked: str = ""
-    """Why it could not be checked."""
-
-
-async def check(unpacker: Unpacker, chain_id: ChainID) -> Checked:
+async def check(unpacker: Unpacker, chain_id: ChainID) -> SnapshotCheck:
     """Compare one snapshot with what its layer unpacks to."""
     parts = unpacker.parts
     try:
         snapshot = parts.snapshots.get(chain_id)
         size = parts.content.size(snapshot.blob)
     except SnapshotMissing:
-        return Checked(chain_id=chain_id, unchecked="it is gone")
+        return SnapshotCheck(chain_id=chain_id, unchecked="it is gone")
     except Permanent:
-        return Checked(chain_id=chain_id, unchecked=f"its blob {snapshot.blob} is not there")
+        return SnapshotCheck(chain_id=chain_id, unchecked=f"its blob {snapshot.blob} is not there")
     order = UnpackLayer(
         chain_id=chain_id,
         diff_id=snapshot.diff_id,
@@ -57,19 +48,19 @@ async def check(unpacker: Unpacker, chain_id: ChainID) -> Checked:
         parent=snapshot.parent,
     )
     if snapshot.parent and not parts.snapshots.has(snapshot.parent):
-        return Checked(chain_id=chain_id, unchecked=f"the snapshot {snapshot.parent} below it is not there")
+        return SnapshotCheck(chain_id=chain_id, unchecked=f"the snapshot {snapshot.parent} below it is not there")
     with parts.news.watch("blob", snapshot.blob) as watch:
         attempt = Attempt(order, parts, watch)
         try:
             draft, fresh = await attempt.draft()
             if (fresh.left_out, fresh.userxattr) != (snapshot.left_out, snapshot.userxattr):
-                return Checked(chain_id=chain_id, unchecked="it was made by a user with other rights")
+                return SnapshotCheck(chain_id=chain_id, unchecked="it was made by a user with other rights")
             found = await asyncio.to_thread(
                 lambda: list(islice(differences(draft.tree, parts.snapshots.path(chain_id)), _MOST))
             )
-            return Checked(chain_id=chain_id, differences=found)
+            return SnapshotCheck(chain_id=chain_id, differences=found)
         except (Permanent, Retryable, OSError) as exc:
-            return Checked(chain_id=chain_id, unchecked=str(exc))
+            return SnapshotCheck(chain_id=chain_id, unchecked=str(exc))
         finally:
             attempt.discard()
 

@@ -87,14 +87,15 @@ def history(reader: duckdb.DuckDBPyConnection, asked: AskHistory) -> History:
 
 
 def gaps(reader: duckdb.DuckDBPyConnection, since: datetime | None) -> tuple[Gap, ...]:
-    """What the ledger has missed since then, the newest first, so many as can be told."""
+    """What the ledger has missed since then, the newest first; of many, the largest."""
     found = rows(
         reader,
         "SELECT after_time, time, missing FROM gaps WHERE time >= coalesce(?, '-infinity'::TIMESTAMP) "
-        "ORDER BY sequence DESC LIMIT ?",
+        "ORDER BY missing DESC, sequence DESC LIMIT ?",
         utc(since) if since is not None else None,
         _MOST_GAPS,
     )
+    found.sort(key=lambda row: row["time"], reverse=True)
     told = ((row["after_time"].replace(tzinfo=UTC), row["time"].replace(tzinfo=UTC), row["missing"]) for row in found)
     return tuple(Gap(begin=begin, end=end, missing=missing) for begin, end, missing in told)
 

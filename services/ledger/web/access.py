@@ -10,16 +10,6 @@ from collections.abc import Mapping
 _HOST = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9.-]+))(?::\d*)?")
 
 
-def is_loopback(host: str) -> bool:
-    """Whether an address to listen on can be reached from this machine alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def authorized(authorization: str, token: str) -> bool:
     """Whether an `Authorization` header carries the token: as `Bearer`, or as the password of `Basic`, which browsers ask for.
 

@@ -94,15 +94,18 @@ def test_a_connection_can_be_closed_while_its_server_dies(tmp_path: Path, loop: 
         runner.run(use())
 
 
-async def test_a_service_waits_for_its_server(tmp_path: Path) -> None:
+async def test_a_service_waits_for_its_server(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     server = NatsServer(tmp_path / "late")
 
     async def use() -> int:
         async with connect(settings(server.url)) as bus:
             return await bus.log.append(lost(1))
 
+    async def tries() -> bool:
+        return "still trying" in caplog.text
+
     waiting = asyncio.ensure_future(use())
-    await asyncio.sleep(0.3)
+    await eventually(tries)
     assert not waiting.done()
     await asyncio.to_thread(server.start)
     try:

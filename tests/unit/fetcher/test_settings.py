@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from pullonce.config import SettingInvalid
+from pullonce.config import SettingInvalid, is_loopback
 from pullonce.errors import Permanent
 from services.fetcher.auth.credentials import Credentials
 from services.fetcher.auth.secret import Secret
-from services.fetcher.settings import FetcherSettings, is_loopback
+from services.fetcher.settings import FetcherSettings
 
 
 @pytest.mark.parametrize(

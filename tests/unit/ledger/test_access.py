@@ -6,7 +6,7 @@ import pytest
 
 from pullonce.config import SettingInvalid
 from services.ledger.settings import LedgerSettings
-from services.ledger.web.access import authorized, is_loopback, is_named_plainly
+from services.ledger.web.access import authorized, is_named_plainly
 
 
 def basic(text: str) -> str:
@@ -35,17 +35,6 @@ def test_the_token_comes_as_bearer_or_as_a_password(header: str, may: bool) -> N
 )  # fmt: skip
 def test_without_a_token_only_addresses_are_answered_for(host: str, plain: bool) -> None:
     assert is_named_plainly(host) == plain
-
-
-@pytest.mark.parametrize(
-    ("host", "loopback"),
-    [
-        ("127.0.0.1", True), ("127.1.2.3", True), ("::1", True), ("localhost", True),
-        ("0.0.0.0", False), ("::", False), ("10.0.0.7", False), ("ledger", False),
-    ],
-)  # fmt: skip
-def test_loopback(host: str, loopback: bool) -> None:
-    assert is_loopback(host) == loopback
 
 
 @pytest.mark.parametrize("more", [{}, {"PULLONCE_LEDGER_OPEN": "no"}, {"PULLONCE_LEDGER_OPEN": "perhaps"}])
