@@ -23,6 +23,8 @@ def access(client: Client, settings: BusSettings) -> dict[str, Any]:
     options: dict[str, Any] = {"inbox_prefix": settings.inbox}
     if settings.ca or settings.cert or "tls://" in settings.url:
         options["tls"] = _tls(settings)
+        if not settings.url.startswith("ws"):  # a WebSocket is encrypted, or not, by its address
+            insides.insist_on_tls(client, settings.shown)
     if settings.creds:
         options["signature_cb"] = lambda nonce: identity(settings.creds).sign(nonce)
         who = identity(settings.creds)

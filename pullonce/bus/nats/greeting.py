@@ -89,6 +89,11 @@ def connected(address: Address, timeout: float) -> _socket.socket:
     raise failure or OSError(f"{address.host} has no address")
 
 
+def no_tls(shown: str) -> str:
+    """What is said where TLS is wanted and not to be had."""
+    return f"the server at {shown} offers no TLS: configure it, or use a nats:// address and no PULLONCE_NATS_CA"
+
+
 def wants_tls(address: Address, access: Access, info: "dict[str, object]") -> bool:
     """Whether the rest is to be encrypted.
 
@@ -99,9 +104,7 @@ def wants_tls(address: Address, access: Access, info: "dict[str, object]") -> bo
         return True
     wanted = address.scheme == "tls" or bool(access.ca or access.cert)
     if wanted and not info.get("tls_available"):
-        raise BusUnsuitable(
-            f"the server at {address.shown} offers no TLS: configure it, or use a nats:// address and no PULLONCE_NATS_CA"
-        )
+        raise BusUnsuitable(no_tls(address.shown))
     return wanted
 
 

@@ -10,11 +10,14 @@ import asyncio
 import inspect
 import json
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
+from nats.errors import Error
 from nats.protocol.parser import Parser
 
+from pullonce.bus.nats.greeting import no_tls
 from pullonce.bus.nats.protocol import Frame, complaint, text
 from pullonce.errors import BusUnsuitable
 
@@ -138,6 +141,24 @@ async def end_at_server(client: Client, subscription: Subscription) -> None:
 
 
 # -- who we are --------------------------------------------------------------------------------------------------------
+
+
+class NoTls(Error):
+    """A server offers none, or somebody in between says so."""
+
+
+def insist_on_tls(client: Client, shown: str) -> None:
+    """nats-py goes on unencrypted where the first word of a server does not ask for TLS, whatever the address says."""
+    process = client._process_info
+
+    async def checked(info: dict[str, Any], initial_connection: bool = False) -> None:
+        if initial_connection:
+            if not (info.get("tls_required") or info.get("tls_available")):
+                raise NoTls(no_tls(shown))
+            info["tls_required"] = True
+        await process(info, initial_connection=initial_connection)
+
+    client._process_info = checked  # type: ignore[method-assign]
 
 
 def sign_in_as(client: Client, public: str) -> None:

@@ -301,6 +301,8 @@ class Link:
         text = str(error).lower()
         if isinstance(error, AuthorizationError) or "authorization violation" in text:
             self._refuse(refused(error))
+        elif isinstance(error, insides.NoTls):
+            self._refuse(BusUnsuitable(str(error)))
         elif isinstance(error, ssl.SSLCertVerificationError):
             self._refuse(distrusted(error))
         elif 'violation for publish to "_inbox' in text:

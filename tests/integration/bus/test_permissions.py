@@ -224,6 +224,15 @@ async def test_a_server_that_nobody_vouches_for_is_refused(bus: SecuredBus, tmp_
             pass
 
 
+async def test_nothing_is_said_in_clear_where_tls_is_wanted(nats_url: str, bus: SecuredBus) -> None:
+    """nats-py by itself goes on unencrypted where a server, or somebody in between, does not ask for TLS."""
+    for wanted in ({"PULLONCE_NATS_URL": nats_url.replace("nats://", "tls://")}, {"PULLONCE_NATS_URL": nats_url}):
+        environ = {"PULLONCE_NATS_CA": bus.environ("client")["PULLONCE_NATS_CA"]} | wanted
+        with pytest.raises(BusUnsuitable, match="offers no TLS"):
+            async with connect(BusSettings.from_env("x", environ), patience=20):
+                pass
+
+
 async def test_who_may_not_make_streams_waits_for_them(bus: SecuredBus) -> None:
     with pytest.raises(BusUnavailable):
         async with connect(settings(bus, "coordinator"), patience=0.5):
