@@ -1,14 +1,14 @@
 """The value of a claim key, as it lies in the bucket: who has the right to work on a blob, a layer or a flight's own step.
 
-    (absent) ──take──▶ held ──order accepted──▶ ordered ──fact folded──▶ settled ──▶ (absent)
-                        │  lease over                        │ wanted again   │ removed from the store
-                        ▼                                    ▼                ▼
-                     (absent)                               held           collecting ──▶ settled
+    (absent) ──take──▶ held ──fact folded──▶ settled ──▶ (absent)
+                        │ wanted again           │ removed from the store
+                        ▼                        ▼
+                       held                  collecting ──▶ settled
 
-*held* has a short lease, since its writer may die before the order is in the queue. *ordered* needs none: from there on the
-work queue guarantees the work. *settled* only tells coordinators that lag behind to keep folding. Under *collecting* a
-collector removes what nobody needs; whoever needs it after all claims over it at once. A collector also claims over an
-*ordered* whose order is no longer in the queue: the coordinator that was to settle it has died.
+*held* is the right to order the work under the revision of the claim; who acts for the store's partition writes it and sends
+the order. *settled* only tells others that a fact has ended that. Under *collecting* a collector removes what nobody needs;
+whoever needs it after all claims over it at once. Versions up to 0.1 wrote *held* with a short lease and, when the order was in
+the queue, *ordered*. A collector claims over either if the order is not in the queue: whoever was to settle it has died.
 """
 
 import msgspec
@@ -18,11 +18,14 @@ from schemas.malformed import Malformed, read
 
 
 class Held(Struct, frozen=True, tag="held", tag_field="state"):
-    """Somebody is about to order the work."""
+    """Somebody has the right to order the work, and does so at once: the order bears the revision of this claim."""
 
     by: str
     nonce: str
     """Unique to this write, so that a writer with an unclear outcome recognises its own."""
+    leased: bool = False
+    """Its writer acted for the store's partition. Whoever does so now need not wait for it: the queue tells what became of the
+    order. Up to version 0.1 it is false, the claim lasts for one short lease, and becomes *ordered* with its order."""
 
 
 class Ordered(Struct, frozen=True, tag="ordered", tag_field="state"):

@@ -79,7 +79,7 @@ ROLES = {
         receives=(*EVENTS.values(), BlobProgress),
         answers=(subjects.PING_SUBJECT, subjects.STATUS_SUBJECT),
         folds=True,
-        claims=("blob", "layer", "resolve", "record", "fold"),
+        claims=("blob", "layer", "resolve", "record", "fold", "lease"),
     ),
     "fetcher": Role(
         sends=(

@@ -9,6 +9,7 @@ in `routing.py`.
     ORDERS   resolve.reference.<store>.<flight>.<revision>    fetch.blob.<store>.<digest>.<revision>
              unpack.layer.<store>.<chain>.<revision>          record.image.<store>.<flight>.<revision>
     claims   fold.events                                      where a fold of the log may begin
+             lease.coordinators                               who acts for which stores
              resolve.<store>.<flight>.<opened>                record.<store>.<flight>.<opened>
              blob.<store>.<digest>   layer.<store>.<chain>
     core     progress.<store>.<digest, chain or flight>       progress.now.<store>
@@ -45,6 +46,7 @@ ORDERS_STREAM = "ORDERS"
 PARKED_STREAM = "PARKED"
 CLAIMS_BUCKET = "claims"
 MARK_KEY = "fold.events"
+LEASE_KEY = "lease.coordinators"
 
 EVENT_SUBJECTS = ("pull.requested", "pull.*.*.*.*", "blob.*.*.*", "layer.*.*.*", "store.opened.*")
 ORDER_SUBJECTS = ("resolve.reference.>", "fetch.blob.>", "unpack.layer.>", "record.image.>")

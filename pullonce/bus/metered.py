@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from pullonce.bus.ports import Bus, Claims, Log, Orders
@@ -52,6 +52,17 @@ class _Log(_Measured):
             self._said.labels(_tag(event)).inc()
         return sequences
 
+    def append_soon(self, event: Event, *, message_id: str = "", done: Callable[[int | None], None]) -> None:
+        said, observe, began = self._said.labels(_tag(event)), self._took.observe, time.perf_counter()
+
+        def stored(sequence: int | None) -> None:
+            if sequence is not None:
+                observe(time.perf_counter() - began)
+                said.inc()
+            done(sequence)
+
+        self._inner.append_soon(event, message_id=message_id, done=stored)
+
 
 class _Orders(_Measured):
     def __init__(self, inner: Orders, meter: Meter) -> None:
@@ -68,6 +79,16 @@ class _Orders(_Measured):
             raise
         finally:
             self._sent.labels(_tag(order), outcome).inc()
+
+    def send_soon(self, order: Order, *, done: Callable[[int | None], None]) -> None:
+        queued = self._sent.labels(_tag(order), "queued")
+
+        def sent(outcome: int | None) -> None:
+            if outcome is not None:
+                queued.inc()
+            done(outcome)
+
+        self._inner.send_soon(order, done=sent)
 
 
 class _Claims(_Measured):
@@ -88,6 +109,19 @@ class _Claims(_Measured):
             self._puts.labels(key.partition(".")[0], outcome).inc()
             self._took.observe(time.monotonic() - began)
         return revision
+
+    def put_soon(
+        self, key: str, value: bytes, *, expected: int, ttl: float | None = None, done: Callable[[int | None], None]
+    ) -> None:
+        won, observe, began = self._puts.labels(key.partition(".")[0], "won"), self._took.observe, time.monotonic()
+
+        def written(revision: int | None) -> None:
+            if revision is not None:
+                observe(time.monotonic() - began)
+                won.inc()
+            done(revision)
+
+        self._inner.put_soon(key, value, expected=expected, ttl=ttl, done=written)
 
 
 def _tag(message: Event | Order) -> str:

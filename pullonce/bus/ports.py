@@ -110,6 +110,11 @@ class Log(Protocol):
         """
         ...
 
+    def append_soon(self, event: Event, *, message_id: str = "", done: Callable[[int | None], None]) -> None:
+        """`append`, without waiting: `done` is called with the sequence once it is stored. None: it may be or not; append it to
+        know."""
+        ...
+
     async def append_all(self, events: Sequence[Event], *, cause: int | None = None) -> list[int]:
         """Store several events, in order, with one round trip where possible; otherwise as `append`.
 
@@ -215,6 +220,11 @@ class Orders(Protocol):
         """
         ...
 
+    def send_soon(self, order: Order, *, done: Callable[[int | None], None]) -> None:
+        """`send`, without waiting: `done` is called with 1 once the order is in the queue. None: it may be or not; send it to
+        know."""
+        ...
+
     async def withdraw(self, order: Order) -> None:
         """Take an order out of the queue if it is still there. A worker that runs it already is not disturbed by this."""
         ...
@@ -250,6 +260,17 @@ class Claims(Protocol):
         Raises:
             WrongRevision: the key has another revision; nothing was written.
         """
+        ...
+
+    def put_soon(
+        self, key: str, value: bytes, *, expected: int, ttl: float | None = None, done: Callable[[int | None], None]
+    ) -> None:
+        """`put`, without waiting: `done` is called with the new revision. None: it was not written, or may not be; put it to
+        know."""
+        ...
+
+    def tell(self, key: str, value: bytes, *, expected: int, ttl: float | None = None) -> None:
+        """Compare-and-set where it does not matter whether it succeeds."""
         ...
 
     async def get(self, key: str) -> ClaimEntry | None:

@@ -124,14 +124,21 @@ class Remover:
                 return await self._bus.claims.put(key, value, expected=entry.revision if entry else 0, ttl=_LEASE)
             except WrongRevision:
                 entry = await self._bus.claims.get(key)
-                if entry is not None and await self._is_taken(key, claims.decode(entry.value)):
+                if entry is not None and await self._is_taken(key, entry.revision, claims.decode(entry.value)):
                     return 0
         return 0
 
-    async def _is_taken(self, key: str, claim: claims.Claim | None) -> bool:
-        """Whether somebody is at what a claim is about, or may begin to be."""
-        if isinstance(claim, Ordered):  # it was written when the order was in the queue
-            return await self._bus.orders.is_out(order_of_claim(key, claim.revision))
+    async def _is_taken(self, key: str, revision: int, claim: claims.Claim | None) -> bool:
+        """Whether somebody is at what a claim is about, or may begin to be.
+
+        The claim of a coordinator is followed at once by its order. Should one lie between the two, it wants the key for a pull
+        that noted its use on the disk: what that needs is not removed, whoever has the claim.
+        """
+        match claim:
+            case Held(leased=True):
+                return await self._bus.orders.is_out(order_of_claim(key, revision))
+            case Ordered():
+                return await self._bus.orders.is_out(order_of_claim(key, claim.revision))
         return isinstance(claim, Held | Collecting)
 
     async def _release(self, key: str, revision: int) -> None:

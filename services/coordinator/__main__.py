@@ -6,6 +6,9 @@ Environment: see `services.coordinator.settings`.
 import asyncio
 import os
 import secrets
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
 
 from pullonce.bus.metered import MeteredBus
 from pullonce.bus.nats.bus import connect
@@ -22,6 +25,18 @@ from services.coordinator.status import describe
 from services.coordinator.watching import Watching
 
 
+def place() -> str:
+    """Where process ids mean what they mean here: 8 hex digits of this boot and its namespace of processes."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+    return sha256(f"{boot} {Path('/proc/self/ns/pid').stat().st_ino}".encode()).hexdigest()[:8]
+
+
+def has_ended(here: str, name: str) -> bool:
+    """A coordinator of this place whose process is not there any more: nobody need wait for its lease to run out."""
+    parts = name.split("-")
+    return len(parts) == 4 and parts[1] == here and not Path(f"/proc/{parts[2]}").exists()
+
+
 async def main() -> None:
     settings = CoordinatorSettings.from_env()
     meter = Meter("coordinator", "", version())
@@ -31,8 +46,10 @@ async def main() -> None:
         connect(settings.bus) as connection,
     ):
         bus = MeteredBus(connection, meter)
-        me = f"coordinator-{os.getpid()}-{secrets.token_hex(4)}"
-        coordinator = Coordinator(bus, me, spans, lease=settings.lease, log_bytes=settings.log_bytes)
+        here = place()
+        me = f"coordinator-{here}-{os.getpid()}-{secrets.token_hex(4)}"
+        gone = partial(has_ended, here)
+        coordinator = Coordinator(bus, me, spans, lease=settings.lease, log_bytes=settings.log_bytes, gone=gone)
         show(coordinator, meter)
         health.ready = lambda: coordinator.live and connection.signals.connected
 

@@ -14,7 +14,7 @@ HOLD = 5.0
 a death; shorter only costs a superfluous order when a coordinator is paused."""
 
 ORDERED = 86_400.0
-"""Seconds an *ordered* claim is kept. Only tidiness: a claim whose coordinators all died vanishes some day."""
+"""Seconds for which a claim is kept that nobody settles. Only tidiness: one whose coordinators all died vanishes some day."""
 
 SETTLED = 120.0
 """Seconds a *settled* claim is kept: longer than any coordinator lags."""
@@ -37,27 +37,26 @@ class Ask:
     revision: int
 
 
-def judge(claim: Claim | None, *, since: int, done: int, position: int, waited: bool, ensure: bool) -> Take | Wait | Ask:
-    """Decide about a key that is wanted and whose claim is taken.
+def judge(claim: Claim | None, at: int, *, done: int, position: int, waited: bool) -> Take | Wait | Ask:
+    """Decide about a key that is wanted, that nobody is known to be at, and whose claim is taken.
 
     Args:
-        since: the key has been wanted anew since this log position (it failed or was lost there; 0: never settled).
+        at: revision of the claim.
         done: highest revision under which a fact about the key was folded: an order up to it is spent.
         position: last folded log position.
         waited: this very claim was found before, and a whole lease has passed since.
-        ensure: this coordinator has only now begun to act, so the fold will not tell it what became of an accepted order.
     """
     match claim:
         case None | Collecting():
             # A collector looks again before it removes anything, and finds that a flight needs it.
             return Take()
+        case Held(leased=True):
+            return Take() if at <= done else Ask(at)
         case Held():
             return Take() if waited else Wait()
-        case Ordered(revision=revision) if revision <= done:
-            return Take()
         case Ordered(revision=revision):
-            return Ask(revision) if waited or ensure else Wait()
-        case Settled(at=at) if at > position and not (waited or ensure):
+            return Take() if revision <= done else Ask(revision)
+        case Settled(at=settled) if settled > position and not waited:
             return Wait()  # the fact lies ahead of this fold
         case Settled():
             return Take()

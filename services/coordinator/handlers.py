@@ -9,26 +9,24 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from pullonce.bus.ports import Bus, Recorded
-from pullonce.errors import Duplicate, WrongRevision
+from pullonce.errors import BusError
 from pullonce.failpoints import reach
 from pullonce.telemetry.spans import Span, Spans
 from pullonce.trace import carried
-from schemas import routing
 from schemas.events import PullCompleted, PullFailed, PullRequested, oversized
 from services.coordinator import claim
 from services.coordinator.admission import Admission
 from services.coordinator.board import Board
+from services.coordinator.driving import Driver
 from services.coordinator.flight import Ending
+from services.coordinator.holding import Holding
 from services.coordinator.intents import End, Intent, Settle, Want, Withdraw, withdrawn
 from services.coordinator.keeper import LOG_BYTES, Keeper
-from services.coordinator.pursuit import Announce, Get, Look, Outcome, Pause, Pursuer, Pursuit, Put, Send, Step
+from services.coordinator.leases import partition_of
+from services.coordinator.pursuit import Pursuer
 from services.coordinator.traces import Traces
 
 log = logging.getLogger(__name__)
-
-GRACE = 0.25
-"""Seconds that a coordinator leaves to the one whose claim ended a flight before it stores the ending itself. All of them
-would store the same; waiting spares those who listen on core NATS the copies. Only a death makes anyone wait for it."""
 
 LAST_STEPS = 2.0
 """Seconds that a coordinator which is told to stop takes to finish what it has begun. A claim that it left *held* would keep
@@ -39,7 +37,14 @@ class Coordinator:
     """Folds EVENTS, and acts once it has caught up. Owns nothing: all its state is the log and the claims."""
 
     def __init__(
-        self, bus: Bus, me: str, spans: Spans | None = None, *, lease: float = claim.HOLD, log_bytes: int = LOG_BYTES
+        self,
+        bus: Bus,
+        me: str,
+        spans: Spans | None = None,
+        *,
+        lease: float = claim.HOLD,
+        log_bytes: int = LOG_BYTES,
+        gone: Callable[[str], bool] | None = None,
     ) -> None:
         self.board = Board()
         self.behind = 0
@@ -50,10 +55,12 @@ class Coordinator:
         self._pursuer = Pursuer(self.board, me, lease)
         self._traces = Traces(self.board, spans)
         self.keeper = Keeper(bus, self.board, limit=log_bytes, say=self._say_cut_off)
-        self._pursued: dict[str, bool] = {}
-        """Keys being pursued → whether they were wanted anew meanwhile."""
-        self._news: dict[str, asyncio.Event] = {}
-        """Key → set when the fold may have changed the mind of the pursuit that pauses on it."""
+        self.leases = Holding(
+            bus.claims, me, lease, changed=self._take_over, busy=lambda: self._driver.busy, gone=gone or (lambda _: False)
+        )
+        self._driver = Driver(
+            bus, self._pursuer, self._traces, owns=self.leases.owns, folded=self._folded, start=self._start, sleep=self._sleep
+        )
         self._lease = lease
         self._read = 0
         self._behind: list[tuple[int, asyncio.Future[None]]] = []
@@ -79,10 +86,12 @@ class Coordinator:
         start = await self.keeper.begin()
         async with asyncio.TaskGroup() as self._tasks:
             keeping = self._tasks.create_task(self.keeper.run())
+            holding = self._tasks.create_task(self.leases.run())
             try:
                 await self._bus.log.follow(self._fold, start=start, idle=self._caught_up)
             except asyncio.CancelledError:
                 keeping.cancel()
+                holding.cancel()
                 await self._finish()
                 raise
 
@@ -93,7 +102,7 @@ class Coordinator:
 
     def pursue_anew(self, key: str) -> None:
         """Pursue a key, trusting nothing that is known of its order."""
-        self._want(key, ensure=True)
+        self._driver.want(key)
 
     def progress(self) -> tuple[int, int]:
         """The position that was read last, and the one up to which there is something to read."""
@@ -104,8 +113,14 @@ class Coordinator:
         self._stopping = True
         for task in self._asleep:
             task.cancel()
-        if self._begun:
-            await asyncio.wait(self._begun, timeout=LAST_STEPS)
+        try:
+            async with asyncio.timeout(LAST_STEPS):
+                await self._driver.finish()
+                while self._begun:
+                    await asyncio.wait(self._begun)
+                await self.leases.leave()
+        except (TimeoutError, BusError):
+            log.warning("stopped before everything that was begun had ended")
 
     # -- fold ----------------------------------------------------------------------------------------------------------
 
@@ -120,7 +135,8 @@ class Coordinator:
             if isinstance(recorded.event, PullCompleted):
                 self._admission.completed(recorded.event.flight)
             if self.live:
-                self._act_on(intents)
+                if intents:
+                    self._act_on(intents)
                 if not isinstance(recorded.event, PullRequested):
                     self._go_on_resolving()
         if self._behind:
@@ -135,6 +151,13 @@ class Coordinator:
                 self._behind.append((sequence, reached))
             elif not reached.done():
                 reached.set_result(None)
+
+    async def _folded(self, sequence: int) -> None:
+        """Wait until the fold has come to a position; not for long, since what was removed from the log never comes."""
+        if self._read < sequence:
+            reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._behind.append((sequence, reached))
+            await asyncio.wait((reached,), timeout=self._lease)
 
     def _park(self, recorded: Recorded) -> None:
         """Put what is no event aside with its reason; what an earlier life parked is not parked again."""
@@ -160,61 +183,56 @@ class Coordinator:
 
     def _look_again(self) -> None:
         """Act on everything that is wanted, trusting nothing that happened unseen."""
+        self.leases.look_anew()
         if self.live:
             self.board.waits.trusted = self.board.position
-            self._act_on(list(self.board.intents()), ensure=True)
+            self._act_on(self._all_wanted())
 
     # -- intents -------------------------------------------------------------------------------------------------------
 
-    def _act_on(self, intents: list[Intent], *, ensure: bool = False) -> None:
+    def _take_over(self, partitions: frozenset[int]) -> None:
+        """Act on everything that is wanted for stores whose partitions were gained."""
+        if self.live:
+            self._act_on([each for each in self._all_wanted() if partition_of(each.store) in partitions])
+
+    def _all_wanted(self) -> list[Intent]:
+        """Everything that is to be done now, and that nobody is known to be at."""
+        in_hand = self.board.waits.in_hand
+        return [each for each in self.board.intents() if not (isinstance(each, Want) and in_hand(each.key))]
+
+    def _act_on(self, intents: list[Intent]) -> None:
+        owned = self.leases.owned
         for intent in intents:
+            if not owned or partition_of(intent.store) not in owned:
+                continue
             match intent:
                 case Want(key=key):
-                    with carried(self._traces.of_key(key)):
-                        self._want(key, ensure)
-                case End(ending=ending, by=by):
-                    ours = not by or self._pursuer.holds(by)
+                    if self._has_turn(key):
+                        self._driver.want(key)
+                case End(ending=ending):
                     with carried(self._traces.of_flight(ending.flight)):
-                        self._start(self._end(ending, self._traces.of_ending(ending), 0.0 if ours else GRACE))
-                case Withdraw(key=key):
-                    self._start(self._withdraw(intent, 0.0 if self._pursuer.holds(key) else GRACE))
-        for intent in intents:  # claims are tidied last: an ending asks who holds one
+                        self._start(self._end(ending, self._traces.of_ending(ending)))
+                case Withdraw():
+                    self._start(self._withdraw(intent))
+        for intent in intents:
             if isinstance(intent, Settle):
-                self._settle(intent)
+                self._driver.settle(intent.key, intent.at)
 
-    def _want(self, key: str, ensure: bool) -> None:
-        if key in self._pursued:
-            self._pursued[key] = True
-        elif self._has_turn(key, ensure):
-            self._pursued[key] = False
-            self._start(self._pursue(key, ensure))
-
-    def _has_turn(self, key: str, ensure: bool) -> bool:
+    def _has_turn(self, key: str) -> bool:
         """Resolving waits for its turn; all else comes of what was resolved."""
         noun, _, rest = key.partition(".")
         flight = self.board.flights.get(rest.split(".")[1]) if noun == "resolve" else None
         if flight is None:
             return True
         place = flight.store, flight.reference.partition("/")[0]
-        return self._admission.may_go(key, flight.name, place, ensure=ensure, wanted=self.board.waits.is_wanted)
+        return self._admission.may_go(key, flight.name, place, ensure=False, wanted=self.board.waits.is_wanted)
 
     def _go_on_resolving(self) -> None:
         """Something was settled: it may be somebody's turn."""
-        for key, ensure in self._admission.next(self.board.waits.is_wanted):
-            with carried(self._traces.of_key(key)):
-                self._want(key, ensure)
+        for key, _ in self._admission.next(self.board.waits.is_wanted):
+            self._driver.want(key)
 
-    def _settle(self, intent: Settle) -> None:
-        if (put := self._pursuer.settle(intent.key, intent.at)) is not None:
-            self._start(self._put(put))
-        if (news := self._news.get(intent.key)) is not None:
-            news.set()
-
-    async def _end(self, ending: Ending, spans: tuple[Span, ...], grace: float) -> None:
-        if grace:
-            await self._sleep(asyncio.sleep(grace))
-            if not self.board.flight_in_air(ending):
-                return
+    async def _end(self, ending: Ending, spans: tuple[Span, ...]) -> None:
         reach("ending.ready")
         sequence = await self._bus.log.append(ending, cause=ending.covers - 1)
         reach("ending.stored")
@@ -228,100 +246,13 @@ class Coordinator:
         sequence = await self._bus.log.append(ending)
         log.warning("cut off", extra={"flight": ending.flight, "reference": ending.reference, "sequence": sequence})
 
-    async def _withdraw(self, withdraw: Withdraw, grace: float) -> None:
+    async def _withdraw(self, withdraw: Withdraw) -> None:
         """Say that an order came to nothing: a worker that runs it hears that and stops. Then clear it from the queue."""
-        await self._sleep(asyncio.sleep(grace))
         if self.board.waits.unwanted(withdraw):
             await self._bus.log.append(withdrawn(withdraw.order))
             await self._bus.orders.withdraw(withdraw.order)
 
-    async def _pursue(self, key: str, ensure: bool) -> None:
-        """Pursue a key until it has an order; once more if it was wanted anew meanwhile (it failed at once, say)."""
-        try:
-            await self._drive(key, self._pursuer.pursue(key, ensure=ensure))
-        finally:
-            again = self._pursued.pop(key)
-        if again and not self._stopping:
-            self._want(key, ensure=False)
-
-    async def _drive(self, key: str, pursuit: Pursuit) -> None:
-        try:
-            step = next(pursuit)
-            while True:
-                step = pursuit.send(await self._take(key, step))
-        except StopIteration:
-            return
-
-    async def _take(self, key: str, step: Step) -> Outcome:
-        match step:
-            case Put():
-                return await self._put(step)
-            case Get():
-                entry = await self._bus.claims.get(step.key)
-                return None if entry is None else (claim.decode(entry.value), entry.revision)
-            case Send(order=order):
-                await self._send(order)
-                return None
-            case Look(subject=subject):
-                return 1 if await self._is_out(subject) else None
-            case Announce():
-                return await self._announce(step)
-            case Pause(seconds=seconds):
-                return 1 if await self._slept(key, seconds) else None
-
-    async def _announce(self, step: Announce) -> int | None:
-        event, put = step.event, step.put
-        if event is None:
-            return None if put is None else await self._put(put)
-        if put is None:
-            await self._bus.log.append(event, message_id=step.message_id)
-            return None
-        kept, _ = await asyncio.gather(self._put(put), self._bus.log.append(event))
-        reach("claim.ordered")
-        return kept
-
-    async def _put(self, put: Put) -> int | None:
-        try:
-            revision = await self._bus.claims.put(put.key, claim.encode(put.value), expected=put.expected, ttl=put.ttl)
-        except WrongRevision:
-            return None
-        if isinstance(put.value, claim.Held):
-            reach("claim.held")
-        return revision
-
-    async def _send(self, order: Any) -> None:
-        try:
-            await self._bus.orders.send(order)
-        except Duplicate:
-            log.debug("order is queued already", extra={"subject": routing.order_subject(order)})
-        reach("order.sent")
-
-    async def _is_out(self, subject: str) -> bool:
-        """See `Look`."""
-        if await self._bus.orders.is_out(subject):
-            return True
-        await self._folded(await self._bus.log.last_sequence())
-        return False
-
-    async def _folded(self, sequence: int) -> None:
-        """Wait until the fold has come to a position; not for long, since what was removed from the log never comes."""
-        if self._read < sequence:
-            reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._behind.append((sequence, reached))
-            await asyncio.wait((reached,), timeout=self._lease)
-
-    async def _slept(self, key: str, seconds: float) -> bool:
-        """Sleep out somebody's lease, or wake when the key settles. Only a claim that stays without an order makes anyone
-        sleep here: no wait for a pull passes this way while its holders live."""
-        news = self._news.setdefault(key, asyncio.Event())
-        try:
-            async with asyncio.timeout(seconds):
-                await self._sleep(news.wait())
-            return False
-        except TimeoutError:
-            return True
-        finally:
-            self._news.pop(key, None)
+    # -- what was begun ------------------------------------------------------------------------------------------------
 
     def _start(self, work: Coroutine[Any, Any, Any]) -> None:
         assert self._tasks is not None, "acted before run()"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from schemas.events import BlobFailed, Event, LayerFailed
 from schemas.orders import FetchBlob, Order, UnpackLayer
+from schemas.subjects import store_of_key
 from services.coordinator.flight import Ending
 
 
@@ -23,6 +24,10 @@ class Want:
     hearsay: bool
     """An order is said to be queued, but nobody has made sure of it since this coordinator began to act."""
 
+    @property
+    def store(self) -> str:
+        return store_of_key(self.key)
+
 
 @dataclass(frozen=True, slots=True)
 class End:
@@ -30,7 +35,11 @@ class End:
 
     ending: Ending
     by: str
-    """Claim key whose fact ended it: whoever won that claim says it first."""
+    """Claim key whose fact ended it."""
+
+    @property
+    def store(self) -> str:
+        return self.ending.store
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +49,10 @@ class Settle:
     key: str
     at: int
 
+    @property
+    def store(self) -> str:
+        return store_of_key(self.key)
+
 
 @dataclass(frozen=True, slots=True)
 class Withdraw:
@@ -48,6 +61,10 @@ class Withdraw:
     key: str
     order: Order
     """As it was given: with the claim's revision."""
+
+    @property
+    def store(self) -> str:
+        return self.order.store
 
 
 Intent = Want | End | Settle | Withdraw

@@ -17,7 +17,7 @@ from schemas.events import BlobClaimed, Event, LayerClaimed
 from schemas.orders import FetchBlob, Order, UnpackLayer
 from services.coordinator import claim
 from services.coordinator.board import Board
-from services.coordinator.claim import HOLD, ORDERED, Ask, Claim, Held, Ordered, Take, Wait
+from services.coordinator.claim import HOLD, ORDERED, Ask, Claim, Held, Take, Wait
 from services.coordinator.intents import Want
 
 
@@ -55,15 +55,11 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Announce:
-    """After an order was accepted: tell the log (where the key has a story of its own) and drop the lease, if it is ours.
+    """After an order was accepted: tell the log, where the key has a story of its own."""
 
-    Both at once, since neither waits for the other. Outcome: the revision of the *ordered* claim, or None.
-    """
-
-    event: Event | None
-    put: Put | None
+    event: Event
     message_id: str = ""
-    """Of the event, if not its usual one."""
+    """If not the usual one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +74,6 @@ Outcome = int | tuple[Claim | None, int] | None
 Pursuit = Generator[Step, Outcome, None]
 
 
-class _Win:
-    """A claim that this coordinator won and has not yet seen settled."""
-
-    __slots__ = ("ordered", "settled")
-
-    def __init__(self, ordered: int = 0) -> None:
-        self.ordered = ordered
-        """Revision of our *ordered* claim; 0 while it is being written."""
-        self.settled = 0
-        """Position at which the fold settled the key before that write was confirmed: a fast worker does that."""
-
-
 class Pursuer:
     """Starts pursuits for one coordinator, and remembers which claims it won.
 
@@ -102,29 +86,25 @@ class Pursuer:
         self.board = board
         self.me = me
         self._lease = lease
-        self._won: dict[str, _Win] = {}
+        self._won: dict[str, int] = {}
+        """Key → revision of the claim that is to be settled."""
         self._writes = count(1)
 
-    def pursue(self, key: str, *, ensure: bool = False) -> Pursuit:
-        """See to it that a wanted key has an order, by whoever it may be.
-
-        Args:
-            ensure: do not trust that an accepted order still exists, even if somebody is known to be at it; at start-up and
-                after a reconnection.
-        """
+    def pursue(self, key: str) -> Pursuit:
+        """See to it that a wanted key has an order, by whoever it may be. For a key that is not in hand."""
         expected = seen = 0
-        while (want := self.board.waits.want(key)) is not None and (ensure or not self.board.waits.in_hand(key)):
-            held = Held(by=self.me, nonce=f"{self.me}.{next(self._writes)}")
-            revision = yield Put(key, held, expected, self._lease)
+        while (want := self.board.waits.want(key)) is not None:
+            held = Held(by=self.me, nonce=f"{self.me}.{next(self._writes)}", leased=True)
+            revision = yield Put(key, held, expected, ORDERED)
             if isinstance(revision, int):
-                yield from self._order(key, want, revision)
+                yield from self._order(key, revision)
                 return
             expected = 0
             found = yield Get(key)
             if not isinstance(found, tuple):
                 continue
             present, at = found
-            match self._judge(want, present, waited=at == seen, ensure=ensure or want.hearsay):
+            match self._judge(want, present, at, waited=at == seen):
                 case Take():
                     expected = at
                 case Wait():
@@ -133,7 +113,7 @@ class Pursuer:
                 case Ask(revision=ordered):
                     order = msgspec.structs.replace(want.order, revision=ordered)
                     if (yield Look(routing.order_subject(order))):
-                        self._won[key] = _Win(at)
+                        self._won[key] = at
                         yield from self._say_again(order)
                         return
                     expected = at
@@ -142,42 +122,35 @@ class Pursuer:
         """The log may lack that an order is out: its holder may have died before it could say so, and a failure of it counts
         only once that is said. Should the log have it, it gets a second copy, which changes nothing."""
         if (event := self._claimed(order)) is not None:
-            yield Announce(event, None, f"{routing.event_id(event)}.{self.me}")
+            yield Announce(event, f"{routing.event_id(event)}.{self.me}")
 
     def holds(self, key: str) -> bool:
         """This coordinator won the claim and the fold has not settled it."""
         return key in self._won
 
     def settle(self, key: str, at: int) -> Put | None:
-        """What to write now that the fold has settled a key: only the winner tidies its claim. Losing that race is fine."""
-        win = self._won.get(key)
-        if win is None:
-            return None
-        if not win.ordered:
-            win.settled = at
-            return None
-        del self._won[key]
-        return self._tidy(key, win.ordered, at)
+        """What to write now that the fold has settled a key: only the winner tidies its claim. Nobody waits for that."""
+        revision = self._won.pop(key, 0)
+        return self._tidy(key, revision, at) if revision else None
 
     def _tidy(self, key: str, revision: int, at: int) -> Put:
         return Put(key, claim.Settled(by=self.me, at=at), revision, claim.SETTLED)
 
-    def _judge(self, want: Want, present: Claim | None, *, waited: bool, ensure: bool) -> Take | Wait | Ask:
+    def _judge(self, want: Want, present: Claim | None, at: int, *, waited: bool) -> Take | Wait | Ask:
         position = self.board.position
-        return claim.judge(present, since=want.since, done=want.done, position=position, waited=waited, ensure=ensure)
+        return claim.judge(present, at, done=want.done, position=position, waited=waited)
 
-    def _order(self, key: str, want: Want, revision: int) -> Pursuit:
-        win = self._won[key] = _Win()
+    def _order(self, key: str, revision: int) -> Pursuit:
+        """The claim is ours: give its order, unless the key was settled or left while it was being written."""
+        want = self.board.waits.want(key)
+        if want is None:
+            yield self._tidy(key, revision, self.board.position)
+            return
+        self._won[key] = revision
         order = msgspec.structs.replace(want.order, revision=revision)
         yield Send(order)
-        put = Put(key, Ordered(by=self.me, revision=revision), revision, ORDERED)
-        kept = yield Announce(self._claimed(order), put)
-        if isinstance(kept, int) and not win.settled:
-            win.ordered = kept
-            return
-        self._won.pop(key, None)
-        if isinstance(kept, int):
-            yield self._tidy(key, kept, win.settled)
+        if (event := self._claimed(order)) is not None:
+            yield Announce(event)
 
     def _claimed(self, order: Order) -> Event | None:
         match order:

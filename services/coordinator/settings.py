@@ -18,7 +18,7 @@ class CoordinatorSettings:
 
     bus: BusSettings
     lease: float
-    """Seconds after which a claim that was not ordered is another's to take."""
+    """Seconds without a beat after which the stores of a coordinator are another's to take."""
     log_bytes: int
     """Beyond so many, what is settled is cut off the log; 0: never by size."""
     slow_seconds: float

@@ -165,10 +165,12 @@ class Waits:
 
     def claim(self, name: str, event: BlobClaimed | LayerClaimed, sequence: int) -> BlobFailed | LayerFailed | None:
         """An order for it is in the queue. Returns its failure, should that have been folded already."""
+        known = self.key(name) is not None
         key = self.of(name)
         if event.revision <= key.claimed:
             return None
-        key.claimed, key.claimed_at, key.holder = event.revision, sequence, event.holder
+        # Of a key that was forgotten, what came of this claim may have been folded long before it: that is hearsay.
+        key.claimed, key.claimed_at, key.holder = event.revision, sequence if known else 0, event.holder
         key.place = place_of(key.chosen.order_for(name)) if key.waiters else None
         self._withdraw_if_unwanted(key)
         self._note_left(key, sequence)

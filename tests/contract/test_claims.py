@@ -6,7 +6,7 @@ import pytest
 
 from pullonce.bus.ports import Bus, ClaimEntry
 from pullonce.errors import WrongRevision
-from tests.support.buses import Place, eventually
+from tests.support.buses import Place, eventually, fetch, fetched, soon
 
 KEY = "blob.default.sha256-00"
 
@@ -71,3 +71,27 @@ async def test_a_ttl_below_a_second_is_refused(place: Place) -> None:
     async with place.connect() as bus:
         with pytest.raises(ValueError):
             await bus.claims.put(KEY, b"x", expected=0, ttl=0.5)
+
+
+async def test_what_is_written_without_waiting_is_written_or_not_known_to_be(place: Place) -> None:
+    async with place.connect() as bus:
+        told: asyncio.Queue[int | None] = asyncio.Queue()
+        bus.claims.put_soon("blob.default.x", b"one", expected=0, ttl=60.0, done=told.put_nowait)
+        revision = await soon(told.get())
+        assert revision and await bus.claims.get("blob.default.x") == ClaimEntry(b"one", revision)
+        bus.claims.put_soon("blob.default.x", b"two", expected=0, done=told.put_nowait)
+        assert await soon(told.get()) is None
+        bus.claims.tell("blob.default.x", b"three", expected=0)
+        bus.claims.tell("blob.default.x", b"four", expected=revision)
+
+        async def last() -> bool:
+            entry = await bus.claims.get("blob.default.x")
+            return entry is not None and entry.value == b"four"
+
+        await eventually(last)
+        bus.orders.send_soon(fetch(1), done=told.put_nowait)
+        assert await soon(told.get()) == 1
+        bus.orders.send_soon(fetch(1), done=told.put_nowait)
+        assert await soon(told.get()) == 1, "being there already is as good"
+        bus.log.append_soon(fetched(1), done=told.put_nowait)
+        assert await soon(told.get()) == 1

@@ -79,10 +79,9 @@ class Collector:
         found = world.get(key)
         present, at = found if isinstance(found, tuple) else (None, 0)
         if isinstance(present, claim.Held):
-            return 0
-        if isinstance(present, claim.Ordered) and order_of_claim(key, present.revision) in world.orders:
-            return 0
-        world.taken_over += isinstance(present, claim.Ordered)
+            if order_of_claim(key, at) in world.orders:
+                return 0
+            world.taken_over += 1
         self.writes += 1
         value = claim.Collecting(by=self.name, nonce=f"{self.name}.{self.writes}")
         return world.put(Put(key, value, at, 10.0)) or 0

@@ -46,7 +46,7 @@ def test_every_request_is_answered_where_blobs_vanish_too(first: int) -> None:
 
 @pytest.mark.parametrize("part", ["uses", "look_again"])
 def test_without_this_part_a_pull_ends_with_something_missing(part: str) -> None:
-    assert any(collected(seed, **{part: False}).premature for seed in range(SOME_SEEDS)), f"taking out {part!r} went unnoticed"
+    assert any(collected(seed, **{part: False}).premature for seed in range(300)), f"taking out {part!r} went unnoticed"
 
 
 def promised(seed: int, **without: bool) -> Report:
@@ -72,4 +72,4 @@ def test_what_was_promised_to_others_stays(first: int) -> None:
 
 @pytest.mark.parametrize("part", ["holds", "hold_first", "look_again"])
 def test_without_this_part_a_promise_is_broken(part: str) -> None:
-    assert any(promised(seed, **{part: False}).broken for seed in range(SOME_SEEDS)), f"taking out {part!r} went unnoticed"
+    assert any(promised(seed, **{part: False}).broken for seed in range(300)), f"taking out {part!r} went unnoticed"

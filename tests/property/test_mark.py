@@ -56,10 +56,10 @@ def fold(board: Board, log: list[Event], last: int) -> None:
 def test_from_the_mark_as_from_the_beginning(first: int) -> None:
     compared = 0
     for seed in range(first, first + 10):
-        report = run(seed)
+        report = run(seed, faults=Faults(coordinator_dies=0.01))
         for mark in report.marks:
             compared += compare(report.log, mark, f"seed {seed}, mark at {mark.position}")
-    assert compared > 500, "nothing was compared"
+    assert compared > 100, "nothing was compared"
 
 
 def compare(log: list[Event], mark: Mark, where: str) -> int:

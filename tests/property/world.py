@@ -41,6 +41,7 @@ from schemas.subjects import seal_of
 from services.coordinator import claim
 from services.coordinator.board import Board
 from services.coordinator.intents import End, Intent, Settle, Want, Withdraw, withdrawn
+from services.coordinator.leases import Table, partition_of, renewed
 from services.coordinator.low_water import LowWater
 from services.coordinator.mark import Mark
 from services.coordinator.pursuit import Announce, Get, Look, Outcome, Pause, Pursuer, Pursuit, Put, Send, Step
@@ -48,6 +49,7 @@ from services.coordinator.slow import said_slow
 
 STORE = "default"
 SECRET = "only the requester knows"
+HERE = partition_of(STORE)
 LOCK = 6.0
 """The world's ack_wait: an order whose worker died is handed out again after this long."""
 
@@ -140,6 +142,8 @@ class Protocol:
     """A claim is a compare-and-set; without, everybody wins."""
     uses: bool = True
     """What a flight uses is noted on the disk in the step in which it looks there; without, the collector knows of none."""
+    owners: bool = True
+    """Only who owns the partition acts; without, all do, like one that was stopped and does not know that it lost its lease."""
     marks: bool = True
     """A coordinator starts at the low-water mark; without, at the beginning of the log."""
     elsewhere: bool = True
@@ -175,6 +179,8 @@ class World:
         self.log: list[Event] = []
         self.mark: Mark | None = None
         """The newest low-water mark that a coordinator wrote down: others start there."""
+        self.table = Table()
+        """Who acts for which stores."""
         self.marks: list[Mark] = []
         """All of them."""
         self.ids: dict[str, int] = {}
@@ -450,13 +456,18 @@ class Coordinator:
         self.endings: list[End] = []
         self.withdrawals: list[Withdraw] = []
         self.puts: list[Put] = []
+        self.owned: frozenset[int] = frozenset()
+        self.written = float("-inf")
+        self.seen: dict[str, tuple[int, float]] = {}
 
     def step(self) -> bool:
         """Fold a little, or take one step of one of the things under way. False: there was nothing to do."""
         world = self.world
         behind = self.board.position < len(world.log)
-        if self.live and world.random.random() < 0.1:
+        if self.live and world.random.random() < 0.4:
             self._mark()
+        if self.live and world.random.random() < 0.1:
+            self._beat()
         if behind and (not self.live or world.random.random() < 0.6):
             for _ in range(world.random.randint(1, 3)):
                 if self.board.position < len(world.log):
@@ -464,10 +475,32 @@ class Coordinator:
         elif not self.live:
             self.live = True
             self.board.waits.trusted = self.board.position if world.protocol.ensure else 0
-            self._act(list(self.board.intents()), ensure=world.protocol.ensure)
+            self._beat()
         else:
             return self._carry_on() or behind
         return True
+
+    def _beat(self) -> None:
+        """What `holding.py` does: beat, take a share, notice the dead by one's own clock."""
+        now, table = self.world.now, self.world.table
+        dead = set()
+        for name, beat in table.beats.items():
+            known = self.seen.get(name)
+            if known is None or known[0] != beat:
+                self.seen[name] = (beat, now)
+            elif name != self.name and now - known[1] >= claim.HOLD and self.world.protocol.lease:
+                dead.add(name)
+        busy = frozenset([HERE]) if len(self.pursuits) > len(self.asleep) else frozenset()
+        self.world.table = renewed(table, self.name, dead=dead, keep=busy)
+        before = self.owned if now < self.written + claim.HOLD else frozenset()
+        self.owned, self.written = self.world.table.of(self.name), now
+        if HERE in self.owned - before:
+            in_hand = self.board.waits.in_hand
+            self._act([each for each in self.board.intents() if not (isinstance(each, Want) and in_hand(each.key))])
+
+    @property
+    def acts(self) -> bool:
+        return not self.world.protocol.owners or (HERE in self.owned and self.world.now < self.written + claim.HOLD)
 
     def _mark(self) -> None:
         mark = self.low_water.look()
@@ -518,21 +551,23 @@ class Coordinator:
         if self.live:
             self._act(intents)
 
-    def _act(self, intents: list[Intent], *, ensure: bool = False) -> None:
+    def _act(self, intents: list[Intent]) -> None:
         for intent in intents:
             match intent:
-                case Want(key=key) if key in self.pursuits:
-                    self.again.add(key)
-                case Want(key=key):
-                    self.pursuits[key] = (self.pursuer.pursue(key, ensure=ensure), None)
-                case End():
-                    self.endings.append(intent)
-                case Withdraw():
-                    self.withdrawals.append(intent)
                 case Settle(key=key, at=at):
                     if (put := self.pursuer.settle(key, at)) is not None:
                         self.puts.append(put)
                     self.asleep.pop(key, None)
+                case _ if not self.acts:
+                    continue
+                case Want(key=key) if key in self.pursuits:
+                    self.again.add(key)
+                case Want(key=key):
+                    self.pursuits[key] = (self.pursuer.pursue(key), None)
+                case End():
+                    self.endings.append(intent)
+                case Withdraw():
+                    self.withdrawals.append(intent)
 
     def _advance(self, key: str) -> None:
         pursuit, step = self.pursuits[key]
@@ -556,13 +591,11 @@ class Coordinator:
                 return self.world.get(step.key)
             case Send(order=order):
                 self.world.send(order)
-                return None
+                return 1
             case Look(subject=subject):
                 return self._look(subject)
-            case Announce(event=event, put=put, message_id=identity):
-                if event is not None:
-                    self.world.append(event, identity)
-                return None if put is None else self.world.put(put)
+            case Announce(event=event, message_id=identity):
+                return self.world.append(event, identity)
             case Pause():
                 return 1 if self.asleep.pop(key, None) is not None else None
         raise AssertionError(step)

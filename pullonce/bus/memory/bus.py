@@ -16,6 +16,7 @@ from pullonce.bus.limits import MAX_PARKED, check_size
 from pullonce.bus.memory.clock import Clock, LoopClock, Timer
 from pullonce.bus.memory.orders import MemoryOrders
 from pullonce.bus.memory.signals import MemorySignals, subjects_match
+from pullonce.bus.memory.soon import soon
 from pullonce.bus.ports import ClaimEntry, Extent, Recorded
 from pullonce.bus.reading import recorded
 from pullonce.errors import LogShortened, WrongRevision
@@ -53,6 +54,9 @@ class MemoryLog:
 
     async def offer(self, event: Event, *, subject: str, message_id: str, timeout: float) -> int:
         return await self.append(event, subject=subject, message_id=message_id)
+
+    def append_soon(self, event: Event, *, message_id: str = "", done: Callable[[int | None], None]) -> None:
+        soon(self.append(event, message_id=message_id), done)
 
     async def append_all(self, events: Sequence[Event], *, cause: int | None = None) -> list[int]:
         return [await self.append(event, cause=cause) for event in events]
@@ -148,6 +152,14 @@ class MemoryClaims:
         if ttl is not None:
             self._timers[key] = self._clock.call_later(ttl, lambda: self._expire(key))
         return self._revision
+
+    def put_soon(
+        self, key: str, value: bytes, *, expected: int, ttl: float | None = None, done: Callable[[int | None], None]
+    ) -> None:
+        soon(self.put(key, value, expected=expected, ttl=ttl), done)
+
+    def tell(self, key: str, value: bytes, *, expected: int, ttl: float | None = None) -> None:
+        soon(self.put(key, value, expected=expected, ttl=ttl), lambda _: None)
 
     async def get(self, key: str) -> ClaimEntry | None:
         return self._entries.get(key)

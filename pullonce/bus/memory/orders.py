@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from pullonce import trace
 from pullonce.bus.limits import check_size
 from pullonce.bus.memory.clock import Clock, Timer
 from pullonce.bus.memory.signals import subjects_match
+from pullonce.bus.memory.soon import soon
 from pullonce.bus.ports import Delivery
 from pullonce.errors import Duplicate
 from schemas import orders, routing, subjects
@@ -101,6 +103,14 @@ class MemoryOrders:
 
     async def send(self, order: Order) -> None:
         self.put(routing.order_subject(order), msgspec.json.encode(order))
+
+    def send_soon(self, order: Order, *, done: Callable[[int | None], None]) -> None:
+        soon(self._sent(order), done)
+
+    async def _sent(self, order: Order) -> int:
+        with contextlib.suppress(Duplicate):
+            await self.send(order)
+        return 1
 
     async def withdraw(self, order: Order) -> None:
         if (queued := self._stored.get(routing.order_subject(order))) is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from pullonce.bus.nats.parser import Raw
 
@@ -21,6 +22,8 @@ class Asked:
         self._loop = asyncio.get_running_loop()
         self._count = 0
         self._waiting: dict[bytes, asyncio.Future[Raw]] = {}
+        self._calls: dict[bytes, Callable[[Raw | None], None]] = {}
+        """Token → who is told of the answer, and does not wait for it."""
         self._until: dict[bytes, float] = {}
         """Those with the usual patience, the oldest first."""
         self._timer: asyncio.TimerHandle | None = None
@@ -39,6 +42,16 @@ class Asked:
             answer.add_done_callback(lambda _: timer.cancel())
         return token, answer
 
+    def expect_call(self, take: Callable[[Raw | None], None]) -> bytes:
+        """A fresh token; `take` is called with its answer, or with None after the usual patience."""
+        self._count += 1
+        token = b"%d" % self._count
+        self._calls[token] = take
+        self._until[token] = self._loop.time() + PATIENCE
+        if self._timer is None:
+            self._timer = self._loop.call_later(PATIENCE, self._look)
+        return token
+
     def forget(self, token: bytes) -> None:
         """Nobody waits for it any more."""
         self._until.pop(token, None)
@@ -48,12 +61,21 @@ class Asked:
 
     def answered(self, token: bytes, raw: Raw) -> None:
         """Its answer has come; one that nobody waits for is passed over."""
+        take = self._calls.pop(token, None)
+        if take is not None:
+            del self._until[token]
+            take(raw)
+            return
         answer = self._waiting.get(token)
         if answer is not None and not answer.done():
             answer.set_result(raw)
 
     def fail_all(self, error: Exception) -> None:
         """All that are in the air end so."""
+        calls, self._calls = self._calls, {}
+        for token, take in calls.items():
+            del self._until[token]
+            self._loop.call_soon(take, None)
         for answer in list(self._waiting.values()):
             if not answer.done():
                 answer.set_exception(error)
@@ -66,11 +88,15 @@ class Asked:
     def _look(self) -> None:
         """Give up whatever has waited too long, and come again when the next one may have."""
         now, self._timer = self._loop.time(), None
-        for token, until in self._until.items():
+        for token, until in list(self._until.items()):
             if until > now:
                 self._timer = self._loop.call_at(until, self._look)
                 return
-            _give_up(self._waiting[token])
+            if (take := self._calls.pop(token, None)) is not None:
+                del self._until[token]
+                self._loop.call_soon(take, None)
+            elif token in self._waiting:
+                _give_up(self._waiting[token])
 
 
 def _give_up(answer: asyncio.Future[Raw]) -> None:

@@ -6,7 +6,9 @@ an expired key is simply absent again, and a compare-and-set that expects 0 succ
 
 from __future__ import annotations
 
-from pullonce.bus.nats.jetstream import WRONG_SEQUENCE, Refused, Stored, last_message, store
+from collections.abc import Callable
+
+from pullonce.bus.nats.jetstream import WRONG_SEQUENCE, Ack, Refused, Stored, call, last_message, store
 from pullonce.bus.nats.link import Headers, Link
 from pullonce.bus.nats.setup import CLAIMS_PREFIX, CLAIMS_STREAM
 from pullonce.bus.ports import ClaimEntry
@@ -40,6 +42,17 @@ class NatsClaims:
                 raise
             raise WrongRevision(f"{key} has not revision {expected}") from exc
 
+    def put_soon(
+        self, key: str, value: bytes, *, expected: int, ttl: float | None = None, done: Callable[[int | None], None]
+    ) -> None:
+        def take(ack: Ack | None) -> None:
+            done(ack.seq if ack is not None and ack.error is None else None)
+
+        call(self._link, CLAIMS_PREFIX + key, value, _headers(expected, ttl), take)
+
+    def tell(self, key: str, value: bytes, *, expected: int, ttl: float | None = None) -> None:
+        self._link.post(CLAIMS_PREFIX + key, value, headers=_headers(expected, ttl))
+
     async def get(self, key: str) -> ClaimEntry | None:
         found = await self._last(key)
         if found is None or _is_marker(found):
@@ -47,15 +60,19 @@ class NatsClaims:
         return ClaimEntry(found.body, found.sequence)
 
     async def _put(self, key: str, value: bytes, expected: int, ttl: float | None) -> int:
-        headers: Headers = {"Nats-Expected-Last-Subject-Sequence": str(expected)}
-        if ttl is not None:
-            if ttl < 1:
-                raise ValueError(f"a claim lives at least 1 s, not {ttl} s")
-            headers["Nats-TTL"] = f"{round(ttl * 1000)}ms"
-        return (await store(self._link, CLAIMS_PREFIX + key, value, headers)).seq
+        return (await store(self._link, CLAIMS_PREFIX + key, value, _headers(expected, ttl))).seq
 
     async def _last(self, key: str) -> Stored | None:
         return await last_message(self._link, CLAIMS_STREAM, CLAIMS_PREFIX + key)
+
+
+def _headers(expected: int, ttl: float | None) -> Headers:
+    headers: Headers = {"Nats-Expected-Last-Subject-Sequence": str(expected)}
+    if ttl is not None:
+        if ttl < 1:
+            raise ValueError(f"a claim lives at least 1 s, not {ttl} s")
+        headers["Nats-TTL"] = f"{round(ttl * 1000)}ms"
+    return headers
 
 
 def _is_marker(found: Stored) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from base64 import b64decode
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +13,7 @@ import msgspec
 
 from pullonce.bus.nats.asked import PATIENCE, Unclear
 from pullonce.bus.nats.link import RETRY_PAUSE, Headers, Link, Unheard
+from pullonce.bus.nats.parser import Raw
 from pullonce.bus.nats.protocol import headers_of, text
 from pullonce.errors import BusError
 
@@ -163,6 +165,19 @@ async def store_once(link: Link, subject: str, body: bytes, headers: Headers, ti
     if ack.error.passing:
         raise Unheard(ack.error.description)
     raise Refused(subject, ack.error)
+
+
+def call(link: Link, subject: str, body: bytes, headers: Headers, done: Callable[[Ack | None], None]) -> None:
+    """Write once, without waiting: `done` is called with the server's answer, or with None where the outcome is not known."""
+
+    def take(raw: Raw | None) -> None:
+        try:
+            ack = _acks.decode(raw.data) if raw is not None and raw.data else None
+        except msgspec.MsgspecError:
+            ack = None
+        done(ack)
+
+    link.call(subject, body, headers, take)
 
 
 async def last_message(link: Link, stream: str, subject: str) -> Stored | None:

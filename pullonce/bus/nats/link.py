@@ -201,6 +201,17 @@ class Link:
             raise Unheard(subject)
         return raw
 
+    def call(self, subject: str, body: bytes, headers: Headers, take: Callable[[Raw | None], None]) -> None:
+        """`ask`, without a task that waits: `take` is called with the answer; with None where none came or nothing was sent."""
+        if self._failure is None and self._up.is_set():
+            token = self._asked.expect_call(take)
+            try:
+                self.post(subject, body, reply=self._inbox + token.decode(), headers=headers)
+            except BusError:
+                pass  # the link has ended: `take` is told with all others
+        else:
+            asyncio.get_running_loop().call_soon(take, None)
+
     async def barrier(self, timeout: float = PATIENCE) -> bool:
         """Return once the server has seen everything sent before, and all it sent before has arrived here; whether it has.
 

@@ -20,8 +20,10 @@ from pullonce.bus.nats.greeting import Access
 from pullonce.bus.nats.jetstream import (
     MESSAGE_GONE,
     WRONG_SEQUENCE,
+    Ack,
     Refused,
     api,
+    call,
     last_message,
     last_stored,
     message_at,
@@ -99,6 +101,14 @@ class NatsLog:
             raise NotStored(str(exc), later=False) from None
         except Unclear:
             raise TimeoutError(f"nothing is known of a write to {subject}") from None
+
+    def append_soon(self, event: Event, *, message_id: str = "", done: Callable[[int | None], None]) -> None:
+        said = message_id or routing.event_id(event) or f"{self._me}.{next(self._count)}"
+
+        def take(ack: Ack | None) -> None:
+            done(ack.seq if ack is not None and ack.error is None and not ack.duplicate else None)
+
+        call(self._link, routing.event_subject(event), _encode(event), {"Nats-Msg-Id": said, **trace.headers()}, take)
 
     async def append_all(self, events: Sequence[Event], *, cause: int | None = None) -> list[int]:
         if len(events) == 1:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from pullonce import trace
-from pullonce.bus.nats.jetstream import NO_STREAM, SUBJECT_FULL, Refused, api, store
+from pullonce.bus.nats.jetstream import NO_STREAM, SUBJECT_FULL, Ack, Refused, api, call, store
 from pullonce.bus.nats.link import Link
 from pullonce.bus.nats.receive import Kind, Receiver
 from pullonce.bus.ports import Delivery
@@ -42,6 +42,13 @@ class NatsOrders:
                 raise
             if not exc.unclear:  # else it may well be our own earlier attempt that lies there
                 raise Duplicate(f"{subject} is queued or running") from exc
+
+    def send_soon(self, order: Order, *, done: Callable[[int | None], None]) -> None:
+        def take(ack: Ack | None) -> None:
+            stored = ack is not None and (ack.error is None or ack.error.err_code == SUBJECT_FULL)
+            done(1 if stored else None)
+
+        call(self._link, routing.order_subject(order), _encode(order), trace.headers(), take)
 
     async def withdraw(self, order: Order) -> None:
         await api(self._link, f"STREAM.PURGE.{subjects.ORDERS_STREAM}", {"filter": routing.order_subject(order)})

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ from tests.support.long_log import long_log
 
 
 @asynccontextmanager
-async def coordinating(bus: Bus, name: str = "c", **given: int) -> AsyncIterator[Coordinator]:
+async def coordinating(bus: Bus, name: str = "c", **given: Any) -> AsyncIterator[Coordinator]:
     """A coordinator that has caught up."""
     ready = asyncio.Event()
 

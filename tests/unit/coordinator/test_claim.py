@@ -17,6 +17,7 @@ from services.coordinator.claim import (
 )
 
 HELD = Held(by="c1", nonce="c1.1")
+LEASED = Held(by="c1", nonce="c1.1", leased=True)
 ORDERED = Ordered(by="c1", revision=7)
 COLLECTING = Collecting(by="gc", nonce="gc.1")
 
@@ -27,24 +28,23 @@ COLLECTING = Collecting(by="gc", nonce="gc.1")
         (None, {}, Take()),
         (COLLECTING, {}, Take()),
         (HELD, {}, Wait()),
-        (HELD, {"ensure": True}, Wait()),
         (HELD, {"waited": True}, Take()),
-        (ORDERED, {"done": 6}, Wait()),
+        (LEASED, {"done": 8}, Ask(9)),
+        (LEASED, {"done": 9}, Take()),
+        (ORDERED, {"done": 6}, Ask(7)),
         (ORDERED, {"done": 7}, Take()),
-        (ORDERED, {"done": 6, "waited": True}, Ask(7)),
-        (ORDERED, {"done": 6, "ensure": True}, Ask(7)),
         (Settled(by="c1", at=11), {"position": 10}, Wait()),
         (Settled(by="c1", at=11), {"position": 10, "waited": True}, Take()),
-        (Settled(by="c1", at=10), {"position": 10, "since": 10}, Take()),
+        (Settled(by="c1", at=10), {"position": 10}, Take()),
         (Settled(by="c1", at=9), {"position": 10}, Take()),
     ],
 )
 def test_judge(claim: Claim | None, given: dict[str, int], answer: object) -> None:
-    case = {"since": 0, "done": 0, "position": 0, "waited": False, "ensure": False, **given}
-    assert judge(claim, **case) == answer  # type: ignore[arg-type]
+    case = {"done": 0, "position": 0, "waited": False, **given}
+    assert judge(claim, 9, **case) == answer  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("claim", [HELD, ORDERED, COLLECTING, Settled(by="c1", at=3)])
+@pytest.mark.parametrize("claim", [HELD, LEASED, ORDERED, COLLECTING, Settled(by="c1", at=3)])
 def test_a_claim_survives_the_bucket(claim: Claim) -> None:
     assert decode(encode(claim)) == claim
 

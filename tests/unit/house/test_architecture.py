@@ -146,6 +146,7 @@ PURE = (
     "services.coordinator.in_flight",
     "services.coordinator.intents",
     "services.coordinator.key",
+    "services.coordinator.leases",
     "services.coordinator.low_water",
     "services.coordinator.mark",
     "services.coordinator.pursuit",
