@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas import claims, events, ledger, orders, progress, status
+from schemas.derive.samples import SAMPLES
 from schemas.malformed import Malformed
 from schemas.routing import event_subject, order_subject
-from schemas.samples import SAMPLES
 
 
 def _stored(kind: str) -> Callable[[bytes], object]:

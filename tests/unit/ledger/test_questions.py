@@ -14,12 +14,12 @@ import pytest
 
 from pullonce.pulling.identity import identify
 from schemas import ledger as questions
+from schemas.derive.core_channels import KINDS
+from schemas.derive.json_schema import json_schema
+from schemas.derive.samples import SAMPLES
 from schemas.events import Event, PullCancelled, PullCompleted, PullFailed, PullRequested, Sharing
-from schemas.json_schema import json_schema
 from schemas.ledger import Answer, AskExplain, AskExport, AskHistory, AskSql, AskStats, Question, decode_answer, encode
 from schemas.oci import Digest
-from schemas.other_channels import KINDS
-from schemas.samples import SAMPLES
 from services.ledger.answers.live import Live
 from services.ledger.answers.questions import Questions
 from services.ledger.fold.file import LedgerFile

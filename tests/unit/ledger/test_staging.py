@@ -6,10 +6,10 @@ import msgspec
 import pytest
 
 from pullonce.pulling.identity import identify
+from schemas.derive.samples import SAMPLES
 from schemas.events import Event, PullRequested
 from schemas.oci import ChainID, Digest
 from schemas.progress import BlobProgress, LayerProgress
-from schemas.samples import SAMPLES
 from schemas.subjects import digest_token, flight_of
 from services.ledger.answers import live
 from services.ledger.answers.live import Live, LiveProgress

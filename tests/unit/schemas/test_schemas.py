@@ -12,11 +12,12 @@ import msgspec
 import pytest
 import yaml
 
-from schemas import asyncapi, claims, events, export, ledger, orders, other_channels, progress, subjects
-from schemas.json_schema import Json, answer_kind, file_name
+from schemas import claims, events, ledger, orders, progress, subjects
+from schemas.derive import asyncapi, core_channels, export
+from schemas.derive.json_schema import Json, answer_kind, file_name
+from schemas.derive.samples import SAMPLES
 from schemas.roles import QUESTIONS, ROLES, Message
 from schemas.routing import event_subject, order_subject
-from schemas.samples import SAMPLES
 from schemas.subjects import flight_of
 
 PROGRESS = {
@@ -68,7 +69,11 @@ def test_export_writes_what_is_missing_and_removes_what_is_derived_from_nothing(
 
 def test_export_checks_from_the_command_line() -> None:
     ran = subprocess.run(
-        [sys.executable, "-m", "schemas.export", "--check"], cwd=export.HERE.parent, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "schemas.derive.export", "--check"],
+        cwd=export.HERE.parent,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
 
@@ -101,7 +106,7 @@ def test_an_answer_has_a_json_schema(subject: str) -> None:
     jsonschema.Draft202012Validator.check_schema(schema(answer_kind(subject)))
 
 
-@pytest.mark.parametrize("kind", sorted(MESSAGES | other_channels.KINDS))
+@pytest.mark.parametrize("kind", sorted(MESSAGES | core_channels.KINDS))
 def test_a_json_schema_is_self_contained_and_says_what_its_message_means(kind: str) -> None:
     found = schema(kind)
     definitions = found.get("$defs", {})
@@ -278,7 +283,7 @@ def test_every_subject_has_a_channel() -> None:
 
 
 def test_every_question_of_the_ledger_and_every_claim_is_told() -> None:
-    told = set(other_channels.KINDS.values())
+    told = set(core_channels.KINDS.values())
     for module, base in ((ledger, ledger.Question), (ledger, ledger.Answer), (claims, msgspec.Struct)):
         classes = {each for each in vars(module).values() if isinstance(each, type) and issubclass(each, base)}
         assert classes - {base} <= told

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas import routing, subjects
+from schemas.derive.samples import SAMPLES
 from schemas.events import EVENTS, Event, PullCancelled, PullCompleted, PullFailed, PullRequested, Token
 from schemas.orders import ORDERS, Order
 from schemas.progress import Progress
-from schemas.samples import SAMPLES
 
 FACTS = {kind: sample for kind, sample in SAMPLES.items() if isinstance(sample, Event)}
 WORK = {kind: sample for kind, sample in SAMPLES.items() if isinstance(sample, Order)}

@@ -10,13 +10,14 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from schemas import other_channels, routing, subjects
+from schemas import routing, subjects
+from schemas.derive import core_channels
+from schemas.derive.json_schema import answer_kind, file_name, meaning
+from schemas.derive.samples import SAMPLES
 from schemas.events import Event, PullRequested
-from schemas.json_schema import answer_kind, file_name, meaning
 from schemas.orders import FetchBlob, Order
 from schemas.progress import BlobProgress, LayerProgress, Progress, PullProgress
 from schemas.roles import QUESTIONS, ROLES, Message, Role
-from schemas.samples import SAMPLES
 
 Json: TypeAlias = Any
 """A JSON value."""
@@ -32,7 +33,7 @@ PARAMETERS = {
     "digest": "Digest of a blob, or ChainID of a layer, with `-` in place of `:`.",
     "chain": "ChainID of a layer, with `-` in place of `:`.",
     "revision": "Revision of the claim that justifies the order.",
-    **other_channels.PARAMETERS,
+    **core_channels.PARAMETERS,
 }
 """What the holes in a subject stand for."""
 
@@ -109,9 +110,9 @@ def _channels() -> dict[str, Json]:
             "question": {"name": f"{subject}.question", "payload": names if named else {"type": "null"}},
             "answer": _ref("components", "messages", answer_kind(subject)),
         }
-    for name, at in other_channels.ADDRESSES.items():
-        channels[name] = _channel(at, other_channels.DESCRIPTIONS[name])
-        channels[name]["messages"] = {kind: _ref("components", "messages", kind) for kind in other_channels.MESSAGES[name]}
+    for name, at in core_channels.ADDRESSES.items():
+        channels[name] = _channel(at, core_channels.DESCRIPTIONS[name])
+        channels[name]["messages"] = {kind: _ref("components", "messages", kind) for kind in core_channels.MESSAGES[name]}
     return channels
 
 
@@ -148,17 +149,17 @@ def _operations(name: str, role: Role) -> dict[str, Json]:
         for subject in asked:
             reply = {"channel": _ref("channels", subject), "messages": [_ref("channels", subject, "messages", "answer")]}
             operations[f"{name}.{action}.{subject}"] = _operation(name, action, subject, ["question"]) | {"reply": reply}
-    for action, channel in other_channels.DOES.get(name, ()):
+    for action, channel in core_channels.DOES.get(name, ()):
         operations[f"{name}.{action}.{channel}"] = _other_operation(name, action, channel)
     return operations
 
 
 def _other_operation(role: str, action: str, channel: str) -> dict[str, Json]:
     if channel != subjects.LEDGER_SUBJECT:
-        return _operation(role, action, channel, list(other_channels.MESSAGES[channel]))
-    answers = [_ref("channels", channel, "messages", kind) for kind in other_channels.ANSWERS]
+        return _operation(role, action, channel, list(core_channels.MESSAGES[channel]))
+    answers = [_ref("channels", channel, "messages", kind) for kind in core_channels.ANSWERS]
     reply = {"channel": _ref("channels", channel), "messages": answers}
-    return _operation(role, action, channel, list(other_channels.QUESTIONS)) | {"reply": reply}
+    return _operation(role, action, channel, list(core_channels.QUESTIONS)) | {"reply": reply}
 
 
 def _operation(role: str, action: str, channel: str, messages: list[str]) -> dict[str, Json]:
@@ -176,7 +177,7 @@ def _messages() -> dict[str, Json]:
         for kind, sample in SAMPLES.items()
     }
     answers = {answer_kind(subject): cls for subject, cls in QUESTIONS.items()}
-    return messages | {kind: _message(kind, cls) for kind, cls in (answers | other_channels.KINDS).items()}
+    return messages | {kind: _message(kind, cls) for kind, cls in (answers | core_channels.KINDS).items()}
 
 
 def _message(kind: str, cls: type[msgspec.Struct]) -> dict[str, Json]:

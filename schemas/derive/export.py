@@ -1,7 +1,7 @@
 """Write what is derived from the message classes: JSON Schemas, golden examples, the AsyncAPI document.
 
-python -m schemas.export            write the files
-python -m schemas.export --check    compare them; say what differs and exit 1
+python -m schemas.derive.export            write the files
+python -m schemas.derive.export --check    compare them; say what differs and exit 1
 """
 
 import argparse
@@ -13,12 +13,12 @@ from pathlib import Path
 
 import msgspec
 
-from schemas import asyncapi, other_channels
-from schemas.json_schema import Json, answer_kind, file_name, json_schema
+from schemas.derive import asyncapi, core_channels
+from schemas.derive.json_schema import Json, answer_kind, file_name, json_schema
+from schemas.derive.samples import SAMPLES
 from schemas.roles import QUESTIONS
-from schemas.samples import SAMPLES
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 
 _PLAIN_KEY = re.compile(r"[A-Za-z$_][\w$./-]*")
 _NOT_PLAIN = frozenset(("true", "false", "null", "yes", "no", "on", "off", "y", "n"))
@@ -33,7 +33,7 @@ def derived() -> dict[str, str]:
     for subject, answer in QUESTIONS.items():
         kind = answer_kind(subject)
         files[f"json/{file_name(kind)}"] = json_text(json_schema(kind, answer))
-    for kind, cls in other_channels.KINDS.items():
+    for kind, cls in core_channels.KINDS.items():
         files[f"json/{file_name(kind)}"] = json_text(json_schema(kind, cls))
     return files
 
@@ -101,15 +101,15 @@ def _key(key: str) -> str:
 
 
 def main() -> int:
-    """Command line of `python -m schemas.export`; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m schemas.export", description=(__doc__ or "").partition("\n")[0])
+    """Command line of `python -m schemas.derive.export`; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m schemas.derive.export", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--check", action="store_true", help="compare only; exit 1 where something differs")
     if not parser.parse_args().check:
         write()
         return 0
     found = differences()
     for line in found:
-        print(f"schemas/{line}; run python -m schemas.export", file=sys.stderr)
+        print(f"schemas/{line}; run python -m schemas.derive.export", file=sys.stderr)
     return 1 if found else 0
 
 

@@ -1,0 +1,1 @@
+"""What is derived from the messages: JSON Schemas, the AsyncAPI document, an example of each."""
