@@ -8,7 +8,7 @@ from pullonce.bus.ports import Bus, Delivery
 from pullonce.errors import Duplicate
 from schemas.routing import order_subject
 from schemas.subjects import blob_key
-from tests.support.buses import ACK_WAIT, Place, ended, eventually, fetch, running, soon
+from tests.support.buses import ACK_WAIT, Place, ended, eventually, fetch, leases_pass, running, soon
 
 KIND, STORE = "fetch.blob", "default"
 
@@ -158,13 +158,20 @@ async def test_silence_gives_it_to_another(place: Place) -> None:
 
 
 async def test_in_progress_keeps_it(place: Place) -> None:
-    hands = Hands()
-    async with place.connect() as bus, serve(bus, hands):
-        await bus.orders.send(fetch(1))
-        delivery = await hands.next()
-        for _ in range(8):
-            await asyncio.sleep(ACK_WAIT / 4)
+    hands, other = Hands(), Hands()
+
+    async def keep(delivery: Delivery) -> None:
+        while True:
             await delivery.in_progress()
+            await asyncio.sleep(ACK_WAIT / 4)
+
+    async with place.connect() as one, place.connect() as two, serve(one, hands, limit=1):
+        await one.orders.send(fetch(1))
+        delivery = await hands.next()
+        async with serve(two, other), running(keep(delivery)):
+            await leases_pass(two)
+            await two.orders.send(fetch(2))
+            assert (await other.next()).order == fetch(2), "the first that this one hears of"
         assert hands.taken.empty()
         await delivery.ack()
 

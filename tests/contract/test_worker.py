@@ -13,7 +13,7 @@ from pullonce.worker.worker import BRIEF, Failure, Worker, attempts_for, backoff
 from schemas.events import BlobFailed, BlobFetched, Event, PullFailed
 from schemas.orders import FetchBlob, ResolveReference
 from schemas.routing import order_subject
-from tests.support.buses import ACK_WAIT, Place, Reader, digest, ended, eventually, fetch, running
+from tests.support.buses import Place, Reader, digest, ended, eventually, fetch, leases_pass, running, soon
 
 Handler = Callable[[FetchBlob], Awaitable[Sequence[Event]]]
 
@@ -132,10 +132,12 @@ async def test_a_fact_too_large_for_the_bus_is_a_failure_and_no_loop(place: Plac
 
 async def test_a_long_order_is_not_given_to_another(place: Place) -> None:
     calls: list[FetchBlob] = []
+    begun, over = asyncio.Event(), asyncio.Event()
 
     async def handle(order: FetchBlob) -> list[Event]:
         calls.append(order)
-        await asyncio.sleep(ACK_WAIT * 2.5)
+        begun.set()
+        await over.wait()
         return done(order)
 
     async with (
@@ -146,6 +148,9 @@ async def test_a_long_order_is_not_given_to_another(place: Place) -> None:
         running(worker(other, handle).run()),
     ):
         await one.orders.send(fetch(1))
+        await soon(begun.wait())
+        await leases_pass(one)
+        over.set()
         await reader.until(lambda r: len(r.read) == 1)
     assert len(calls) == 1
 

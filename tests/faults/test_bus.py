@@ -6,31 +6,38 @@ from typing import Any
 
 import pytest
 
+from pullonce.bus.nats.asked import PATIENCE
 from pullonce.bus.ports import Bus, ClaimEntry, Delivery
 from pullonce.errors import Duplicate, LogShortened, WrongRevision
 from pullonce.worker.worker import Worker
 from schemas.events import BlobFetched, Event
 from schemas.orders import FetchBlob
+from schemas.routing import event_id, event_subject
 from tests.support.buses import LIMIT, NatsPlace, Reader, digest, fetch, fetched, running, soon
 from tests.support.nats_server import NatsServer
 
 ROUNDS = 3
+STEPS = 10
+"""Done on a server before it is killed, at least."""
 
 
-async def disturb(server: NatsServer) -> None:
-    """Kill and restart it a few times, with load in between."""
+async def disturb(server: NatsServer, done: asyncio.Semaphore) -> None:
+    """Kill and restart it a few times, each time when a few more steps are done."""
     for _ in range(ROUNDS):
-        await asyncio.sleep(0.2)
+        for _ in range(STEPS):
+            await done.acquire()
         await asyncio.to_thread(server.restart)
 
 
 async def until_disturbed(server: NatsServer, step: Callable[[int], Awaitable[Any]]) -> int:
     """Repeat a step for as long as the server is being disturbed; returns how often it was done."""
-    trouble = asyncio.ensure_future(disturb(server))
+    done = asyncio.Semaphore(0)
+    trouble = asyncio.ensure_future(disturb(server, done))
     count = 0
     async with asyncio.timeout(LIMIT * 2):
         while not trouble.done():
             await step(count)
+            done.release()
             count += 1
     await trouble
     return count
@@ -130,7 +137,9 @@ async def test_a_frozen_server_only_delays(nats_server: NatsServer) -> None:
         await bus.log.append(fetched(1))
         nats_server.pause()
         writes = [asyncio.ensure_future(bus.log.append(fetched(number))) for number in (2, 3)]
-        await asyncio.sleep(6)  # longer than a request's patience: its outcome is unclear by then
+        with pytest.raises(TimeoutError):  # a request behind them: by then their outcome is unclear
+            again = fetched(2)
+            await bus.log.offer(again, subject=event_subject(again), message_id=event_id(again), timeout=PATIENCE)
         assert not any(write.done() for write in writes)
         nats_server.resume()
         assert await soon(asyncio.gather(*writes)) == [2, 3]

@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+import nats
 import pytest
 
 from pullonce.client import connect
 from pullonce.failpoints import STEPS
+from schemas.subjects import ORDERS_STREAM
 from tests.support.buses import eventually
 from tests.support.chaos import Crew
 from tests.support.chaos_check import damage, judge, picture, read_on, stack, trees
@@ -46,11 +48,11 @@ async def test_who_stands_still_at_a_step_harms_nothing_later(crew: Crew, regist
             pulls = [asyncio.ensure_future(client.pull(line.reference(behind), timeout=LIMIT)) for _ in range(WAITERS)]
             if step in HOLDS_A_LOCK:
                 await eventually(lambda: stands_still(crew))
-                await asyncio.sleep(4)  # longer than its order is kept for it
+                await eventually(lambda: handed_out_anew(crew))
                 assert not any(pull.done() for pull in pulls)
             elif step in MAY_HOLD_A_LOCK:
                 await eventually(lambda: stands_still(crew))
-                await asyncio.sleep(4)
+                await eventually(lambda: handed_out_anew(crew, pulls))
             else:
                 await asyncio.gather(*pulls)
                 await eventually(lambda: stands_still(crew))  # they were answered without it
@@ -68,3 +70,13 @@ async def test_who_stands_still_at_a_step_harms_nothing_later(crew: Crew, regist
 
 async def stands_still(crew: Crew) -> bool:
     return bool(crew.stopped())
+
+
+async def handed_out_anew(crew: Crew, pulls: Sequence[asyncio.Future[object]] = ()) -> bool:
+    """An order was kept for whoever stands still for as long as it is kept, and is somebody else's now; or all is done."""
+    bus = await nats.connect(crew.url)
+    try:
+        consumers = await bus.jetstream().consumers_info(ORDERS_STREAM)
+    finally:
+        await bus.close()
+    return any(each.num_redelivered for each in consumers) or (bool(pulls) and all(pull.done() for pull in pulls))

@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
+from msgspec import structs
+
 from pullonce.bus.memory.bus import MemoryBus
 from pullonce.bus.nats.bus import connect
-from pullonce.bus.ports import Bus, Recorded
+from pullonce.bus.ports import Bus, Delivery, Recorded
 from pullonce.config import BusSettings
 from schemas.events import BlobFetched, BlobLost, Source
 from schemas.oci import Descriptor, Digest
@@ -113,6 +115,18 @@ async def eventually(true: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(LIMIT):
         while not await true():  # noqa: ASYNC110
             await asyncio.sleep(0.02)
+
+
+async def leases_pass(bus: Bus, count: int = 2) -> None:
+    """Return when an order that somebody took and said nothing of was handed out anew so many times: for tests that show what
+    does not happen meanwhile. Whoever was silent since before has lost what they took as often."""
+    taken: asyncio.Queue[Delivery] = asyncio.Queue()
+    async with running(bus.orders.receive("fetch.blob", "forgetful", taken.put, limit=1)):
+        await bus.orders.send(structs.replace(fetch(0), store="forgetful"))
+        for attempt in range(1, count + 2):
+            delivery = await soon(taken.get())
+            assert delivery.attempt == attempt
+        await delivery.ack()
 
 
 def digest(number: int) -> Digest:

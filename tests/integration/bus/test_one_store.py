@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -83,13 +82,21 @@ def test_a_store_may_move_when_nobody_serves_it(start: Start, tmp_path: Path) ->
     assert start("fetcher", tmp_path / "b").poll() is None
 
 
-def test_who_could_not_be_heard_is_found_later(start: Start, tmp_path: Path) -> None:
+async def look(url: str) -> list[StoreNow]:
+    """Ask for as long as a worker does who serves this store."""
+    async with connect(BusSettings(url=url, name="asks"), patience=10) as bus:
+        answers = await bus.signals.gather(store_now_subject("default"), b"", timeout=PATIENCE)
+    return [decode_store_now(each) for each in answers]
+
+
+def test_who_could_not_be_heard_is_found_later(nats_server: NatsServer, start: Start, tmp_path: Path) -> None:
     """The first one stands still while the second begins. When it goes on, the one that began later ends."""
     first = start("fetcher", tmp_path / "a")
     first.send_signal(signal.SIGSTOP)
     second = start("unpacker", tmp_path / "b")
     assert second.poll() is None, "silence is no reason not to begin"
-    time.sleep(PATIENCE + 1)  # its own second look has found nobody
+    [heard] = asyncio.run(look(nats_server.url))  # begun behind its own second look, which found nobody
+    assert heard.pid == second.pid and second.poll() is None
     first.send_signal(signal.SIGCONT)
     _, said = second.communicate(timeout=LIMIT)
     assert second.returncode == 1 and "StoreTaken" in said

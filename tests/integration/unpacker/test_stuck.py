@@ -89,15 +89,17 @@ class Slow(Staging):
 async def test_an_order_withdrawn_during_its_commit_leaves_a_whole_snapshot(tmp_path: Path) -> None:
     files = {f"d{n}/f{n}": b"%d" % n * 100 for n in range(200)}
     image = Image([tar(*(entry(name, content=content) for name, content in files.items()))])
+    other = Image([tar(entry("f", content=b"f"))])
     async with unpacker(tmp_path, workers=1) as running:
         image.store(running.content)
+        other.store(running.content)
         staging = Slow(running.parts.staging)
         slow = Unpacker(replace(running.parts, staging=staging))
         order = asyncio.ensure_future(slow.unpack_layer(image.orders()[0]))
         await asyncio.to_thread(staging.reached.wait, LIMIT)
         for _ in range(2):
             order.cancel()
-            await asyncio.sleep(0.05)
+            await unpack_all(running, other.orders())  # a barrier: all of another layer passes it meanwhile
         assert not order.done(), "the thread that commits goes on, so its tree must stay"
         staging.go.set()
         with pytest.raises(asyncio.CancelledError):
@@ -108,7 +110,10 @@ async def test_an_order_withdrawn_during_its_commit_leaves_a_whole_snapshot(tmp_
         assert fact.reused
 
 
-async def test_what_cannot_be_removed_now_ends_no_service(disk: Path) -> None:
+async def test_what_cannot_be_removed_now_ends_no_service(disk: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def told() -> bool:
+        return "cannot be removed yet" in caplog.text
+
     image = Image([tar(entry("f", content=b"f"))])
     async with unpacker(disk, workers=1) as running:
         image.store(running.content)
@@ -117,7 +122,7 @@ async def test_what_cannot_be_removed_now_ends_no_service(disk: Path) -> None:
         remount(disk, "ro")
         try:
             staging.discard(first.place)
-            await asyncio.sleep(0.2)
+            await eventually(told)
             assert first.place.exists()
         finally:
             remount(disk, "rw")
