@@ -56,7 +56,7 @@ def say(what: str, value: str) -> None:
 
 
 async def rate(count: int, step: Callable[[int], Awaitable[object]], parallel: int) -> float:
-    """Steps a second, `parallel` of them in the air."""
+    """Steps a second, `parallel` of them in flight."""
     numbers = iter(range(count))
 
     async def run() -> None:
@@ -136,13 +136,13 @@ async def measure(sync: str) -> None:
         say("append one at a time, events/s", f"{await rate(2000, lambda n: one.log.append(fetched(n, 2)), 1):,.0f}")
         say(f"replay of {EVENTS:,}, decode and callback, events/s", f"{await replay(one):,.0f}")
         put = lambda n: one.claims.put(f"blob.default.{n}", b"x", expected=0, ttl=600)  # noqa: E731
-        say("claims, 100 in the air, claims/s", f"{await rate(WRITES, put, 100):,.0f}")
+        say("claims, 100 in flight, claims/s", f"{await rate(WRITES, put, 100):,.0f}")
         say(f"release of {WAITERS:,} waiters from the append, p50 / p99", spread(await release(one, other)))
         say("order sent → handler runs, p50 / p99", spread(await hop(one, other)))
 
 
 async def compare() -> None:
-    print(f"{'sync interval':<16}{'append 1 at a time/s':>22}{'append_all/s':>16}{'claims, 100 in the air/s':>28}")
+    print(f"{'sync interval':<16}{'append 1 at a time/s':>22}{'append_all/s':>16}{'claims, 100 in flight/s':>28}")
     for sync in ("always", "1s", "10s", ""):
         async with server(sync) as at, open_bus(at) as bus:
             count = 1500 if sync == "always" else WRITES

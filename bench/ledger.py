@@ -1,7 +1,7 @@
 """What the ledger costs here: `./dev bench ledger [--events 10000000 --no-bus] [--out bench/results/ledger-….jsonl]`.
 
 Makes a long log (tests/support/long_log.py), folds it as a rebuild does, asks the questions that the page asks, with a thousand
-pulls in the air, lets a real keeper follow a real bus at 5,000 events a second and measures how far it lags, and rebuilds from
+pulls in flight, lets a real keeper follow a real bus at 5,000 events a second and measures how far it lags, and rebuilds from
 that bus. On files of its own, below TMPDIR.
 """
 
@@ -130,7 +130,7 @@ def ask(ledger: Ledger) -> None:
         "history, search for what is not there": lambda: queries.history(reader, AskHistory(search="nowhere")),
         "failures by reason (sql)": lambda: sandbox.run(reader, AskSql(query=of_the_page("REASONS", "failures.js"))),
         "failed blobs and layers (sql)": lambda: sandbox.run(reader, AskSql(query=of_the_page("ATTEMPTS", "failures.js"))),
-        f"/api/air, {len(active.read(reader).flights):,} flights in the air": lambda: look_at_the_air(reader),
+        f"/api/air, {len(active.read(reader).flights):,} flights in flight": lambda: look_at_the_air(reader),
         "stats, all": lambda: queries.stats(reader, AskStats()),
         f"stats by image (15 of {IMAGES:,})": lambda: queries.stats(reader, AskStats(by="image", limit=15)),
         "stats by registry": lambda: queries.stats(reader, AskStats(by="registry")),

@@ -2,7 +2,7 @@
 
     ./dev bench release [--waiters 1000,10000] [--storage DIR --image NAME:TAG]
 
-Everything is real; a slow line to the registry keeps the pull in the air until all have asked. The time begins when the server
+Everything is real; a slow line to the registry keeps the pull in flight until all have asked. The time begins when the server
 stores `pull.recorded`, which settles the last key; the coordinator's part, which ends the flight, is in it.
 """
 

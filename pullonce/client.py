@@ -168,7 +168,7 @@ class Client:
         return await self._bus.log.last_sequence()
 
     async def status(self, timeout: float = 1.0) -> Status:
-        """What is in the air, as one coordinator sees it, and what the workers say of what it waits for.
+        """What is in flight, as one coordinator sees it, and what the workers say of what it waits for.
 
         Raises:
             ServicesMissing: no coordinator answers within `timeout` seconds.

@@ -51,7 +51,7 @@ class AskStats(Question, frozen=True, kw_only=True, tag="stats"):
 
 
 class AskExplain(Question, frozen=True, kw_only=True, tag="explain"):
-    """Where did the time of one pull go? Works while it is in the air."""
+    """Where did the time of one pull go? Works while it is in flight."""
 
     pull: str
     """Position of a request, name of a flight, or a reference, which means its latest pull."""

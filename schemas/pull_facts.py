@@ -42,7 +42,7 @@ class Sharing(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class PullRequested(Event, frozen=True, kw_only=True, tag="pull.requested"):
     """Someone wants this reference for this platform in this store.
 
-    Joins the flight in the air for its key, or opens one. Only `reference` must be given.
+    Joins the flight in flight for its key, or opens one. Only `reference` must be given.
     """
 
     reference: Annotated[str, Meta(min_length=1, max_length=512)]

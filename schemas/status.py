@@ -1,4 +1,4 @@
-"""Answers to questions asked over core NATS: who is there (`pullonce.ping`), what is in the air (`coordinator.status`), which
+"""Answers to questions asked over core NATS: who is there (`pullonce.ping`), what is in flight (`coordinator.status`), which
 incarnation of a store is served (`store.now.<store>`).
 
 All are requests with an empty body. Every process answers a ping for itself, so a client gathers; it says the same once,
@@ -68,7 +68,7 @@ class Waiting(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class FlightStatus(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One flight in the air."""
+    """One flight in flight."""
 
     reference: str
     flight: str
@@ -83,7 +83,7 @@ class FlightStatus(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Status(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """All flights in the air, as one coordinator sees them at `position`."""
+    """All flights in flight, as one coordinator sees them at `position`."""
 
     position: int = 0
     flights: tuple[FlightStatus, ...] = ()

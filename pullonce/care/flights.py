@@ -1,4 +1,4 @@
-"""Which flights are in the air, as one coordinator says; and so which of the uses on the disk count."""
+"""Which flights are in flight, as one coordinator says; and so which of the uses on the disk count."""
 
 import time
 
@@ -15,7 +15,7 @@ speaks of must be another's."""
 
 
 class ActiveFlights:
-    """The flights of one store at a log position. What came later is taken to be in the air."""
+    """The flights of one store at a log position. What came later is taken to be in flight."""
 
     def __init__(self, status: Status, store: str) -> None:
         self.position = status.position
@@ -23,7 +23,7 @@ class ActiveFlights:
         self._flights = {(each.flight, each.opened) for each in status.flights if each.store == store}
 
     def has(self, use: Use) -> bool:
-        """Whether the flight of a use may still be in the air. Wrong only in saying so too long."""
+        """Whether the flight of a use may still be in flight. Wrong only in saying so too long."""
         if use.opened > self.position:
             return time.time() - use.at < _LAG
         return (use.flight, use.opened) in self._flights
@@ -33,7 +33,7 @@ async def ask(signals: Signals, store: str) -> ActiveFlights:
     """Ask any coordinator.
 
     Raises:
-        ServicesMissing: none answers, so nobody knows what is in the air.
+        ServicesMissing: none answers, so nobody knows what is in flight.
     """
     try:
         answer = await signals.request(STATUS_SUBJECT, b"", timeout=_PATIENCE)

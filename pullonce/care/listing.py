@@ -35,7 +35,7 @@ class ImageList:
 
         Raises:
             NotListed: it is not there.
-            Kept: it is pinned, or a pull of it is in the air.
+            Kept: it is pinned, or a pull of it is in flight.
             Permanent: the disk refuses.
         """
         with self.images.hold():

@@ -240,7 +240,7 @@ COMMANDS = {
     "unpin": Command("let a pinned image go with the others", "caretaking:unpin", _lifecycle),
     "gc": Command("remove what no image and no pull needs", "caretaking:gc", _lifecycle),
     "verify": Command("read a store again; take out what is damaged", "caretaking:verify", _lifecycle),
-    "status": Command("show the flights in the air, and what each waits for", "status:status", _status),
+    "status": Command("show the flights in flight, and what each waits for", "status:status", _status),
     "events": Command("print the stored events", "status:events", _events),
     "history": Command("list the pulls there were, the newest first", "ledger:history", _history),
     "stats": Command("show what was asked for, what it cost and how long it took", "ledger:stats", _stats),

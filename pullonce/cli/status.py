@@ -1,4 +1,4 @@
-"""`pullonce status` and `pullonce events`: what is in the air, and what has happened."""
+"""`pullonce status` and `pullonce events`: what is in flight, and what has happened."""
 
 import argparse
 import asyncio
@@ -29,7 +29,7 @@ def status(args: argparse.Namespace) -> int:
         print(json.dumps({**json.loads(encode_status(answer)), **({"holds": held} if held else {})}))
         return 0
     if not answer.flights:
-        print(f"nothing is in the air (log position {answer.position})")
+        print(f"nothing is in flight (log position {answer.position})")
     for flight in answer.flights:
         print("\n".join(_flight_lines(flight, time.time())))
     for store, holders in held.items():

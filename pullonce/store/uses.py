@@ -4,7 +4,7 @@
 
 A fetcher notes the use in the same locked step (`Images.hold`) in which it looks what the disk holds of the image. Whoever
 removes something looks at the list of images and at the uses under that lock too: so it sees the flight, or the flight sees
-that the thing is gone. A use says nothing of whether its flight is still in the air; the log knows that.
+that the thing is gone. A use says nothing of whether its flight is still in flight; the log knows that.
 
 There is one file a flight key, written over by the next flight of it, which cannot begin before the last one ended. It is not
 synced: a flight that a power cut interrupts looks again, and an image is only listed when all of it is there.

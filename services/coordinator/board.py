@@ -1,4 +1,4 @@
-"""All flights in the air, and who waits for what: the pure fold of the log.
+"""All flights in flight, and who waits for what: the pure fold of the log.
 
     board.apply(event, sequence) → intents
 

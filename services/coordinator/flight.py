@@ -1,4 +1,4 @@
-"""One shared pull in the air: what it waits for and how it ends. Pure state, changed only by the board."""
+"""One shared pull in flight: what it waits for and how it ends. Pure state, changed only by the board."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class State(Enum):
 
 
 class Flight:
-    """Everything asked for under one flight key while it is in the air."""
+    """Everything asked for under one flight key while it is in flight."""
 
     __slots__ = (
         "again",

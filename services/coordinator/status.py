@@ -10,7 +10,7 @@ from services.coordinator.waits import Waits
 
 
 def describe(board: Board) -> bytes:
-    """The flights in the air and what each waits for, as JSON of `schemas.status.Status`."""
+    """The flights in flight and what each waits for, as JSON of `schemas.status.Status`."""
     flights = tuple(_flight(flight, board.waits) for flight in board.flights.values())
     return encode(Status(position=board.position, flights=flights))
 

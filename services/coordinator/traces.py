@@ -1,4 +1,4 @@
-"""Which trace each flight in the air belongs to, and the spans of those that end.
+"""Which trace each flight in flight belongs to, and the spans of those that end.
 
 Without spans it is that of a flight's first request which named one, handed on as it came. With them the flight has a span of
 its own: below the request that opened it where that named a trace, else at the root of a new one. Its ids are derived from
@@ -36,7 +36,7 @@ class _Asked:
 
 @dataclass(slots=True)
 class _Course:
-    """A flight in the air: the request that names its trace, and some that came later."""
+    """A flight in flight: the request that names its trace, and some that came later."""
 
     first: _Asked
     trace: str

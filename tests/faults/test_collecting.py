@@ -61,7 +61,7 @@ class Race:
     counts: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     removals: dict[str, list[int]] = field(default_factory=dict)
-    """Reference → log positions at which somebody was told that no pull of it is in the air, and took it off the list."""
+    """Reference → log positions at which somebody was told that no pull of it is in flight, and took it off the list."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by a removal until it is written down, and by a look at what a pull has left."""
 

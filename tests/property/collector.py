@@ -58,7 +58,7 @@ class Collector:
             self.world.records.discard(self.world.random.choice(free))
 
     def _in_use(self, position: int, air: set[tuple[str, int]]) -> set[str]:
-        """References that a flight in the air resolved, as the disk and one coordinator say."""
+        """References that a flight in flight resolved, as the disk and one coordinator say."""
         if not self.world.protocol.uses:
             return set()
         uses = self.world.uses.items()

@@ -32,7 +32,7 @@ def test_a_fold_in_any_batches_equals_a_rebuild(seed: int, tmp_path: Path) -> No
 def test_the_ledger_sees_the_flights_that_the_coordinators_see(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The log of a world full of trouble, folded up to any point: what is in the air is the same as on a board."""
+    """The log of a world full of trouble, folded up to any point: what is in flight is the same as on a board."""
     log = log_of_a_world(seed, monkeypatch)
     chance = random.Random(seed)
     board, ledger, at = Board(), Ledger(tmp_path / "ledger.duckdb"), 0
@@ -69,7 +69,7 @@ def log_of_a_world(seed: int, monkeypatch: pytest.MonkeyPatch) -> list[Event]:
 
 
 def answers(board: Board, event: Event, sequence: int, log: list[Event], answered: dict[int, tuple[int, int]]) -> None:
-    """Note which requests an ending answers, by its own words: those of its flight, if that is in the air, below `covers`."""
+    """Note which requests an ending answers, by its own words: those of its flight, if that is in flight, below `covers`."""
     if not isinstance(event, PullCompleted | PullFailed):
         return
     flight = board.flights.get(event.flight)

@@ -1,4 +1,4 @@
-"""A gate before a registry: some requests wait until it is opened, so that a test knows what is in the air."""
+"""A gate before a registry: some requests wait until it is opened, so that a test knows what is in flight."""
 
 from __future__ import annotations
 

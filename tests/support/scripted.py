@@ -25,7 +25,7 @@ class Script:
     def __init__(self, bus: Bus) -> None:
         self.bus = bus
         self.answer: Callable[[PullRequested, int], Event | None] = completed
-        """Ending for a request at a sequence; None leaves it in the air."""
+        """Ending for a request at a sequence; None leaves it in flight."""
         self.requests: list[tuple[int, PullRequested]] = []
         self.cancelled: list[PullCancelled] = []
         self.changed = asyncio.Condition()

@@ -1,4 +1,4 @@
-"""A sky for the page to show: flights in the air that share layers, with progress, failures and landings, as events."""
+"""A sky for the page to show: flights in flight that share layers, with progress, failures and landings, as events."""
 
 from __future__ import annotations
 

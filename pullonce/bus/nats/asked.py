@@ -1,4 +1,4 @@
-"""The requests in the air on a connection: each has a token, a future, and a moment at which nobody waits any longer."""
+"""The requests in flight on a connection: each has a token, a future, and a moment at which nobody waits any longer."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Asked:
             answer.set_result(raw)
 
     def fail_all(self, error: Exception) -> None:
-        """All that are in the air end so."""
+        """All that are in flight end so."""
         calls, self._calls = self._calls, {}
         for token, take in calls.items():
             del self._until[token]

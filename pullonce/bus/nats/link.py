@@ -1,7 +1,7 @@
 """One connection to a NATS server: reconnects for ever, and says of every request whether its outcome is known.
 
 nats-py's own `request` cannot tell a lost request from a lost answer and lets callers sit out their timeout after a break,
-so requests go through one inbox of ours: what was in the air when the connection broke ends at once as `Unclear`, and the
+so requests go through one inbox of ours: what was in flight when the connection broke ends at once as `Unclear`, and the
 caller, who knows whether repeating is harmless, asks again.
 """
 
@@ -43,7 +43,7 @@ class Unheard(Exception):
 
 
 class Link:
-    """A connection and the requests in the air on it. Made by `open_link`."""
+    """A connection and the requests in flight on it. Made by `open_link`."""
 
     def __init__(self, find: Callable[[], str] | None = None) -> None:
         self.client = Client()

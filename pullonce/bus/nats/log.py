@@ -39,7 +39,7 @@ from schemas import routing, subjects
 from schemas.events import Event, PullCancelled
 
 _WINDOW = 1000
-"""Appends in the air at a time: enough to fill the line, few enough not to be dropped by the server."""
+"""Appends in flight at a time: enough to fill the line, few enough not to be dropped by the server."""
 
 _REASON_LIMIT = 1000
 

@@ -37,7 +37,7 @@ def test_up_serves_says_so_and_leaves_nothing(tmp_path: Path) -> None:
         found = [line.split()[0] for line in answered.stdout.splitlines()]
         # Nothing waits for the ledger or for a gateway, so they may be there already or not.
         assert [service for service in found if service not in ("ledger", "gateway")] == ["coordinator", "fetcher", "unpacker"]
-        assert pullonce("status", home=tmp_path).stdout.startswith("nothing is in the air")
+        assert pullonce("status", home=tmp_path).stdout.startswith("nothing is in flight")
         assert up.stop() == 0
     assert belonging_to(tmp_path) == {}
     assert not (tmp_path / "run" / "bus.json").exists()
