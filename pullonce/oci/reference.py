@@ -18,12 +18,13 @@ _LONGEST_NAME = 255
 _LONGEST_LABEL = 63
 _LAST_PORT = 65535
 
+# Patterns are compiled when they are first used: a reference without registry, tag and digest, as most are, needs one of them.
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
-_REGISTRY = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{{1,5}})?")
-_REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:\.|__?|-+|/)[a-z0-9]+)*")
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
-_HEX64 = re.compile(r"[0-9a-f]{64}")
+_REGISTRY = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{{1,5}})?"
+_REPOSITORY = r"[a-z0-9]+(?:(?:\.|__?|-+|/)[a-z0-9]+)*"
+_TAG = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
+_DIGEST = r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}"
+_HEX = frozenset("0123456789abcdef")
 
 
 class Reference:
@@ -75,16 +76,16 @@ def parse(text: str) -> Reference:
     """
     _refuse_misunderstandings(text)
     rest, at, digest = text.partition("@")
-    if at and not _DIGEST.fullmatch(digest):
+    if at and not re.fullmatch(_DIGEST, digest):
         raise _invalid(text, f"the digest {digest!r} is not sha256:<64 hex digits> or sha512:<128 hex digits>, in lower case")
     name, tag = _split_tag(rest)
-    if tag is not None and not _TAG.fullmatch(tag):
+    if tag is not None and not re.fullmatch(_TAG, tag):
         raise _invalid(text, f"the tag {tag!r} is not 1 to 128 letters, digits, `_`, `.` or `-` (the first no `.` or `-`)")
     registry, repository = _split_registry(name)
-    if not _REGISTRY.fullmatch(registry):
+    if registry != HUB and not re.fullmatch(_REGISTRY, registry):
         raise _invalid(text, f"{registry!r} is no registry host")
     _check_host(text, registry)
-    if not _REPOSITORY.fullmatch(repository):
+    if not re.fullmatch(_REPOSITORY, repository):
         hint = "; repositories are lower case" if repository != repository.lower() else ""
         raise _invalid(text, f"{repository!r} is no repository name{hint}")
     if len(registry) + 1 + len(repository) > _LONGEST_NAME:
@@ -118,7 +119,7 @@ def _refuse_misunderstandings(text: str) -> None:
     scheme, separator, rest = text.partition("://")
     if separator:
         raise _invalid(text, f"a reference has no scheme; leave `{scheme}://` out and give `{rest}`")
-    if _HEX64.fullmatch(text):
+    if len(text) == 64 and _HEX.issuperset(text):
         raise _invalid(text, "64 hex digits alone are an image ID; give `name@sha256:…` to name an image by digest")
 
 
