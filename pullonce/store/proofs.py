@@ -7,7 +7,6 @@ Losing either costs one request to the registry for each credential and reposito
 synced and nothing fails by it. Several processes share it.
 """
 
-import hashlib
 import hmac
 import json
 import os
@@ -27,8 +26,11 @@ ANYBODY = "anybody"
 """In place of a fingerprint: access was given to who showed nothing."""
 _FOREVER = float("inf")
 _MOST = 200_000
+_MOST_NOTED = 1000
 _PATIENCE = 0.2
 """Seconds to wait for another process that writes; whoever waits longer goes without."""
+_JUST_NOW = 1.0
+"""Seconds after which a proof is looked at again: the layers of an image prove the same, one right after the other."""
 _TABLES = """
 CREATE TABLE IF NOT EXISTS proofs (
     repository TEXT, whom TEXT, what TEXT, until REAL, PRIMARY KEY (repository, whom, what)
@@ -53,11 +55,13 @@ class Proofs:
         self._lifetime = lifetime
         self._key = b""
         self._connected: tuple[int, sqlite3.Connection] | None = None
+        self._noted: dict[tuple[str, str], float] = {}
+        """Access to repositories that was seen in the file, or put there, and when, on the monotonic clock."""
 
     def fingerprint(self, *parts: str | None) -> str:
         """A name for whoever shows these parts, which tells nothing of them without the key."""
         self._key = self._key or _key(self._key_path)
-        return hmac.new(self._key, json.dumps(parts).encode(), hashlib.sha256).hexdigest()[:32]
+        return hmac.digest(self._key, json.dumps(parts).encode(), "sha256").hex()[:32]
 
     def prove(self, repository: str, whom: str, what: str = "") -> None:
         """Access was given just now.
@@ -66,12 +70,12 @@ class Proofs:
             repository: `registry/repository`.
             what: digest of the content that it was given to; empty: to the repository. What is content stays for good.
         """
-        now = time.time()
-        until = _FOREVER if what else now + self._lifetime
-        # Most requests prove what was proved a moment ago.
-        if self._until(repository, whom, what) >= until - self._lifetime / 10:
+        # Most requests prove what was proved a moment ago. Nobody is given anything by what is remembered here.
+        if not what and self._just_noted(repository, whom):
             return
-        self._write("INSERT OR REPLACE INTO proofs VALUES (?, ?, ?, ?)", repository, whom, what, until)
+        until = _FOREVER if what else time.time() + self._lifetime
+        if self._until(repository, whom, what) < until - self._lifetime / 10:
+            self._write("INSERT OR REPLACE INTO proofs VALUES (?, ?, ?, ?)", repository, whom, what, until)
 
     def give_to_all(self, repository: str, digest: str) -> None:
         """Everybody of this store may have an image: the operator put it there, and no registry need be asked.
@@ -87,6 +91,7 @@ class Proofs:
 
     def withdraw(self, repository: str, whom: str) -> None:
         """Access was refused: what was proved before does not count any more."""
+        self._noted.pop((repository, whom), None)
         self._write("DELETE FROM proofs WHERE repository = ? AND whom = ?", repository, whom)
         self._write("DELETE FROM resolved WHERE whom = ? AND substr(reference, 1, length(?2)) = ?2", whom, repository)
 
@@ -111,6 +116,17 @@ class Proofs:
         if self._connected:
             self._connected[1].close()
             self._connected = None
+        self._noted.clear()
+
+    def _just_noted(self, repository: str, whom: str) -> bool:
+        """Whether a proof of access was noted a moment ago. If not, it is about to be."""
+        now, noted = time.monotonic(), self._noted.get((repository, whom))
+        if noted is not None and now - noted < min(_JUST_NOW, self._lifetime / 10):
+            return True
+        if len(self._noted) >= _MOST_NOTED:
+            self._noted.clear()
+        self._noted[repository, whom] = now
+        return False
 
     def _until(self, repository: str, whom: str, what: str) -> float:
         words = "SELECT until FROM proofs WHERE repository = ? AND whom = ? AND what = ?"
