@@ -76,6 +76,8 @@ def memory(key: str) -> float:
 
 def work(kind: str, host: str, size: int, at_once: int, blobs: list[str]) -> None:
     """One measured run; prints its figures."""
+    import uvloop  # here, since it takes as long to load as ten small blobs to fetch, and is no part of that
+
     Path("/proc/self/clear_refs").write_text("5")
     resting = memory("VmRSS")
     with tempfile.TemporaryDirectory() as where:
@@ -83,8 +85,6 @@ def work(kind: str, host: str, size: int, at_once: int, blobs: list[str]) -> Non
         if kind == "floor":
             floor(host, blobs, size, Path(where))
         else:
-            import uvloop
-
             runner = asyncio.Runner(loop_factory=uvloop.new_event_loop if "uvloop" in kind else None)
             with runner:
                 runner.run(fetch(host, blobs, size, Path(where), sync="unsynced" not in kind, at_once=at_once))

@@ -61,7 +61,7 @@ class Proofs:
     def fingerprint(self, *parts: str | None) -> str:
         """A name for whoever shows these parts, which tells nothing of them without the key."""
         self._key = self._key or _key(self._key_path)
-        return hmac.digest(self._key, json.dumps(parts).encode(), "sha256").hex()[:32]
+        return hmac.new(self._key, json.dumps(parts).encode(), "sha256").hexdigest()[:32]
 
     def prove(self, repository: str, whom: str, what: str = "") -> None:
         """Access was given just now.
