@@ -33,7 +33,7 @@ from pullonce.pulling.flights import ClientFlights
 from pullonce.pulling.identity import identify_request
 from pullonce.pulling.layers import LayerUpdate, LayerView
 from pullonce.pulling.listening import PullUpdate
-from pullonce.pulling.states import Timings
+from pullonce.pulling.timings import Timings
 from schemas import events, ledger, progress, subjects
 from schemas.malformed import Malformed
 from schemas.status import Pong, Status, decode_pong, decode_status, with_workers

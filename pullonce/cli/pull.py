@@ -13,7 +13,7 @@ from pullonce.process import discovery
 from pullonce.pulling.blocking import Pull
 from pullonce.pulling.identity import identify
 from pullonce.pulling.request import Ending, Wanted
-from pullonce.pulling.states import Timings
+from pullonce.pulling.timings import Timings
 from schemas.subjects import FLIGHT_FIELDS
 
 TYPE_CHECKING = False

@@ -6,7 +6,7 @@ listens at all, that is certain at once.
 """
 
 from pullonce.pulling.parts import listed, missing_parts
-from pullonce.pulling.states import NEVER, Timings
+from pullonce.pulling.timings import NEVER, Timings
 
 DOUBTS = 2
 """How often it is asked again before nobody means nobody."""

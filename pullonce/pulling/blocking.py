@@ -11,7 +11,7 @@ from pullonce.errors import BusError, BusUnavailable
 from pullonce.pulling import states
 from pullonce.pulling.conversation import Conversation
 from pullonce.pulling.request import Ending, Wanted, read_ack
-from pullonce.pulling.states import NEVER, Timings
+from pullonce.pulling.timings import NEVER, Timings
 from schemas import subjects
 
 TYPE_CHECKING = False

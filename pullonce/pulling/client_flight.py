@@ -17,7 +17,8 @@ from pullonce.pulling import states
 from pullonce.pulling.conversation import Conversation
 from pullonce.pulling.listening import Listener
 from pullonce.pulling.rollcall import RollCalls
-from pullonce.pulling.states import Request, Timings
+from pullonce.pulling.states import Request
+from pullonce.pulling.timings import Timings
 from schemas import events, subjects
 from schemas.malformed import Malformed
 

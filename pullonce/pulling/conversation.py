@@ -11,7 +11,8 @@ still from parts that are missing, `steps` are what is to be done.
 
 from pullonce.errors import BusError, BusUnavailable, PullTimeout, ServicesMissing
 from pullonce.pulling import states
-from pullonce.pulling.states import NEVER, Request, Timings
+from pullonce.pulling.states import Request
+from pullonce.pulling.timings import NEVER, Timings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

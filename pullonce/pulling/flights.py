@@ -13,7 +13,7 @@ from pullonce.bus.ports import Bus
 from pullonce.pulling.client_flight import ClientFlight, Ending, FlightKey, Surroundings
 from pullonce.pulling.identity import Identity
 from pullonce.pulling.listening import Listener, PullUpdate
-from pullonce.pulling.states import Timings
+from pullonce.pulling.timings import Timings
 from schemas import events
 
 LEAVE = 2.0

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from pullonce.bus.ports import Signals
 from pullonce.pulling.attendance import Attendance
-from pullonce.pulling.states import Timings
+from pullonce.pulling.timings import Timings
 from schemas.malformed import Malformed
 from schemas.status import decode_pong
 from schemas.subjects import PING_SUBJECT

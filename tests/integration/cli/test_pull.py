@@ -315,7 +315,7 @@ async def test_a_pull_loads_next_to_nothing(nats_url: str) -> None:
         "pullonce.cli.main", "pullonce.cli.pull", "pullonce.environment", "pullonce.errors", "pullonce.oci",
         "pullonce.oci.reference", "pullonce.printable", "pullonce.process", "pullonce.process.discovery", "pullonce.pulling",
         "pullonce.pulling.blocking", "pullonce.pulling.conversation", "pullonce.pulling.identity", "pullonce.pulling.request",
-        "pullonce.pulling.states", "schemas", "schemas.subjects",
+        "pullonce.pulling.states", "pullonce.pulling.timings", "schemas", "schemas.subjects",
     }  # fmt: skip
 
 

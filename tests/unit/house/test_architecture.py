@@ -138,6 +138,7 @@ PURE = (
     "pullonce.pulling.layers",
     "pullonce.pulling.parts",
     "pullonce.pulling.states",
+    "pullonce.pulling.timings",
     "pullonce.care.choice",
     "pullonce.store.entries",
     "services.coordinator.admission",
@@ -378,6 +379,16 @@ def test_the_document_names_every_room_once() -> None:
 
 def test_the_rules_have_no_circle() -> None:
     assert circles(ROOMS) == []
+
+
+def test_no_two_modules_import_each_other() -> None:
+    """Not by way of others either, and not for their types alone."""
+    arrows = {
+        module: {each for each in imports(module, path.read_text("utf-8")) if each in MODULES and each != module}
+        for module, path in MODULES.items()
+        if path.name != "__init__.py"
+    }
+    assert circles(arrows) == []
 
 
 def test_a_circle_is_found() -> None:

@@ -22,9 +22,9 @@ from pullonce.pulling.states import (
     Request,
     Say,
     Step,
-    Timings,
     Withdraw,
 )
+from pullonce.pulling.timings import Timings
 
 STATES = (states.WANTED, states.ASKED, states.STORED, states.LEAVING, states.ENDED)
 EVENTS = (
