@@ -3,6 +3,7 @@
 import os
 import time
 
+from pullonce.cli import units
 from pullonce.printable import printable
 from pullonce.pulling.layers import LayerUpdate, LayerView
 
@@ -14,7 +15,6 @@ REDRAW = 0.1
 """Seconds between two drawings at the least."""
 _BAR, _SHORT = 30, 8
 """Characters inside a bar: at most, and the fewest that say anything."""
-_UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
 
 
 def line(update: LayerUpdate, width: int) -> str:
@@ -24,11 +24,11 @@ def line(update: LayerUpdate, width: int) -> str:
         again = f"after attempt {update.attempts}: " if update.attempts else ""
         return f"{head}  {again}{_plain(update.error)}"[:width]
     if update.state not in ("fetching", "unpacking"):
-        return f"{head}  {_amount(update.size)}"[:width]
+        return f"{head}  {units.amount(update.size)}"[:width]
     done = min(update.done / update.size, 1.0) if update.size else 0.0
-    rate = f"{_amount(update.rate)}/s" if update.rate else ""
-    left = _duration(update.left) if update.left is not None else ""
-    figures = f"  {_amounts(update.done, update.size):>15}  {rate:>10}  {left:>7}"
+    rate = f"{units.amount(update.rate)}/s" if update.rate else ""
+    left = units.left(update.left) if update.left is not None else ""
+    figures = f"  {units.amounts(update.done, update.size):>15}  {rate:>10}  {left:>7}"
     room = min(width - len(head) - len(figures) - 4, _BAR)
     if room >= _SHORT:
         return f"{head}  [{'=' * int(room * done):<{room}}]{figures}"
@@ -143,25 +143,3 @@ class ProgressView:
 def _plain(words: str) -> str:
     """Words of strangers in a line of bars: one column a character, so that the line's width is known."""
     return "".join(each if " " <= each <= "~" else "?" for each in printable(words))
-
-
-def _unit(count: float) -> "tuple[float, str]":
-    return next(((size, name) for size, name in _UNITS if count >= size), _UNITS[-1])
-
-
-def _amount(count: float) -> str:
-    size, name = _unit(count)
-    return f"{count / size:.1f} {name}"
-
-
-def _amounts(done: float, whole: float) -> str:
-    """Both by the unit of the greater one."""
-    size, name = _unit(max(done, whole))
-    return f"{done / size:.1f}/{whole / size:.1f} {name}"
-
-
-def _duration(seconds: float) -> str:
-    whole = int(seconds + 0.999)
-    if whole < 60:
-        return f"{whole}s"
-    return f"{whole // 60}m{whole % 60:02}s" if whole < 3600 else f"{min(whole // 3600, 999)}h{whole // 60 % 60:02}m"

@@ -21,7 +21,8 @@ from pullonce.care.held import Held, counted
 from pullonce.care.listing import ImageList, NotListed
 from pullonce.care.things import layer
 from pullonce.care.verify import StoreVerifier, Verified, title
-from pullonce.cli.pull import join_or_start, let_go, megabytes
+from pullonce.cli import units
+from pullonce.cli.pull import join_or_start, let_go
 from pullonce.client import connect
 from pullonce.config import BusSettings, store_root
 from pullonce.errors import PullFailed, PullTimeout
@@ -134,11 +135,11 @@ def _collected(report: Collected, *, dry: bool) -> Iterator[str]:
     yield from (f"{would}{each}" for each in report.images)
     freed = report.blob_bytes + report.layer_bytes + report.partial_bytes
     yield (
-        f"{would}{report.blobs} blobs ({megabytes(report.blob_bytes)}), {report.layers} layers "
-        f"({megabytes(report.layer_bytes)}), {report.partial} partial downloads ({megabytes(report.partial_bytes)}), "
-        f"{report.staging} aborted unpacks; {megabytes(freed)} in all"
+        f"{would}{report.blobs} blobs ({units.amount(report.blob_bytes)}), {report.layers} layers "
+        f"({units.amount(report.layer_bytes)}), {report.partial} partial downloads ({units.amount(report.partial_bytes)}), "
+        f"{report.staging} aborted unpacks; {units.amount(freed)} in all"
     )
-    yield f"{'would stay' if dry else 'stays'}: {megabytes(report.held_bytes)}"
+    yield f"{'would stay' if dry else 'stays'}: {units.amount(report.held_bytes)}"
     yield from (f"kept, though nothing needs it: {each} is mounted" for each in report.mounted)
     yield from (f"kept for {holder}: {number} that nothing else needs" for holder, number in report.held.items())
     if report.busy:
@@ -196,7 +197,7 @@ async def _repair(url: str, store: str, concerned: list[ImageRecord], report: Ve
 
 def _verified(report: Verified) -> Iterator[str]:
     yield (
-        f"read {report.blobs} blobs ({megabytes(report.blob_bytes)}), looked at {report.layers} layers, "
+        f"read {report.blobs} blobs ({units.amount(report.blob_bytes)}), looked at {report.layers} layers, "
         f"unpacked and compared {report.compared} of them"
     )
     yield from (f"not compared: {chain_id}: {why}" for chain_id, why in report.unchecked.items())

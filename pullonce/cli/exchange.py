@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from pullonce.cli import units
 from pullonce.cli.caretaking import served
 from pullonce.cli.store import find_images
 from pullonce.client import connect
@@ -47,7 +48,7 @@ def export_images(args: argparse.Namespace) -> int:
             raise PullonceError(f"{path} cannot be written: {exc.strerror}") from exc
     finally:
         draft.unlink(missing_ok=True)
-    print(f"{path}: {len(chosen)} image{'s' if len(chosen) > 1 else ''}, {written / 1e6:.1f} MB")
+    print(f"{path}: {len(chosen)} image{'s' if len(chosen) > 1 else ''}, {units.amount(written)}")
     return 0
 
 
@@ -63,7 +64,7 @@ class _shower:
         if self._shows and percent != self._percent:
             self._percent = percent
             end = "\n" if done == whole else ""
-            print(f"\r{percent:3} %  {done / 1e6:.1f} of {whole / 1e6:.1f} MB", end=end, file=sys.stderr, flush=True)
+            print(f"\r{percent:3} %  {units.amounts(done, whole)}", end=end, file=sys.stderr, flush=True)
 
 
 def import_images(args: argparse.Namespace) -> int:
@@ -83,7 +84,7 @@ def import_images(args: argparse.Namespace) -> int:
         proofs.give_to_all(parse(image.reference).name, image.digest)
     for image in images:
         print(f"{image.reference}  {image.platform}  {image.config}")
-    print(f"{len(loaded.fresh)} blobs ({sum(loaded.fresh.values()) / 1e6:.1f} MB) were new to store {args.store}")
+    print(f"{len(loaded.fresh)} blobs ({units.amount(sum(loaded.fresh.values()))}) were new to store {args.store}")
     with served(args) as url:
         asyncio.run(_pull(args, url, images))
     return 0

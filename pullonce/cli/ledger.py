@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
+from pullonce.cli import units
 from pullonce.client import connect
 from pullonce.errors import LedgerRefused
 from pullonce.printable import printable
@@ -145,8 +146,8 @@ def _history_row(pull: Pull) -> list[str]:
         pull.reference,
         str(pull.requests),
         _seconds(pull.seconds),
-        _bytes(pull.fetched_bytes),
-        _bytes(pull.reused_bytes + pull.waited_bytes),
+        units.amount(pull.fetched_bytes),
+        units.amount(pull.reused_bytes + pull.waited_bytes),
         pull.code or pull.outcome,
         (pull.requesters[0] if pull.requesters else "-") + others,
     ]
@@ -168,8 +169,8 @@ def _stats_row(figures: Figures) -> list[str]:
         str(figures.requests),
         f"{figures.sharing:.1f}",
         str(figures.failed),
-        _bytes(figures.fetched_bytes),
-        _bytes(figures.saved_bytes),
+        units.amount(figures.fetched_bytes),
+        units.amount(figures.saved_bytes),
         *map(_seconds, (figures.p50, figures.p95, figures.p99)),
         *map(_seconds, (figures.release_p50, figures.release_p95, figures.release_p99)),
     ]
@@ -213,7 +214,9 @@ def _piece_row(piece: Piece) -> list[str]:
         since = f" since {_seconds(piece.ordered)}" if piece.ordered is not None else ""
         remarks.append(f"held by {piece.holder}{since}")
     if piece.doing:
-        remarks.append(f"{piece.doing}, {_bytes(piece.progress)} of {_bytes(piece.size)}" if piece.size else piece.doing)
+        remarks.append(
+            f"{piece.doing}, {units.amount(piece.progress)} of {units.amount(piece.size)}" if piece.size else piece.doing
+        )
     if piece.worker:
         since = f" since {_seconds(piece.working)}" if piece.working is not None else ""
         remarks.append(f"attempt {piece.attempts + (piece.doing != 'retrying')} by {piece.worker}{since}")
@@ -250,15 +253,4 @@ def _short(name: str) -> str:
 
 
 def _seconds(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value * 1000:.0f} ms" if abs(value) < 1 else f"{value:.1f} s" if abs(value) < 120 else f"{value / 60:.1f} min"
-
-
-def _bytes(count: int) -> str:
-    size = float(count)
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if size < 1000 or unit == "TB":
-            break
-        size /= 1000
-    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+    return "-" if value is None else units.took(value)

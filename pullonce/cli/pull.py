@@ -7,6 +7,7 @@ import sys
 from pullonce import environment
 from pullonce.bus.nats.greeting import Access
 from pullonce.bus.nats.socket import Message, Woken
+from pullonce.cli import units
 from pullonce.errors import PullFailed, ServicesMissing
 from pullonce.printable import printable, terminal
 from pullonce.process import discovery
@@ -115,7 +116,8 @@ def summary(fields: "dict[str, object]") -> "list[str]":
     sharing = fields.get("sharing")
     sharing = sharing if isinstance(sharing, dict) else {}
     blobs = ", ".join(
-        f"{sharing.get(what, 0)} {word}" + (f" ({megabytes(sharing[f'{what}_bytes'])})" if sharing.get(f"{what}_bytes") else "")
+        f"{sharing.get(what, 0)} {word}"
+        + (f" ({units.amount(sharing[f'{what}_bytes'])})" if sharing.get(f"{what}_bytes") else "")
         for what, word in (("fetched", "fetched"), ("reused", "reused"), ("waited", "waited for"))
     )
     layers = ", ".join(
@@ -131,10 +133,6 @@ def summary(fields: "dict[str, object]") -> "list[str]":
     if fields.get("chain_id"):
         lines += [f"layers    {layers}", f"snapshot  {fields['chain_id']}"]
     return lines
-
-
-def megabytes(count: int) -> str:
-    return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"
 
 
 def say(line: str) -> None:

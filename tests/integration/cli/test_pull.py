@@ -312,8 +312,9 @@ async def test_a_pull_loads_next_to_nothing(nats_url: str) -> None:
     assert ours <= {
         "pullonce", "pullonce.bus", "pullonce.bus.limits", "pullonce.bus.nats", "pullonce.bus.nats.greeting",
         "pullonce.bus.nats.protocol", "pullonce.bus.nats.socket", "pullonce.cli", "pullonce.cli.fast_path",
-        "pullonce.cli.main", "pullonce.cli.pull", "pullonce.environment", "pullonce.errors", "pullonce.oci",
-        "pullonce.oci.reference", "pullonce.printable", "pullonce.process", "pullonce.process.discovery", "pullonce.pulling",
+        "pullonce.cli.main", "pullonce.cli.pull", "pullonce.cli.units", "pullonce.environment", "pullonce.errors",
+        "pullonce.oci", "pullonce.oci.reference", "pullonce.printable", "pullonce.process", "pullonce.process.discovery",
+        "pullonce.pulling",
         "pullonce.pulling.blocking", "pullonce.pulling.conversation", "pullonce.pulling.identity", "pullonce.pulling.request",
         "pullonce.pulling.states", "pullonce.pulling.timings", "schemas", "schemas.subjects",
     }  # fmt: skip
