@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Sequence
 
 from pullonce.bus.nats.greeting import Access
-from pullonce.bus.nats.protocol import Frame, position, text
+from pullonce.bus.nats.protocol import Frame, nanoseconds, position, text
 from pullonce.bus.nats.socket import Connection, ConnectionLost
 from pullonce.bus.ports import Recorded
 from pullonce.bus.reading import recorded
@@ -26,8 +26,8 @@ def stored(frames: Sequence[Frame]) -> list[Recorded]:
     found: list[Recorded] = []
     for _, subject, _, reply, _, body in frames:
         if (at := position(reply)) is not None:
-            _, sequence, _, nanoseconds, pending = at
-            found.append(recorded(sequence, nanoseconds / 1e9, text(subject), body, pending))
+            _, sequence, _, time_ns, pending = at
+            found.append(recorded(sequence, time_ns / 1e9, text(subject), body, pending))
     return found
 
 
@@ -77,7 +77,7 @@ class _Replay:
             "deliver_policy": "by_start_sequence",
             "opt_start_seq": start,
             "ack_policy": "none",
-            "inactive_threshold": int(_PATIENCE * 1e9),
+            "inactive_threshold": nanoseconds(_PATIENCE),
             "mem_storage": True,
             "num_replicas": 1,
         }
@@ -93,7 +93,7 @@ class _Replay:
         return int(said["num_pending"])
 
     def _ask(self) -> None:
-        request = json.dumps({"batch": _BATCH, "expires": int(_PATIENCE * 1e9)})
+        request = json.dumps({"batch": _BATCH, "expires": nanoseconds(_PATIENCE)})
         self._connection.publish(f"{_NEXT}{self._stream}.{self._name}", request.encode(), reply=self._inbox)
 
     def _arrived(self) -> list[Frame]:

@@ -16,7 +16,7 @@ from typing import Any
 from pullonce import trace
 from pullonce.bus.nats.jetstream import NO_STREAM, Refused, api
 from pullonce.bus.nats.link import Headers, Link
-from pullonce.bus.nats.protocol import Position, headers_of, position, text
+from pullonce.bus.nats.protocol import Position, headers_of, nanoseconds, position, text
 from pullonce.bus.ports import Recorded
 from pullonce.bus.reading import recorded
 from pullonce.errors import LogShortened
@@ -29,10 +29,6 @@ _TRACED = trace.HEADER.encode()
 _FLOW_CONTROL = "$JS.FC."
 _FORGET = 30.0
 """Seconds after which the server drops a consumer that nobody listens to."""
-
-
-def _nanoseconds(seconds: float) -> int:
-    return int(seconds * 1_000_000_000)
 
 
 class Follower:
@@ -106,8 +102,8 @@ class Follower:
                 "max_deliver": 1,
                 "replay_policy": "instant",
                 "flow_control": True,
-                "idle_heartbeat": _nanoseconds(_HEARTBEAT),
-                "inactive_threshold": _nanoseconds(_FORGET),
+                "idle_heartbeat": nanoseconds(_HEARTBEAT),
+                "inactive_threshold": nanoseconds(_FORGET),
                 "mem_storage": True,
                 "num_replicas": 1,
             },
@@ -140,7 +136,7 @@ class Follower:
             self._fail(exc)
 
     def _on_stored(self, at: Position, subject: bytes, head: bytes, data: bytes) -> None:
-        _, sequence, count, nanoseconds, pending = at
+        _, sequence, count, time_ns, pending = at
         if count != self._expected:
             self._begin_again()
             return
@@ -151,7 +147,7 @@ class Follower:
         if sequence >= self._next:
             self._next = sequence + 1
             traced = trace.read(headers_of(head)) if _TRACED in head else ""
-            self._apply(recorded(sequence, nanoseconds / 1e9, text(subject), data, pending, traced))
+            self._apply(recorded(sequence, time_ns / 1e9, text(subject), data, pending, traced))
 
     def _on_control(self, reply: str, headers: Headers) -> None:
         """A flow control request waits for an answer once all before it was taken; a heartbeat tells what was sent. Nobody

@@ -130,6 +130,11 @@ def text(raw: bytes) -> str:
     return raw.decode("utf-8", "replace")
 
 
+def nanoseconds(seconds: float) -> int:
+    """A duration as requests to JetStream have it."""
+    return int(seconds * 1_000_000_000)
+
+
 # -- heads -------------------------------------------------------------------------------------------------------------
 
 
@@ -137,11 +142,6 @@ def status_of(head: bytes) -> int:
     """The number of a status line (503: nobody listens; 404: there is none); 0: it is a message like any other."""
     number = head[9:12]
     return int(number) if head.startswith(b"NATS/1.0 ") and len(number) == 3 and number.isdigit() else 0
-
-
-def description_of(head: bytes) -> str:
-    """What a status line says beside its number."""
-    return text(head.partition(b"\r\n")[0][12:]).strip()
 
 
 def headers_of(head: bytes) -> dict[str, str]:

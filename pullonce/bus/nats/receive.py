@@ -24,7 +24,7 @@ from nats.aio.msg import Msg
 from pullonce import trace
 from pullonce.bus.nats.jetstream import CONSUMER_IN_THE_WAY, NO_CONSUMER, NO_STREAM, WRONG_SEQUENCE, Refused, api, store
 from pullonce.bus.nats.link import RETRY_PAUSE, Headers, Link
-from pullonce.bus.nats.protocol import Position, position
+from pullonce.bus.nats.protocol import Position, nanoseconds, position
 from pullonce.bus.ports import Delivery
 from pullonce.errors import BusClosed
 from schemas import orders, subjects
@@ -50,10 +50,6 @@ _MANY = 1_000_000
 
 _SETTLED = frozenset({"404", "408"})
 """A request is over: nothing came within its time. How many orders it still waited for is in the header."""
-
-
-def _nanoseconds(seconds: float) -> int:
-    return int(seconds * 1_000_000_000)
 
 
 class NatsDelivery:
@@ -94,7 +90,7 @@ class NatsDelivery:
         await self._link.send(self._reply, b"+ACK")
 
     async def nak(self, delay: float = 0.0) -> None:
-        body = b"-NAK" if delay <= 0 else b"-NAK " + msgspec.json.encode({"delay": _nanoseconds(delay)})
+        body = b"-NAK" if delay <= 0 else b"-NAK " + msgspec.json.encode({"delay": nanoseconds(delay)})
         await self._link.send(self._reply, body)
 
     async def in_progress(self) -> None:
@@ -130,12 +126,12 @@ class Receiver:
             **({"filter_subject": filters[0]} if len(filters) == 1 else {"filter_subjects": filters}),
             "deliver_policy": "all",
             "ack_policy": "explicit",
-            "ack_wait": _nanoseconds(ack_wait),
+            "ack_wait": nanoseconds(ack_wait),
             "max_deliver": -1,
             "max_ack_pending": _MANY,
             "max_waiting": 4096,
             "mem_storage": True,
-            "inactive_threshold": _nanoseconds(_FORGET),
+            "inactive_threshold": nanoseconds(_FORGET),
         }
         self._kinds: dict[str, Kind] = {}
         self._in_hand: dict[int, NatsDelivery] = {}
@@ -250,7 +246,7 @@ class Receiver:
         if free <= 0 or not self._link.connected:
             return
         self._asked += free
-        request = {"batch": free, "expires": _nanoseconds(_EXPIRES), "idle_heartbeat": _nanoseconds(_HEARTBEAT)}
+        request = {"batch": free, "expires": nanoseconds(_EXPIRES), "idle_heartbeat": nanoseconds(_HEARTBEAT)}
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._durable}"
         await self._link.send(subject, msgspec.json.encode(request), reply=self._inbox)
 

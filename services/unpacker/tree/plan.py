@@ -46,7 +46,6 @@ class Step(NamedTuple):
 
 
 _ACTIONS = {FILE: Action.FILE, DIRECTORY: Action.DIRECTORY, HARDLINK: Action.LINK}
-_DIRECTORY_ACTION = Action.DIRECTORY
 
 
 def plan(entry: Entry) -> Step:

@@ -3,10 +3,10 @@
 import asyncio
 
 from pullonce.bus.memory.bus import MemoryBus
-from pullonce.bus.memory.clock import ManualClock
 from pullonce.bus.memory.signals import subjects_match
 from pullonce.bus.ports import Delivery
 from tests.support.buses import fetch, running
+from tests.support.clock import ManualClock
 
 
 async def turns(count: int = 5) -> None:
