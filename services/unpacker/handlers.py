@@ -52,10 +52,6 @@ class Unpacker:
         )
         return [_unpacked(order, snapshot, reused=not made)]
 
-    def waiting_for(self, name: str) -> bool:
-        """Whether any order here waits for a blob or a layer, by its digest or ChainID."""
-        return self._parts.news.has(name)
-
     def give_up(self, order: UnpackLayer, error: Permanent | Retryable) -> Event:
         """The fact that a layer will not be unpacked under this order."""
         self._parts.announcer.say(order, "aborted", error=str(error))

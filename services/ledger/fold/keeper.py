@@ -68,7 +68,6 @@ class Keeper:
         """When the first of those arrived that are being folded."""
         self._news = asyncio.Event()
         self._drained = asyncio.Event()
-        self._listeners: list[Callable[[], None]] = []
         self._waiting: list[asyncio.Future[None]] = []
         self._reading: asyncio.Task[None] | None = None
 
@@ -91,10 +90,6 @@ class Keeper:
         """What belongs into the answer to a ping."""
         told = {"trouble": f"{self.trouble.code}: {self.trouble}"} if self.trouble else {}
         return {"position": self.position, "behind": self.behind, "state": self.state, **told}
-
-    def on_fold(self, notify: Callable[[], None]) -> None:
-        """Call `notify` after each fold, in the event loop."""
-        self._listeners.append(notify)
 
     async def folded(self) -> None:
         """Wait for the next fold."""
@@ -199,8 +194,6 @@ class Keeper:
             return
         self.position = max(self.position, position)
         self.folds += 1
-        for notify in self._listeners:
-            notify()
         waiting, self._waiting = self._waiting, []
         for done in waiting:
             if not done.done():

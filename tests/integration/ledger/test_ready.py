@@ -52,9 +52,14 @@ async def test_it_is_not_ready_before_the_end_of_the_log(nats_server: NatsServer
         await bus.log.append_all(events(1000))
         keeper, said = Keeper(bus.log, shelf), set[tuple[bool, str]]()
         last = await bus.log.last_sequence()
-        keeper.on_fold(lambda: said.add((keeper.position >= last, keeper.state)))
+
+        async def listen() -> None:
+            while True:
+                await keeper.folded()
+                said.add((keeper.position >= last, keeper.state))
+
         assert keeper.state == "catching up"
-        async with running(keeper.run()):
+        async with running(listen()), running(keeper.run()):
             await eventually(lambda: is_in(keeper, "ready"))
         assert (True, "ready") in said and (False, "ready") not in said
         again = Keeper(bus.log, shelf)

@@ -142,7 +142,7 @@ async def test_a_blob_that_does_not_come_concerns_nobody(tmp_path: Path) -> None
             if begun:
                 await fetch.grow(1000)
                 await until(lambda: running.pool.starving == 1)
-            await until(lambda order=order: order.done() or running.waiting_for(image.descriptor(0).digest))
+            await until(lambda order=order: order.done() or running.parts.news.has(image.descriptor(0).digest))
             await fetch.end("failed")
             assert (await order).concerns == "nobody"
         image.store(running.content)
@@ -171,7 +171,7 @@ async def test_a_layer_waits_for_all_below_though_the_next_one_is_there_first(tm
         orders = image.orders()
         await running.unpack_layer(orders[1])
         highest = asyncio.ensure_future(running.unpack_layer(orders[2]))
-        await until(lambda: highest.done() or running.waiting_for(image.chain[0]))
+        await until(lambda: highest.done() or running.parts.news.has(image.chain[0]))
         assert not highest.done()
         await running.unpack_layer(orders[0])
         await highest
@@ -184,7 +184,7 @@ async def test_a_layer_waits_for_the_one_below_and_falls_with_it(tmp_path: Path)
     async with unpacker(tmp_path, bus) as running:
         image.store(running.content)
         order = asyncio.ensure_future(fails(running, image, 1))
-        await until(lambda: running.waiting_for(image.chain[0]))
+        await until(lambda: running.parts.news.has(image.chain[0]))
         assert running.pool.idle.is_set(), "it holds no worker"
         await bus.signals.publish(f"layer.failed.default.{digest_token(image.chain[0])}", b"{}")
         assert (await order).concerns == "nobody"
