@@ -14,6 +14,8 @@ OF_A_REGISTRY = 32
 """Out at a time for one store and registry: as many as two fetchers work on."""
 OF_A_STORE = 128
 """Out at a time for one store."""
+SWEPT = 1024
+"""Out at a time, in all, before those that nobody waits for any more are looked for: known images ask no leave."""
 REMEMBERED = 20_000
 """Flights whose image was pulled before."""
 
@@ -30,6 +32,7 @@ class Admission:
         self._waiting: dict[Place, dict[str, bool]] = {}
         self._queued: set[str] = set()
         self._known: dict[str, None] = {}
+        self._sweep_at = SWEPT
 
     @property
     def waiting(self) -> int:
@@ -65,6 +68,9 @@ class Admission:
                 queue[key] = queue.get(key, False) or ensure
                 self._queued.add(key)
                 return False
+        if len(self._out) >= self._sweep_at:
+            self._sweep(wanted)
+            self._sweep_at = max(SWEPT, 2 * len(self._out))
         self._go(key, place)
         return True
 

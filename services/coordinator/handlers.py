@@ -73,6 +73,7 @@ class Coordinator:
         self._asleep: set[asyncio.Task[Any]] = set()
         """Those of the begun that wait for somebody else, and need not be waited for."""
         self._stopping = False
+        self._holding: asyncio.Task[None] | None = None
 
     async def run(self, ready: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
         """Coordinate until cancelled or until the bus is closed for good.
@@ -86,19 +87,20 @@ class Coordinator:
         start = await self.keeper.begin()
         async with asyncio.TaskGroup() as self._tasks:
             keeping = self._tasks.create_task(self.keeper.run())
-            holding = self._tasks.create_task(self.leases.run())
             try:
                 await self._bus.log.follow(self._fold, start=start, idle=self._caught_up)
             except asyncio.CancelledError:
                 keeping.cancel()
-                holding.cancel()
+                if self._holding is not None:
+                    self._holding.cancel()
                 await self._finish()
                 raise
 
     def wanted(self) -> Iterator[Want]:
-        """What is wanted now and had its turn, once this coordinator acts; what was wanted first comes first."""
+        """What is wanted of this coordinator now and had its turn, once it acts; what was wanted first comes first."""
         every = self.board.waits.everything() if self.live else iter(())
-        return (each for each in every if isinstance(each, Want) and not self._admission.is_waiting(each.key))
+        mine = (each for each in every if isinstance(each, Want) and self.leases.owns(each.store))
+        return (each for each in mine if not self._admission.is_waiting(each.key))
 
     def pursue_anew(self, key: str) -> None:
         """Pursue a key, trusting nothing that is known of its order."""
@@ -175,7 +177,10 @@ class Coordinator:
     def _caught_up(self) -> None:
         if self.live:
             return
-        self.live = True
+        self.live = self.keeper.live = True
+        assert self._tasks is not None, "acted before run()"
+        # Not before: whoever holds partitions and only reads would serve nobody there, while others could.
+        self._holding = self._tasks.create_task(self.leases.run())
         log.info("caught up", extra={"position": self.board.position, "flights": len(self.board.flights)})
         self._look_again()
         if self._ready is not None:

@@ -91,8 +91,8 @@ class Holding:
                 continue
             if dead:
                 log.warning("taking over from %s", ", ".join(sorted(dead)))
-            if now >= self._written + self._lease:
-                self._owned = frozenset()  # it had run out, and nothing was done meanwhile
+            if self._loop().time() >= self._written + self._lease:
+                self._owned = frozenset()  # it has run out, perhaps while this was written, and nothing was done meanwhile
             self._written = now  # the lease runs from before the write: others count from when they see it
             self._take(mine.of(self._me))
             return

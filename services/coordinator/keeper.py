@@ -59,6 +59,8 @@ class Keeper:
         self._low_water = LowWater(board)
         self._made = ""
         self._mark = Mark()
+        self.live = False
+        """The board has caught up. Before that, what it takes for in flight may have ended long ago."""
         self._days: deque[tuple[float, int]] = deque()
         """When each day of the log began, and its first position; a bound is the age up to which the log is kept."""
 
@@ -90,7 +92,7 @@ class Keeper:
         while True:
             await asyncio.sleep(PERIOD)
             await self.write_mark()
-            if loop.time() >= due:
+            if self.live and loop.time() >= due:
                 await self.tend()
                 due = loop.time() + _LOOK_AT_LOG
 

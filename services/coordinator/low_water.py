@@ -37,6 +37,10 @@ class LowWater:
         if self._candidate is None:
             self._begin()
             return None
+        flights = self._board.flights
+        if any(name not in flights or flights[name].opened != opened for name, opened in self._open.items()):
+            self._begin()  # one ended by the ending of an earlier flight, whose requests were cut off: nobody can say of it how
+            return None
         if self._open:
             return None
         found = msgspec.structs.replace(self._candidate, seen=self._board.position, flights=self._ended)

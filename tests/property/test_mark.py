@@ -39,7 +39,7 @@ def _of(flight: Flight) -> Decided:
         ending = msgspec.structs.replace(ending, sharing=Sharing(requests=ending.sharing.requests))
     return (
         flight.opened, flight.state, flight.requests, flight.last_request, flight.late, sorted(flight.missing),
-        flight.recorded, flight.again, sorted(flight.cancelled), str(ending),
+        flight.recorded, flight.again, list(flight.requesters._sequences), list(flight.requesters._seals), str(ending),
     )  # fmt: skip
 
 

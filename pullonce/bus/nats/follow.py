@@ -77,6 +77,7 @@ class Follower:
             watch.cancel()
             if self._counting is not None:
                 self._counting.cancel()
+                self._counting = None
             self._doubt.cancel()
             await self._link.drop(subscription)
 
@@ -168,6 +169,9 @@ class Follower:
         disk is counted and never delivered. What the consumer counts now decides."""
         try:
             found = await api(self._link, f"CONSUMER.INFO.{self._stream}.{self._name}")
+        except Refused:
+            self._begin_again()  # the server forgot the consumer
+            return
         except Exception as exc:
             self._fail(exc)
             return

@@ -84,10 +84,10 @@ class NatsLog:
 
     async def _is_said(self, sequence: int, message_id: str) -> bool:
         """Whether what lies at a position of the log is the event of a message id: it says the same, or the other of two
-        endings. What is gone was."""
+        endings. What is gone may have been anything: what is no event and too large is removed. Saying it again is harmless."""
         found = await message_at(self._link, subjects.EVENTS_STREAM, sequence)
         if found is None:
-            return True
+            return False
         event = recorded(found.sequence, found.time, found.subject, found.body).event
         return event is not None and routing.event_id(event) == message_id
 

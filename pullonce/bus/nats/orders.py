@@ -51,7 +51,12 @@ class NatsOrders:
         call(self._link, routing.order_subject(order), _encode(order), trace.headers(), take)
 
     async def withdraw(self, order: Order) -> None:
-        await api(self._link, f"STREAM.PURGE.{subjects.ORDERS_STREAM}", {"filter": routing.order_subject(order)})
+        try:
+            await api(self._link, f"STREAM.PURGE.{subjects.ORDERS_STREAM}", {"filter": routing.order_subject(order)})
+        except Refused as exc:
+            if exc.err_code != NO_STREAM:
+                raise
+            await self._link.remake()
 
     async def is_out(self, subject: str) -> bool:
         # Counts alone, from the stream's leader: whoever asks this need not be allowed to read orders.
