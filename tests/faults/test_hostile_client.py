@@ -103,17 +103,19 @@ async def test_a_message_id_that_was_taken_keeps_nothing_from_being_stored(bus: 
         assert found.refused == []
 
 
+@pytest.mark.parametrize("junk", [b"junk", b"j" * 20_000], ids=["small", "removed"])
 async def test_an_image_whose_ending_was_taken_is_pulled(
-    bus: SecuredBus, services: SecuredServices, registry: RegistryServer, monkeypatch: pytest.MonkeyPatch
+    bus: SecuredBus, services: SecuredServices, registry: RegistryServer, monkeypatch: pytest.MonkeyPatch, junk: bytes
 ) -> None:
-    reference = registry.push("hostile/ids", "latest", image([layer(tar_of({"a": b"1"}))]))
+    """What is too large for a request is removed from the log, while the server goes on remembering its id."""
+    reference = registry.push(f"hostile/ids-{len(junk)}", "latest", image([layer(tar_of({"a": b"1"}))]))
     flight = identify_request(PullRequested(reference=reference)).flight
     use(monkeypatch, bus)
     async with stranger(bus) as found, connect_client(patience=20) as client:
         await all_answer(bus)
         for opened in range(await client.last_sequence() + 1, await client.last_sequence() + 300):
             taken = {"Nats-Msg-Id": f"pull.ended.default.{flight}.{opened}"}
-            await found.client.publish("pull.requested.a.b.c", b"junk", headers=taken)
+            await found.client.publish("pull.requested.a.b.c", junk, headers=taken)
         await found.settle()
         for _ in range(2):
             await client.pull(reference, timeout=LIMIT)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.coordinator.admission import OF_A_REGISTRY, OF_A_STORE, Admission
+from services.coordinator.admission import OF_A_REGISTRY, OF_A_STORE, SWEPT, Admission
 
 HUB = ("default", "docker.io")
 
@@ -61,3 +61,14 @@ def test_who_is_not_wanted_any_more_takes_nobodys_turn() -> None:
     turns.wanted.difference_update(left)
     assert turns.settle("0") == [("199", False)] and turns.admission.waiting == 0
     assert turns.settle(*map(str, range(200))) == [] and turns.ask("fresh")
+
+
+def test_what_known_images_leave_behind_is_swept() -> None:
+    """An image that was pulled before asks no leave, and nobody else need wait for it to be forgotten."""
+    turns = Turns()
+    turns.admission.completed("again")
+    for number in range(10 * SWEPT):
+        key = f"resolve.default.again.{number}"
+        turns.wanted = {key}
+        assert turns.admission.may_go(key, "again", HUB, ensure=False, wanted=turns.wanted.__contains__)
+    assert len(turns.admission._out) <= SWEPT
