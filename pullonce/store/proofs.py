@@ -27,6 +27,9 @@ ANYBODY = "anybody"
 _FOREVER = float("inf")
 _MOST = 200_000
 _MOST_NOTED = 1000
+_PRUNED_EVERY = 1000
+"""Notes after which what does not count any more is taken out of the file."""
+_KEY_LENGTH = 32
 _PATIENCE = 0.2
 """Seconds to wait for another process that writes; whoever waits longer goes without."""
 _JUST_NOW = 1.0
@@ -38,6 +41,7 @@ CREATE TABLE IF NOT EXISTS proofs (
 CREATE TABLE IF NOT EXISTS resolved (
     reference TEXT, whom TEXT, descriptor BLOB, at REAL, PRIMARY KEY (reference, whom)
 ) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS resolved_by_whom ON resolved (whom);
 """
 
 
@@ -55,6 +59,7 @@ class Proofs:
         self._lifetime = lifetime
         self._key = b""
         self._connected: tuple[int, sqlite3.Connection] | None = None
+        self._written = 0
         self._noted: dict[tuple[str, str], float] = {}
         """Access to repositories that was seen in the file, or put there, and when, on the monotonic clock."""
 
@@ -90,9 +95,14 @@ class Proofs:
         return self._until(repository, whom, what) > time.time()
 
     def withdraw(self, repository: str, whom: str) -> None:
-        """Access was refused: what was proved before does not count any more."""
+        """Access was refused: what was proved before does not count any more.
+
+        Nor does it that anybody had access, until it is given without a secret again. What an operator gave to all stays.
+        """
         self._noted.pop((repository, whom), None)
+        self._noted.pop((repository, ANYBODY), None)
         self._write("DELETE FROM proofs WHERE repository = ? AND whom = ?", repository, whom)
+        self._write("DELETE FROM proofs WHERE repository = ? AND whom = ? AND what = ''", repository, ANYBODY)
         self._write("DELETE FROM resolved WHERE whom = ? AND substr(reference, 1, length(?2)) = ?2", whom, repository)
 
     def note_resolved(self, reference: str, whom: str, named: Descriptor) -> None:
@@ -143,6 +153,9 @@ class Proofs:
         try:
             with self._connection() as connection:
                 connection.execute(words, values)
+                self._written += 1
+                if self._written % _PRUNED_EVERY == 0:
+                    _prune(connection)
         except sqlite3.Error as exc:
             self._doubt(exc)
 
@@ -158,11 +171,7 @@ class Proofs:
             self._connected = (_inode(self._path), connection)
             connection.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; {_TABLES}")
             with connection:
-                now = time.time()
-                connection.execute("DELETE FROM proofs WHERE until < ?", (now,))
-                connection.execute("DELETE FROM resolved WHERE at < ?", (now - 3600.0,))
-                newest = "SELECT until FROM proofs ORDER BY until DESC LIMIT 1 OFFSET ?"
-                connection.execute(f"DELETE FROM proofs WHERE until <= ({newest}) AND what = ''", (_MOST,))
+                _prune(connection)
         return self._connected[1]
 
     def _doubt(self, exc: sqlite3.Error) -> None:
@@ -172,6 +181,16 @@ class Proofs:
             for end in ("", "-wal", "-shm"):
                 with suppress(OSError):
                     Path(f"{self._path}{end}").unlink()
+
+
+def _prune(connection: sqlite3.Connection) -> None:
+    """Take out what has ended, and the oldest of what is too much. What is content stays."""
+    now = time.time()
+    connection.execute("DELETE FROM proofs WHERE until < ?", (now,))
+    connection.execute("DELETE FROM resolved WHERE at < ?", (now - 3600.0,))
+    for table, when, which in (("proofs", "until", "what = ''"), ("resolved", "at", "TRUE")):
+        newest = f"SELECT {when} FROM {table} WHERE {which} ORDER BY {when} DESC LIMIT 1 OFFSET ?"
+        connection.execute(f"DELETE FROM {table} WHERE {which} AND {when} <= ({newest})", (_MOST,))
 
 
 def _give(path: Path) -> None:
@@ -189,19 +208,23 @@ def _inode(path: Path) -> int:
 
 
 def _key(path: Path) -> bytes:
-    """The key, made at its first use; one of this process alone where none can be kept."""
+    """The key, made at its first use and where it is damaged; one of this process alone where none can be kept."""
     with suppress(OSError):
         made = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-        if not path.exists():
+        damaged = path.exists() and path.stat().st_size != _KEY_LENGTH
+        if damaged or not path.exists():
             try:
                 descriptor = os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
                 with open(descriptor, "wb") as file:
-                    file.write(secrets.token_bytes(32))
+                    file.write(secrets.token_bytes(_KEY_LENGTH))
                 _give(made)
-                with suppress(FileExistsError):
-                    os.link(made, path)
+                if damaged:
+                    made.replace(path)
+                else:
+                    with suppress(FileExistsError):
+                        os.link(made, path)
             finally:
                 made.unlink(missing_ok=True)
-        if len(key := path.read_bytes()) == 32:
+        if len(key := path.read_bytes()) == _KEY_LENGTH:
             return key
-    return secrets.token_bytes(32)
+    return secrets.token_bytes(_KEY_LENGTH)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import base64
 import json
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -224,6 +225,106 @@ async def test_a_damaged_memory_costs_a_request_and_no_pull(fetcher: Opened, tmp
         assert len(scene.asked()) <= 2
         await scene.f.resolve(scene.private, credential="alice", policy="if-not-present")
         assert scene.asked() == []
+
+
+@dataclass
+class Tokens:
+    """A registry whose token server knows the passwords, and gives `anonymous` tokens while it is public."""
+
+    password: str = USERS["alice"]
+    public: bool = False
+    issued: int = 0
+
+    async def __call__(self, request: web.Request) -> web.Response | None:
+        if request.path == "/token":
+            given = base64.b64decode(request.headers.get("Authorization", "").removeprefix("Basic ")).decode()
+            if given != f"alice:{self.password}" and (given or not self.public):
+                return web.Response(status=401)
+            self.issued += 1
+            return web.json_response({"token": f"{given.partition(':')[0]}-{self.issued}"})
+        token = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if token == f"alice-{self.issued}" or (token and self.public):
+            return None
+        return web.Response(status=401, headers={"WWW-Authenticate": f'Bearer realm="http://{request.host}/token"'})
+
+
+async def test_a_password_that_the_token_server_refuses_takes_the_proof_away(fetcher: Opened, tmp_path: Path) -> None:
+    tokens = Tokens()
+    async with FaultyRegistry(IMAGE, guard=tokens) as registry, fetcher() as f:
+        login(tmp_path / "credentials", "alice", registry.host, "alice", tokens.password)
+        scene = Scene(f, registry, Guard())
+        await f.pull(scene.private, credential="alice")
+        scene.asked()
+        await f.resolve(scene.private, credential="alice", policy="if-not-present")
+        assert scene.asked() == []
+        tokens.password, tokens.issued = "another one", 99
+        assert await scene.refused(scene.private, "alice", "always") == "UNAUTHORIZED"
+        assert await scene.refused(scene.private, "alice") == "UNAUTHORIZED", "not given from the disk"
+
+
+@pytest.mark.parametrize("bearer", [False, True])
+async def test_what_becomes_private_is_not_everybodys_any_more(fetcher: Opened, tmp_path: Path, bearer: bool) -> None:
+    guard, tokens = Guard(), Tokens(public=True)
+    async with FaultyRegistry(IMAGE, guard=tokens if bearer else guard) as registry, fetcher() as f:
+        scene, public = Scene(f, registry, guard), f"{registry.host}/public:1"
+        await f.pull(public)
+        scene.asked()
+        await f.resolve(public, policy="if-not-present")
+        assert scene.asked() == []
+        guard.readers["public"], tokens.public = {"alice"}, False
+        assert await scene.refused(public, "", "always") == "UNAUTHORIZED"
+        assert await scene.refused(public, "") == "UNAUTHORIZED"
+        Proofs(f.content.root).give_to_all(f"{registry.host}/public", IMAGE.digest)
+        assert await scene.refused(public, "", "always") == "UNAUTHORIZED"
+        await f.resolve(public, policy="if-not-present")
+
+
+async def page(request: web.Request, content: bytes) -> web.StreamResponse:
+    """Whoever asks without a secret is sent to log in, and the page is there."""
+    if request.path.startswith("/v2/"):
+        return web.Response(status=302, headers={"Location": "/login"})
+    return web.Response(text="<h1>Who are you?</h1>", content_type="text/html")
+
+
+async def test_a_login_page_gives_nothing(fetcher: Opened, tmp_path: Path) -> None:
+    async with staged(fetcher, tmp_path) as scene:
+        scene.guard.readers.clear()
+        scene.registry.plan("", page, times=100)
+        for _ in range(2):
+            assert await scene.refused(scene.private, "") == "MANIFEST_UNKNOWN"
+        assert "GET private/app/manifests/1" in scene.asked()
+
+
+async def test_a_manifest_without_a_type_is_read_to_know_it(fetcher: Opened, tmp_path: Path) -> None:
+    async def plain(request: web.Request, content: bytes) -> web.StreamResponse:
+        return web.Response(body=content, content_type="application/octet-stream")
+
+    async with staged(fetcher, tmp_path) as scene:
+        scene.guard.readers.clear()
+        scene.registry.plan("/manifests/", plain, times=100)
+        await scene.f.resolve(scene.private, policy="if-not-present")
+        scene.asked()
+        await scene.f.resolve(scene.private, policy="if-not-present")
+        assert scene.asked() == []
+
+
+def test_what_does_not_count_any_more_does_not_pile_up(tmp_path: Path) -> None:
+    proofs = Proofs(tmp_path, lifetime=-1.0)
+    proofs.give_to_all("r/app", "sha256:1")
+    for number in range(999):
+        proofs.prove(f"r/{number}", "somebody")
+    with closing(sqlite3.connect(tmp_path / "access.sqlite")) as file:
+        assert file.execute("SELECT repository FROM proofs").fetchall() == [("r/app",)]
+        (plan,) = file.execute("EXPLAIN QUERY PLAN DELETE FROM resolved WHERE whom = 'x'").fetchall()
+        assert "resolved_by_whom" in plan[3]
+    proofs.close()
+
+
+def test_a_damaged_key_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "access.key").write_bytes(b"short")
+    first = Proofs(tmp_path).fingerprint("r", "alice")
+    assert len((tmp_path / "access.key").read_bytes()) == 32
+    assert Proofs(tmp_path).fingerprint("r", "alice") == first
 
 
 # -- content below images: mallory knows digests -----------------------------------------------------------------------------

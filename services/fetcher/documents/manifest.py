@@ -31,6 +31,8 @@ ACCEPT = ", ".join((OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST, "*/*"
 
 _INDEXES = (OCI_INDEX, DOCKER_LIST)
 _MANIFESTS = (OCI_MANIFEST, DOCKER_MANIFEST)
+DOCUMENTS = (*_INDEXES, *_MANIFESTS)
+"""Media types of manifests and indexes."""
 _IMAGE_CONFIGS = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
 # distribution#1622: some registries were pushed configs and layers without a useful type.
 _UNTYPED = ("application/octet-stream", "")

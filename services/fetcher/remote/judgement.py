@@ -1,10 +1,12 @@
 """What a server says, by its answer, of whether somebody may have something. Pure."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from pullonce.oci.digest import is_digest
 from schemas.events import Source
+from services.fetcher.documents.manifest import DOCUMENTS, kind_of
 
 Kind = Literal["manifests", "blobs"]
 
@@ -30,3 +32,12 @@ class Judgement:
 
 
 Judged = Callable[[Judgement], Awaitable[None]]
+
+
+def gives(kind: Kind, locator: str, headers: Mapping[str, str]) -> bool:
+    """Whether the head of a success looks like what was asked for: a login page, or a portal, answers 200 as well."""
+    content_type = kind_of(headers.get("Content-Type", ""))
+    if kind == "blobs":
+        return content_type != "text/html"
+    told = headers.get("Docker-Content-Digest", "")
+    return content_type in DOCUMENTS or (is_digest(told) and (told == locator or ":" not in locator))

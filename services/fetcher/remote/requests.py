@@ -1,7 +1,7 @@
 """The requests of the distribution API to one server, and what its answers hold. Source: OCI distribution-spec 1.1, "Pull"."""
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
 import aiohttp
@@ -12,11 +12,11 @@ from pullonce.oci.digest import is_digest, matches, parse_digest
 from schemas.events import Source
 from schemas.oci import Descriptor, Digest
 from services.fetcher.auth.redaction import Secrets
-from services.fetcher.documents.manifest import ACCEPT, MANIFEST_LIMIT
+from services.fetcher.documents.manifest import ACCEPT, MANIFEST_LIMIT, read_document
 from services.fetcher.remote.answers import read_limited, registry_errors
 from services.fetcher.remote.encoding import Broken, decoder_of, encodings, is_label
 from services.fetcher.remote.failures import Asked, failure, retry_after, whole_number
-from services.fetcher.remote.judgement import Judged, Judgement, Kind
+from services.fetcher.remote.judgement import Judged, Judgement, Kind, gives
 from services.fetcher.remote.ranges import bytes_to_skip, length_of
 from services.fetcher.remote.transport import ERROR_LIMIT, Transport
 from services.fetcher.servers.hosts import Host, secured
@@ -63,7 +63,8 @@ class Requests:
             return None
 
     async def check(self, host: Host, source: Source, kind: Kind, locator: str) -> bool:
-        """Whether something is there: by HEAD, or by the beginning of a GET where the server or its storage does no HEAD.
+        """Whether something is there: by HEAD, or by the beginning of a GET where that says nothing; what neither shows to be a
+        manifest is read.
 
         Raises:
             Permanent, Retryable: it is not, or nobody can say now.
@@ -72,17 +73,25 @@ class Requests:
         for method, headers in (("HEAD", wanted), ("GET", {**wanted, "Range": "bytes=0-0"})):
             async with self._asked(method, host, source, kind, locator, headers) as response:
                 if 200 <= response.status < 300:
-                    return True
+                    if gives(kind, locator, response.headers):
+                        return True
+                    continue
                 elsewhere = response.url.host != yarl.URL(host.origin).host
                 if method == "GET" or not (elsewhere or response.status in (400, 405, 501)):
                     raise await self._failure("manifest" if kind == "manifests" else "blob", source, locator, host, response)
-        raise AssertionError("a GET either succeeds or fails")
+        if kind == "blobs":
+            raise Permanent(f"{host.origin} answers with a page instead of {locator}", code="BLOB_UNKNOWN")
+        try:
+            content_type, content = await self.manifest(host, source, locator)
+            read_document(content, content_type, named_of(source, locator))
+        except Permanent as exc:
+            raise Permanent(f"{host.origin} answers with no manifest: {exc}", code="MANIFEST_UNKNOWN") from exc
+        if self.judged is not None:  # by whatever was shown: that anybody may have it, nothing says
+            await self.judged(Judgement(source, kind, locator, host.mirror, given=True, secret=True))
+        return True
 
     async def manifest(self, host: Host, source: Source, locator: str) -> tuple[str, bytes]:
-        """The content type and bytes of what a tag or digest names; checked against the digest where one is known.
-
-        What is damaged is asked for once more.
-        """
+        """The content type and bytes of what a tag or digest names, checked where a digest is known; damaged ones once more."""
         try:
             return await self._manifest(host, source, locator, {})
         except Permanent as exc:
@@ -196,8 +205,8 @@ class Requests:
             url = url.with_query({"ns": source.registry})
         there = Source(registry=host.name, repository=source.repository, credential=source.credential)
 
-        async def judged(given: bool, secret: bool) -> None:
-            if self.judged is not None:
+        async def judged(given: bool, secret: bool, headers: Mapping[str, str]) -> None:
+            if self.judged is not None and (not given or gives(kind, locator, headers)):
                 await self.judged(Judgement(source, kind, locator, host.mirror, given, secret))
 
         with self._secrets.cleaning():

@@ -57,15 +57,15 @@ class Transport:
         host: Host,
         source: Source,
         headers: Mapping[str, str],
-        judged: Callable[[bool, bool], Awaitable[None]] | None = None,
+        judged: Callable[[bool, bool, Mapping[str, str]], Awaitable[None]] | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Ask, answering challenges; whatever the server says in the end.
 
         Args:
             url: on the host.
             source: what is asked for, under the name of the host: credentials belong to whom they are shown.
-            judged: told whether what was asked for is given or refused, where the answer says either, and whether a secret was
-                shown for it.
+            judged: told whether what was asked for is given or refused, where the answer says either, whether a secret was
+                shown for it, and the headers of the answer. A token server that refuses the credential has refused it too.
 
         Raises:
             Permanent, Retryable: there is no answer, or none to trust.
@@ -83,15 +83,21 @@ class Transport:
                 if at_home:
                     self._hear(host, source, response)
                 if judged is not None and 200 <= response.status < 300:
-                    await judged(True, authorization.secret)
+                    await judged(True, authorization.secret, response.headers)
                 refused = at_home and response.status in (401, 403, 404)
                 if not refused or attempt == _MOST_ASKED - 1:
                     yield response
                     return
                 challenges = response.headers.getall("WWW-Authenticate", [])
-                if not await authorization.again(response.status, challenges, door):
+                try:
+                    again = await authorization.again(response.status, challenges, door)
+                except Permanent as exc:
+                    if judged is not None and not exc.code.startswith("credential."):  # there is none to be had here
+                        await judged(False, authorization.secret, response.headers)
+                    raise
+                if not again:
                     if judged is not None and response.status != 404:
-                        await judged(False, authorization.secret)
+                        await judged(False, authorization.secret, response.headers)
                     yield response
                     return
                 await _drain(response)
