@@ -24,6 +24,8 @@ from schemas.oci import Descriptor
 
 ANYBODY = "anybody"
 """In place of a fingerprint: access was given to who showed nothing."""
+DELIVERED = "delivered"
+"""In place of a fingerprint, of a registry in place of a repository: it has sent this content, and it was verified."""
 _FOREVER = float("inf")
 _MOST = 200_000
 _MOST_NOTED = 1000
@@ -72,7 +74,7 @@ class Proofs:
         """Access was given just now.
 
         Args:
-            repository: `registry/repository`.
+            repository: `registry/repository`; of what was `DELIVERED`, the registry.
             what: digest of the content that it was given to; empty: to the repository. What is content stays for good.
         """
         # Most requests prove what was proved a moment ago. Nobody is given anything by what is remembered here.

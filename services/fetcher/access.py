@@ -6,19 +6,28 @@ HEAD. The model is Kubernetes' KEP-2535, and containerd's content sharing polici
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import aclosing
 
-from pullonce.errors import Permanent
+from pullonce.errors import Permanent, Retryable
+from pullonce.oci.digest import Verifier
 from pullonce.oci.reference import Reference
-from pullonce.store.proofs import ANYBODY, Proofs
+from pullonce.store.proofs import ANYBODY, DELIVERED, Proofs
 from schemas.events import Source
 from schemas.oci import Descriptor, Digest
 from services.fetcher.auth.credentials import Credentials
 from services.fetcher.remote.judgement import Judgement, Kind
 from services.fetcher.remote.registry import Registry
 from services.fetcher.settings import AccessSettings
+from services.fetcher.slots import Slots
 
 _AT_ONCE = 6
+_COMPARED_AT_ONCE = 3
+"""Blobs of one registry that are read again to see that it has them."""
+_START = 60.0
+_SLOWEST = 256 << 10
+"""Bytes a second, after so many seconds, at which a blob has to come that is read again."""
+_LIES = ("BLOB_UNKNOWN", "MANIFEST_UNKNOWN", "digest.mismatch", "size.mismatch", "registry.encoding", "registry.ranges")
 
 
 class Access:
@@ -29,6 +38,7 @@ class Access:
         self._credentials = credentials
         self._proofs = proofs
         self._settings = settings
+        self._comparing = Slots(_COMPARED_AT_ONCE)
         registry.tell(self._judged)
 
     @property
@@ -82,8 +92,20 @@ class Access:
             plain = Descriptor(media_type=named.media_type, digest=named.digest, size=named.size)
             self._proofs.note_resolved(str(reference), await self._whom(source), plain)
 
-    async def separate(self, source: Source, documents: Iterable[Digest], blobs: Iterable[Digest]) -> None:
+    async def delivered(self, source: Source, digest: Digest) -> None:
+        """A registry has just sent all of some content, and it was verified: it has it, and whoever asked may."""
+        if self._settings.isolated:
+            self._proofs.prove(source.registry, DELIVERED, digest)
+            self._proofs.prove(_place(source), await self._whom(source), digest)
+
+    async def separate(self, source: Source, documents: Iterable[Digest], blobs: Mapping[Digest, int | None]) -> None:
         """Whoever asks may have each of these in this very repository: where content is isolated, that is asked once.
+
+        A registry that has delivered the content before, to whomever, is believed by a HEAD. Any other could be the asker's own
+        and say of everything that it has it: it has to send it.
+
+        Args:
+            blobs: and their sizes in bytes, where they are known.
 
         Raises:
             Permanent: `content.isolated`, or why there is no access; Retryable: the registry cannot say now.
@@ -96,18 +118,54 @@ class Access:
         async def check(kind: Kind, digest: Digest) -> None:
             async with slots:
                 try:
-                    await self._registry.check(source, kind, digest)
+                    if self._proofs.proved(source.registry, DELIVERED, digest):
+                        await self._registry.check(source, kind, digest)
+                        self._proofs.prove(place, whom, digest)
+                    else:
+                        await self._compare(source, kind, digest, blobs.get(digest))
                 except Permanent as exc:
-                    if exc.code not in ("BLOB_UNKNOWN", "MANIFEST_UNKNOWN"):
+                    if exc.code not in _LIES:
                         raise
                     what = f"{digest} is in this store, but {place} does not have it, and content is isolated by repository"
-                    raise Permanent(f"{what}: push it there, or use another store", code="content.isolated") from exc
+                    raise Permanent(f"{what}: push it there, or use another store ({exc})", code="content.isolated") from exc
 
         missing = [each for each in wanted if not self._proofs.proved(place, whom, each[1])]
         found = await asyncio.gather(*(check(*each) for each in missing), return_exceptions=True)
         for failure in found:
             if isinstance(failure, BaseException):
                 raise failure
+
+    async def _compare(self, source: Source, kind: Kind, digest: Digest, size: int | None) -> None:
+        """Have a registry send what it says it has.
+
+        Raises:
+            Permanent, Retryable: it sends something else, or nothing, or takes too long.
+        """
+        async with self._comparing.of(source.registry):
+            if kind == "manifests":
+                await self._registry.manifest(source, digest)
+            elif size is None:
+                raise Permanent("its size is not known, so that it cannot be compared", code="size.mismatch")
+            else:
+                try:
+                    async with asyncio.timeout(_START + size / _SLOWEST):
+                        blob = Descriptor(media_type="", digest=digest, size=size)
+                        if not await self._sends(source, blob, anew=False) and not await self._sends(source, blob, anew=True):
+                            raise Permanent(f"{_place(source)} sends something else", code="digest.mismatch")
+                except TimeoutError as exc:
+                    what = f"{_place(source)} sends {digest} too slowly to see whether it has it"
+                    raise Retryable(what, code="registry.unavailable") from exc
+        await self.delivered(source, digest)
+
+    async def _sends(self, source: Source, blob: Descriptor, *, anew: bool) -> bool:
+        """Whether a registry sends a blob, from its first byte to its last."""
+        verifier = Verifier(blob.digest)
+        async with aclosing(self._registry.blob(source, blob, anew=anew)) as body:
+            async for chunk in body:
+                verifier.update(chunk)
+                if verifier.size > blob.size:
+                    return False
+        return verifier.verified()
 
     async def _judged(self, found: Judgement) -> None:
         """A registry gave something: to anybody, if it was shown no secret. Or it refused."""
@@ -119,8 +177,6 @@ class Access:
         self._proofs.prove(place, whom)
         if not found.secret:
             self._proofs.prove(place, ANYBODY)
-        if self._settings.isolated and ":" in found.locator:
-            self._proofs.prove(place, whom, found.locator)
 
     async def _whom(self, source: Source) -> str:
         """Whoever asks, by what they have to show to the registry of the reference, mirrors or not."""

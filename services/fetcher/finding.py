@@ -43,7 +43,7 @@ class Finder:
         """
         self._access.check_name(order.credential)
         source = Source(registry=reference.registry, repository=reference.repository, credential=order.credential)
-        resolver = Resolver(self._registry, self._content, source, wanted, self._asking)
+        resolver = Resolver(self._registry, self._content, source, wanted, self._asking, self._access.delivered)
         image = None
         if order.policy == "if-not-present":
             image = await asyncio.to_thread(self._inventory.listed, resolver, str(reference), wanted)
@@ -67,7 +67,7 @@ class Finder:
         Raises:
             Permanent, Retryable: see `Registry`.
         """
-        resolver = Resolver(self._registry, self._content, source, order.platform, self._asking)
+        resolver = Resolver(self._registry, self._content, source, order.platform, self._asking, self._access.delivered)
         async with self._resolving.of(source.registry):
             await resolver.restore(order.manifest, order.config)
 
@@ -90,4 +90,4 @@ class Finder:
     async def _separate(self, source: Source, manifest: Descriptor, config: Descriptor, blobs: list[Digest]) -> None:
         brought = self._inventory.embedded_in(manifest)
         wanted = [digest for digest in (config.digest, *blobs) if digest not in brought]
-        await self._access.separate(source, [manifest.digest], wanted)
+        await self._access.separate(source, [manifest.digest], self._inventory.sizes(manifest, wanted))

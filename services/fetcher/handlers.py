@@ -81,7 +81,7 @@ class Handlers:
         self._store = store
         self._incarnation = content.incarnation
         self._finder = Finder(registry, content, self._inventory, access, Slots(bounds.resolves_per_registry))
-        self._transfers = Transfers(registry, content, bounds)
+        self._transfers = Transfers(registry, content, bounds, access.delivered)
         self._looks = asyncio.Semaphore(bounds.looks)
 
     @timed("store")

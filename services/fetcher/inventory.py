@@ -99,6 +99,21 @@ class Inventory:
         """
         return {each.digest for each in self._descriptors(manifest) if embedded(each) is not None}
 
+    def sizes(self, manifest: Descriptor, blobs: Iterable[Digest]) -> dict[Digest, int | None]:
+        """How many bytes blobs have: by the disk, else by a manifest; None where neither knows.
+
+        Raises:
+            Permanent: `blob.missing`; the manifest is not there.
+        """
+        told = {each.digest: each.size for each in self._descriptors(manifest)}
+        found: dict[Digest, int | None] = {}
+        for digest in blobs:
+            try:
+                found[digest] = self._content.size(digest)
+            except Permanent:
+                found[digest] = told.get(digest)
+        return found
+
     def _descriptors(self, manifest: Descriptor) -> list[Descriptor]:
         """Config and layers."""
         content = self._content.read(manifest.digest, MANIFEST_LIMIT)

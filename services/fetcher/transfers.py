@@ -10,6 +10,7 @@ from pullonce.worker.stopwatch import turn
 from schemas.events import Source
 from schemas.oci import Descriptor
 from services.fetcher.progress import FetchProgress
+from services.fetcher.remote.judgement import Delivered
 from services.fetcher.remote.registry import Registry
 from services.fetcher.settings import Bounds
 from services.fetcher.slots import Shares, Slots
@@ -24,11 +25,16 @@ _ONCE_MORE = (
 
 
 class Transfers:
-    """Brings blobs in, so many at a time."""
+    """Brings blobs in, so many at a time.
 
-    def __init__(self, registry: Registry, content: ContentStore, bounds: Bounds) -> None:
+    Args:
+        delivered: told what a registry has sent, from the first byte to the last, once it is verified.
+    """
+
+    def __init__(self, registry: Registry, content: ContentStore, bounds: Bounds, delivered: Delivered) -> None:
         self._registry = registry
         self._content = content
+        self._delivered = delivered
         self._slots = Slots(bounds.fetches_per_registry)
         self._shares = Shares(bounds.fetches, rate=bounds.slow_rate)
 
@@ -59,6 +65,7 @@ class Transfers:
         Args:
             slot: holds one of the registry's slots; given back as soon as nothing more comes from there.
         """
+        continued = ingest.offset > 0  # whose beginning came from wherever an earlier attempt asked
         try:
             try:
                 await self._receive(source, blob, ingest, progress)
@@ -69,6 +76,7 @@ class Transfers:
                     raise
                 log.warning("asked for anew: %s", exc, extra={"digest": blob.digest})
                 await ingest.restart()
+                continued = False
                 await self._receive(source, blob, ingest, progress, anew=True)
                 await self._verify(ingest, progress)
         except BaseException as exc:
@@ -76,6 +84,8 @@ class Transfers:
                 await ingest.flush()
             await progress.aborted(ingest.stored, self._registry.secrets.told(str(exc)) or type(exc).__name__)
             raise
+        if not continued:
+            await self._delivered(source, blob.digest)
 
     async def _receive(
         self, source: Source, blob: Descriptor, ingest: Ingest, progress: FetchProgress, *, anew: bool = False

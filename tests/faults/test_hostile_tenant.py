@@ -22,7 +22,7 @@ from pullonce.store.layout import Layout
 from pullonce.store.proofs import Proofs
 from services.fetcher.settings import AccessSettings
 from tests.integration.fetcher.conftest import ACCESS, Fetcher, Opened, fetcher, record_of
-from tests.support.faulty import FaultyRegistry
+from tests.support.faulty import Fault, FaultyRegistry, answers, sends
 from tests.support.images import Image, image, layer, tar_of
 
 __all__ = ["fetcher"]
@@ -350,6 +350,65 @@ async def test_isolated_content_is_given_where_the_registry_has_it(fetcher: Open
         assert f"HEAD mallory/app/blobs/{LAYER.digest}" in scene.asked(), "pushed there, it is mallory's as well"
         await scene.f.resolve(mine, credential="mallory")
         assert not [each for each in scene.asked() if "/blobs/" in each], "once"
+
+
+def lie(registry: FaultyRegistry, answer: Fault) -> None:
+    """Mallory's own registry knows the manifest of alice's image, says that it has the layer, and sends something else."""
+
+    async def lies(request: web.Request, content: bytes) -> web.StreamResponse | None:
+        if request.method == "HEAD":
+            return web.Response(headers={"Content-Length": str(len(content)), "Content-Type": "application/octet-stream"})
+        return await answer(request, content)
+
+    registry.plan(LAYER.digest, lies, times=100)
+
+
+WRONG = sends(bytes(len(IMAGE.blobs[LAYER.digest])))
+
+
+@pytest.mark.parametrize(
+    "answer", [answers(404), WRONG, sends(b""), sends(bytes(1 << 20))], ids=["404", "wrong", "short", "long"]
+)
+async def test_a_registry_that_only_says_it_has_a_blob_is_not_believed(fetcher: Opened, tmp_path: Path, answer: Fault) -> None:
+    async with staged(fetcher, tmp_path, STRICT) as scene, FaultyRegistry(IMAGE) as own:
+        lie(own, answer)
+        for _ in range(2):
+            assert await scene.refused(f"{own.host}/mallory/app:1", "", "always") == "content.isolated"
+        assert scene.asked() == []
+
+
+async def test_a_registry_that_lies_about_a_manifest_is_not_believed(fetcher: Opened, tmp_path: Path) -> None:
+    """By a digest that is there: whatever it answers to HEAD, it does not have the document."""
+    async with staged(fetcher, tmp_path, STRICT) as scene, FaultyRegistry(IMAGE) as own:
+        own.plan("GET /v2/mallory/app/manifests/", answers(404), times=100)
+        for reference in (f"{own.host}/mallory/app@{IMAGE.digest}", f"{own.host}/mallory/app:1"):
+            assert await scene.refused(reference, "", "always") == "content.isolated"
+
+
+async def test_a_registry_proves_by_sending_once_and_is_believed_from_then_on(fetcher: Opened, tmp_path: Path) -> None:
+    async with staged(fetcher, tmp_path, STRICT) as scene, FaultyRegistry(IMAGE) as copy:
+        mine = await scene.f.resolve(f"{copy.host}/mallory/app:1")
+        await scene.f.handlers.record_image(record_of(mine))
+        assert [request.method for request in copy.asked(LAYER.digest)] == ["GET"]
+        await scene.f.resolve(f"{copy.host}/another/app:1")
+        assert [request.method for request in copy.asked(LAYER.digest)] == ["GET", "HEAD"]
+
+
+async def test_the_end_of_a_blob_that_another_began_proves_nothing(fetcher: Opened, tmp_path: Path) -> None:
+    async with staged(fetcher, tmp_path, STRICT) as scene, FaultyRegistry(IMAGE) as own:
+        content = IMAGE.blobs[LAYER.digest]
+        scene.f.content.discard(LAYER.digest)  # type: ignore[arg-type]
+        alices = await scene.f.resolve(scene.private, credential="alice")
+        async with scene.f.content.ingest(alices.layers[0].blob) as ingest:
+            await ingest.write(content[:-1])
+            await ingest.flush()
+        mine = await scene.f.resolve(f"{own.host}/mallory/app:1")
+        await scene.f.fetch(mine, mine.layers[0].blob)
+        lie(own, WRONG)
+        with pytest.raises(Permanent) as failed:
+            await scene.f.handlers.record_image(record_of(mine))
+        assert failed.value.code == "content.isolated"
+        assert own.asked(LAYER.digest)[0].headers["Range"] == f"bytes={len(content) - 1}-"
 
 
 async def test_what_a_manifest_itself_holds_needs_no_registry_that_has_it(fetcher: Opened, tmp_path: Path) -> None:

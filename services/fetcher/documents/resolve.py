@@ -30,6 +30,7 @@ from services.fetcher.documents.manifest import (
     read_layers,
 )
 from services.fetcher.remote.answers import unforeseen
+from services.fetcher.remote.judgement import Delivered
 from services.fetcher.remote.registry import Registry
 
 log = logging.getLogger(__name__)
@@ -62,17 +63,21 @@ class Resolver:
         source: where the reference points, and with which credential.
         wanted: normalised platform.
         asking: what others ask for at this moment.
+        delivered: told what a registry has sent, once it is verified.
 
     Attributes:
         named: what the reference names, once that is known.
     """
 
-    def __init__(self, registry: Registry, content: ContentStore, source: Source, wanted: str, asking: Asking) -> None:
+    def __init__(
+        self, registry: Registry, content: ContentStore, source: Source, wanted: str, asking: Asking, delivered: Delivered
+    ) -> None:
         self._registry = registry
         self._content = content
         self._source = source
         self._wanted = wanted
         self._asking = asking
+        self._delivered = delivered
         self._available: list[str] = []
         self.named: Descriptor | None = None
 
@@ -132,6 +137,7 @@ class Resolver:
         digest = Digest(reference.digest) or digest_bytes(content)
         descriptor = Descriptor(media_type=content_type, digest=digest, size=len(content))
         await self._content.put(descriptor, content)
+        await self._delivered(self._source, descriptor.digest)
         return descriptor, content_type, content
 
     async def _promised(self, descriptor: Descriptor) -> bytes | None:
@@ -219,20 +225,23 @@ class Resolver:
         if descriptor.size > limit:
             raise Permanent(f"the document {descriptor.digest} is longer than {limit >> 20} MiB", code="MANIFEST_INVALID")
 
+        held = embedded(descriptor)
+
         async def store(patience: float) -> bytes:
             try:
                 async with self._content.ingest(descriptor, wait=patience) as ingest:
                     if ingest.present:
                         return self._content.read(descriptor.digest, limit)
-                    content = embedded(descriptor) or await ask()
+                    content = held or await ask()
                     await ingest.restart()
                     await ingest.write(content)
                     await ingest.commit()
-                    return content
             except TimeoutError:
-                content = embedded(descriptor) or await ask()
+                content = held or await ask()
                 await self._content.put(descriptor, content)
-                return content
+            if held is None:
+                await self._delivered(self._source, descriptor.digest)
+            return content
 
         return await self._asking.once(descriptor.digest, self._source, lambda: self._kept(descriptor, limit), store)
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pullonce.oci.digest import is_digest
 from schemas.events import Source
+from schemas.oci import Digest
 from services.fetcher.documents.manifest import DOCUMENTS, kind_of
 
 Kind = Literal["manifests", "blobs"]
@@ -32,6 +33,8 @@ class Judgement:
 
 
 Judged = Callable[[Judgement], Awaitable[None]]
+Delivered = Callable[[Source, Digest], Awaitable[None]]
+"""Told what a registry has sent, all of it, once that is verified."""
 
 
 def gives(kind: Kind, locator: str, headers: Mapping[str, str]) -> bool:
