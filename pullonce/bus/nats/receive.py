@@ -70,9 +70,10 @@ class NatsDelivery:
         self._attempt = attempt
         self._trace = trace
 
-    def resume(self, reply: str) -> None:
+    def resume(self, reply: str, attempt: int) -> None:
         """The server has handed the same order out anew, and wants to hear of it under another subject."""
         self._reply = reply
+        self._attempt = max(self._attempt, attempt)
 
     @property
     def order(self) -> Order:
@@ -176,14 +177,21 @@ class Receiver:
     async def run(self) -> None:
         """Receive until cancelled. Raises BusClosed."""
         self._link.on_reconnect.append(self._begin_again)
-        beating = asyncio.ensure_future(self._beat())
+        tasks = [asyncio.ensure_future(each) for each in (self._receive(), self._beat())]
         try:
-            while True:
-                await self._attached()
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()  # neither ends but by an error
         finally:
             self._link.on_reconnect.remove(self._begin_again)
-            beating.cancel()
             self._stopping = True
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _receive(self) -> None:
+        while True:
+            await self._attached()
 
     async def _attached(self) -> None:
         """One inbox's life; returns when it must be replaced."""
@@ -254,9 +262,10 @@ class Receiver:
         """Keep what waits here for a slot from being handed to others."""
         while True:
             await asyncio.sleep(self._ack_wait / 4)
-            for entry in self._kinds.values():
+            for entry in list(self._kinds.values()):  # kinds come and go, and orders begin, while this is sent
                 for delivery in list(entry.waiting):
-                    await delivery.in_progress()
+                    if delivery in entry.waiting and not entry.stopping:
+                        await delivery.in_progress()
 
     # -- what arrives --------------------------------------------------------------------------------------------------
 
@@ -284,13 +293,14 @@ class Receiver:
             await self._park(msg, sequence, str(exc))
             self._turn.set()
             return
+        entry = self._kinds.get(".".join(msg.subject.split(".", 2)[:2]))
         known = self._in_hand.get(sequence)
-        if known is not None and delivered <= known.attempt:
-            known.resume(msg.reply)  # the server has forgotten that it handed it out
+        if known is not None and (delivered <= known.attempt or (entry is not None and known in entry.waiting)):
+            # The server has forgotten that it handed it out, or heard for too long nothing of one that has yet to begin.
+            known.resume(msg.reply, delivered)
             self._turn.set()
             return
         delivery = NatsDelivery(self._link, order, msg.reply, sequence, delivered, trace.read(msg.headers or {}))
-        entry = self._kinds.get(".".join(msg.subject.split(".", 2)[:2]))
         if entry is None:
             await delivery.nak(_ELSEWHERE)
             self._turn.set()
