@@ -12,6 +12,12 @@ from pullonce.errors import Permanent
 from schemas.oci import Descriptor
 
 _PIECE = 1 << 20
+_SLICE = 16 << 10
+"""Bytes that are undone at a time: what lies behind a member is copied once for each member."""
+_EMPTY = 64
+"""Members in a row that may hold nothing: tools end a file by one."""
+_SLACK = 4 << 20
+"""Bytes that may go into an encoding for nothing; beyond them, four for each that comes out in the end."""
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _MOST = 3
@@ -41,20 +47,33 @@ class _Zlib:
         self._bits = bits
         self._members = members
         self._inner = zlib.decompressobj(bits)
+        self._gave = False
+        self._empty = 0
+        self._ended = False
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         try:
-            while data:
+            while data and not self._ended:
                 if self._inner.eof:
-                    if not self._members or not data.startswith(_GZIP[:1]):
+                    self._ended = not self._members or not data.startswith(_GZIP[:1])
+                    if self._ended:
                         return  # padding behind the end
-                    self._inner = zlib.decompressobj(self._bits)
+                    self._next()
                 piece = self._inner.decompress(data, _PIECE)
                 data = self._inner.unused_data if self._inner.eof else self._inner.unconsumed_tail
                 if piece:
+                    self._gave = True
                     yield piece
         except zlib.error as exc:
             raise Broken(str(exc)) from exc
+
+    def _next(self) -> None:
+        """Another member begins."""
+        self._empty = 0 if self._gave else self._empty + 1
+        if self._empty >= _EMPTY:
+            raise Broken(f"{_EMPTY} members in a row that hold nothing")
+        self._gave = False
+        self._inner = zlib.decompressobj(self._bits)
 
     def end(self) -> None:
         if not self._inner.eof:
@@ -69,20 +88,28 @@ _KNOWN: dict[str, Callable[[], Decoder]] = {
 
 
 class _Chain:
-    """Several encodings, the last one undone first."""
+    """Several encodings, the last one undone first. What goes into each is bounded by what comes out of all."""
 
     def __init__(self, decoders: list[Decoder]) -> None:
         self._decoders = decoders
+        self._in = [0] * len(decoders)
+        self._out = 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        yield from self._through(data, self._decoders)
+        yield from self._through(data, 0)
 
-    def _through(self, data: bytes, decoders: list[Decoder]) -> Iterator[bytes]:
-        if not decoders:
+    def _through(self, data: bytes, stage: int) -> Iterator[bytes]:
+        if stage == len(self._decoders):
+            self._out += len(data)
             yield data
             return
-        for piece in decoders[0].feed(data):
-            yield from self._through(piece, decoders[1:])
+        for start in range(0, len(data), _SLICE):
+            part = data[start : start + _SLICE]
+            self._in[stage] += len(part)
+            if self._in[stage] > 4 * self._out + _SLACK:
+                raise Broken("it expands to nothing")
+            for piece in self._decoders[stage].feed(part):
+                yield from self._through(piece, stage + 1)
 
     def end(self) -> None:
         for decoder in self._decoders:

@@ -22,10 +22,11 @@ from services.fetcher.auth.credentials import Credentials
 from services.fetcher.auth.redaction import Secrets
 from services.fetcher.auth.tokens import Tokens
 from services.fetcher.remote.answers import unforeseen
+from services.fetcher.remote.bodies import Interrupted
 from services.fetcher.remote.connections import Connections
 from services.fetcher.remote.failures import explain_blob
 from services.fetcher.remote.judgement import Judged, Kind
-from services.fetcher.remote.requests import Interrupted, Requests, named_of
+from services.fetcher.remote.requests import Requests, named_of
 from services.fetcher.remote.transport import Transport
 from services.fetcher.servers.hosts import Capability, Host, having
 from services.fetcher.servers.mirrors import REST, Mirrors

@@ -13,8 +13,10 @@ from schemas.events import Source
 from schemas.oci import Descriptor, Digest
 from services.fetcher.auth.redaction import Secrets
 from services.fetcher.documents.manifest import ACCEPT, MANIFEST_LIMIT, read_document
+from services.fetcher.remembered import Remembered
 from services.fetcher.remote.answers import read_limited, registry_errors
-from services.fetcher.remote.encoding import Broken, decoder_of, encodings, is_label
+from services.fetcher.remote.bodies import body_of, decoded
+from services.fetcher.remote.encoding import Broken, decoder_of, encodings
 from services.fetcher.remote.failures import Asked, failure, retry_after, whole_number
 from services.fetcher.remote.judgement import Judged, Judgement, Kind, gives
 from services.fetcher.remote.ranges import bytes_to_skip, length_of
@@ -23,10 +25,6 @@ from services.fetcher.servers.hosts import Host, secured
 
 _ANEW = {"Cache-Control": "no-cache"}
 """Past whatever keeps copies on the way: one of them may be damaged."""
-
-
-class Interrupted(Exception):
-    """A body broke off."""
 
 
 class Requests:
@@ -39,7 +37,7 @@ class Requests:
     def __init__(self, transport: Transport, secrets: Secrets) -> None:
         self._transport = transport
         self._secrets = secrets
-        self._speak_tls: dict[str, None] = {}
+        self._speak_tls: Remembered[str, bool] = Remembered(1000)
         self.judged: Judged | None = None
 
     async def head(self, host: Host, source: Source, locator: str) -> Descriptor | None:
@@ -120,7 +118,10 @@ class Requests:
                 skip = bytes_to_skip(response.status, response.headers, position, blob, encoded=encoded)
                 if skip is None:
                     continue
-                body = _decoded(response, blob, named) if encoded else _body(response)
+                body = body_of(response)
+                if encoded:
+                    length = whole_number(response.headers.get("Content-Length", ""))
+                    body = decoded(body, decoder_of(named, blob.digest), blob, length)
                 async with aclosing(body):
                     async for chunk in body:
                         if skip < len(chunk):
@@ -161,23 +162,25 @@ class Requests:
             async def answer(host: Host) -> aiohttp.ClientResponse:
                 return await stack.enter_async_context(self._answer(method, host, source, kind, locator, headers))
 
-            if host.origin in self._speak_tls:
-                response = await answer(secured(host))
-            elif not host.guessed:
-                response = await answer(host)
-            else:
-                response = await self._guessed(host, answer)
+            response = await (self._guessed(host, answer) if host.guessed else answer(host))
             if response.status == 400 and host.guessed and method != "HEAD":  # a HEAD says nothing, a GET will
                 body = await self._refusal(source, locator, response)
                 if b"https" not in body.lower():
                     raise self._meaning("manifest" if kind == "manifests" else "blob", source, locator, host, response, body)
                 await stack.aclose()
                 response = await answer(secured(host))
-                self._remember_tls(host)
+                self._speak_tls.put(host.origin, True)
             yield response
 
     async def _guessed(self, host: Host, answer: Callable[[Host], Awaitable[aiohttp.ClientResponse]]) -> aiohttp.ClientResponse:
         """The answer of a server that may speak TLS: then it cannot read what we say, and breaks off or answers by an alert."""
+        if self._speak_tls.get(host.origin):
+            try:
+                return await answer(secured(host))
+            except Retryable as exc:
+                if not _speaks_no_tls(exc.__cause__):
+                    raise
+                self._speak_tls.drop(host.origin)
         try:
             return await answer(host)
         except Retryable as exc:
@@ -187,13 +190,8 @@ class Requests:
                 response = await answer(secured(host))
             except Retryable:
                 raise exc from exc.__cause__
-            self._remember_tls(host)
+            self._speak_tls.put(host.origin, True)
             return response
-
-    def _remember_tls(self, host: Host) -> None:
-        if len(self._speak_tls) >= 1000:
-            self._speak_tls.clear()
-        self._speak_tls[host.origin] = None
 
     @asynccontextmanager
     async def _answer(
@@ -238,6 +236,12 @@ def named_of(source: Source, locator: str | Digest) -> str:
     return f"{source.registry}/{source.repository}{'@' if ':' in locator else ':'}{locator}"
 
 
+def _speaks_no_tls(exc: BaseException | None) -> bool:
+    """Whether a connection was made, and what is there could not agree on TLS; certificates are another matter."""
+    broke_off = isinstance(exc, aiohttp.ClientConnectorError) and isinstance(exc.os_error, ConnectionResetError)
+    return broke_off or isinstance(exc, aiohttp.ClientConnectorSSLError)
+
+
 def _described(response: aiohttp.ClientResponse) -> Descriptor | None:
     """What the head of an answer says; None where it does not say enough, or of something compressed."""
     headers = response.headers
@@ -245,43 +249,6 @@ def _described(response: aiohttp.ClientResponse) -> Descriptor | None:
     if response.status != 200 or not is_digest(digest) or not size or encodings(headers.get("Content-Encoding", "")):
         return None
     return Descriptor(media_type=headers.get("Content-Type", ""), digest=parse_digest(digest), size=size)
-
-
-async def _body(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
-    try:
-        async for chunk in response.content.iter_any():
-            yield chunk
-    except (aiohttp.ClientError, TimeoutError, OSError) as exc:
-        raise Interrupted(str(exc) or "no byte came in time") from exc
-
-
-async def _decoded(response: aiohttp.ClientResponse, blob: Descriptor, names: list[str]) -> AsyncGenerator[bytes, None]:
-    """A body whose encoding is undone, unless that turns out to be a label of what the blob is."""
-    decoder = decoder_of(names, blob.digest)
-    length, label = whole_number(response.headers.get("Content-Length", "")), None
-    async with aclosing(_body(response)) as body:
-        async for chunk in body:
-            if label:
-                yield chunk
-                continue
-            try:
-                for piece in decoder.feed(chunk):
-                    if label is None:
-                        label = is_label(blob, length, piece)
-                        if label:
-                            break
-                    yield piece
-            except Broken as exc:
-                if label is not None:
-                    raise Interrupted(f"its encoding is broken: {exc}") from exc
-                label = True
-            if label:
-                yield chunk
-    if not label:
-        try:
-            decoder.end()
-        except Broken as exc:
-            raise Interrupted(f"its encoding is broken: {exc}") from exc
 
 
 def _undone(content: bytes, names: list[str], what: str) -> bytes:

@@ -94,6 +94,35 @@ async def test_a_server_of_plain_http_that_breaks_off_is_not_taken_for_one_of_tl
         assert "disconnected" in str(failed.value).lower() and "https" not in str(failed.value)
 
 
+@pytest.mark.parametrize("closes", [False, True], ids=["answers", "closes"])
+async def test_a_server_that_speaks_tls_no_more_is_spoken_to_without(
+    fetcher: Opened, own: ssl.SSLContext, closes: bool
+) -> None:
+    """Another one is behind the same port: the first was remembered as one of TLS."""
+    async with FaultyRegistry(IMAGE, tls=own) as first, FaultyRegistry(IMAGE) as second, fetcher() as f:
+        now = first
+
+        async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            said = await reader.read(65536)
+            tls = said.startswith(b"\x16")
+            if (now is first) != tls and (closes or now is first):
+                writer.close()
+                return
+            inward, outward = await asyncio.open_connection("127.0.0.1", int(now.host.rpartition(":")[2]))
+            outward.write(said)
+            await asyncio.gather(_pipe(reader, outward), _pipe(inward, writer))
+
+        server = await asyncio.start_server(take, "127.0.0.1", 0)
+        host = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        await f.resolve(f"{host}/app:1")
+        assert first.seen and f.registry._requests._speak_tls.get(f"http://{host}")
+        await first.__aexit__()
+        now = second
+        assert (await f.pull(f"{host}/app:1")).digest == IMAGE.digest
+        assert second.seen and not f.registry._requests._speak_tls.get(f"http://{host}")
+        server.close()
+
+
 async def test_a_400_that_says_why_stays_what_it_is(fetcher: Opened) -> None:
     async with FaultyRegistry(IMAGE) as registry, fetcher() as f:
         registry.plan("manifests", answers(400, "NAME_INVALID", "no such project"), times=100)
