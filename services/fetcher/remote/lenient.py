@@ -3,6 +3,7 @@
 - `Content-Length` beside `Transfer-Encoding: chunked`: the length does not count (RFC 9112 section 6.3). The connection is not
   used again, since whoever sends both may mean either.
 - A body behind the head of an answer to HEAD: there is none to be read, and what comes is no next answer.
+- Interim answers are left out: nobody here waits for one, and they must not put off the time in which the answer has to come.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import HttpProcessingError
 
 LONGEST_HEAD = 1 << 20
 """Bytes of all headers together, and of each one, that are read, as in Go: signed addresses and policies are long."""
@@ -45,24 +47,23 @@ class LenientHandler(ResponseHandler):
                 self._should_close = True
         else:
             self._head += data
-            self._collect(self._head)
+            self._collect(self._head, len(self._head) - len(data))
 
-    def _collect(self, head: bytearray) -> None:
-        end = _END.search(head)
+    def _collect(self, head: bytearray, seen: int) -> None:
+        """Go on with a head in whose first `seen` bytes no end was. What must come in time is all of it, not each byte."""
+        end = _END.search(head, max(0, seen - 3))
+        while end is not None and _INTERIM.match(head):
+            del head[: end.end()]
+            end = _END.search(head)
         if end is None and len(head) <= LONGEST_HEAD:
-            self._reschedule_timeout()
             return
         self._head = None
         if end is None:
-            super().data_received(bytes(head))
+            self.set_exception(HttpProcessingError(code=400, message=f"its head is longer than {LONGEST_HEAD >> 20} MiB"))
+            if self.transport is not None:
+                self.transport.close()
             return
         first, rest = bytes(head[: end.end()]), bytes(head[end.end() :])
-        if _INTERIM.match(first):
-            self._head = bytearray()
-            super().data_received(first)
-            if rest:
-                self.data_received(rest)
-            return
         if _CHUNKED.search(first) and _LENGTH.search(first):
             first = _LENGTH.sub(b"", first)
             self._should_close = True
