@@ -169,7 +169,8 @@ class Transport:
     def _listening(self, url: yarl.URL, by: yarl.URL) -> Iterator[None]:
         """A server that lets us wait in vain is known for it: the next ones are told so at once."""
         origin = str(url.origin())
-        if self._silence.rests(origin, time.monotonic()):
+        sent = time.monotonic()
+        if self._silence.rests(origin, sent):
             why = f"{url.authority} has not answered lately"
             raise Retryable(f"{redacted(str(url))} is not asked: {why}", code="registry.unavailable") from TimeoutError(why)
         try:
@@ -177,11 +178,14 @@ class Transport:
                 yield
         except Retryable as exc:
             if isinstance(exc.__cause__, TimeoutError):
-                self._silence.missed(origin, time.monotonic())
+                self._silence.missed(origin, sent, time.monotonic())
             else:
-                self._silence.heard(origin)
+                self._silence.heard(origin, time.monotonic())
             raise
-        self._silence.heard(origin)
+        except BaseException:  # whoever asked has left, or was not let there
+            self._silence.let_go(origin, sent)
+            raise
+        self._silence.heard(origin, time.monotonic())
 
     def check_redirect(self, url: yarl.URL, target: yarl.URL) -> Reach:
         """A registry out there must not have us ask for anything within, nor for anything without encryption.

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pullonce.errors import Permanent
+from services.fetcher.remembered import Remembered
 from services.fetcher.servers.hosts import Host, Hosts, HostsInvalid, arrange, directories, parse
 
 log = logging.getLogger(__name__)
@@ -20,6 +21,10 @@ log = logging.getLogger(__name__)
 REST = 30.0
 """Seconds for which a mirror that cannot be reached is not asked again: its wait is paid once, not once a layer."""
 _FILE = "hosts.toml"
+_MOST_READ = 4096
+"""Registries whose servers are kept: whoever pulls names them, and there may be any number."""
+_MOST_CONTEXTS = 256
+"""Contexts of TLS that are kept: each holds the certificates of many authorities."""
 
 Stamp = tuple[int, int, int]
 
@@ -35,8 +40,8 @@ class Mirrors:
     def __init__(self, directory: Path | None, plain: Callable[[str], bool]) -> None:
         self._directory = directory
         self._plain = plain
-        self._read: dict[str, tuple[Path | None, Stamp, tuple[Host, ...]]] = {}
-        self._contexts: dict[tuple[Host, bool], tuple[list[Stamp], ssl.SSLContext]] = {}
+        self._read: Remembered[str, tuple[Path | None, Stamp, tuple[Host, ...]]] = Remembered(_MOST_READ)
+        self._contexts: Remembered[tuple[Host, bool], tuple[list[Stamp], ssl.SSLContext]] = Remembered(_MOST_CONTEXTS)
         self._away: dict[str, float] = {}
 
     def of(self, registry: str) -> tuple[Host, ...]:
@@ -58,7 +63,7 @@ class Mirrors:
             raise Permanent(f"{what} cannot be used: {exc}", code="hosts.invalid") from exc
         for each in said.unknown:
             log.warning("%s: %s", path, each)  # once, until the file changes
-        self._read[registry] = (path, stamp, hosts)
+        self._read.put(registry, (path, stamp, hosts))
         return hosts
 
     def context(self, host: Host, *, elsewhere: bool = False) -> ssl.SSLContext | None:
@@ -79,7 +84,7 @@ class Mirrors:
             kept = self._contexts.get((host, elsewhere))
             if kept is None or kept[0] != stamps:
                 kept = (stamps, _context(host, elsewhere=elsewhere))
-                self._contexts[host, elsewhere] = kept
+                self._contexts.put((host, elsewhere), kept)
         except (OSError, ValueError) as exc:  # ssl.SSLError is an OSError, and does not name the file
             named = ", ".join(files)
             raise Permanent(f"the certificates of {host.origin} cannot be used ({named}): {exc}", code="hosts.invalid") from exc

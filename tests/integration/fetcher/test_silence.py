@@ -142,6 +142,40 @@ async def test_a_registry_that_was_silent_costs_the_next_ones_little(fetcher: Op
         assert nobody.connections == 1
 
 
+async def test_a_registry_is_let_go_by_who_leaves_while_he_finds_out(fetcher: Opened) -> None:
+    """The next one asks it, and is not told that it has not answered lately for as long as patience lasts."""
+    async with silent() as nobody, fetcher(settings=RegistrySettings(patience=LIMIT)) as f:
+        silence = f.registry._requests._transport._silence
+        silence.missed(f"http://{nobody.host}", -LIMIT, -REST)
+        for number in (1, 2, 3):
+            asks = asyncio.ensure_future(f.resolve(f"{nobody.host}/app:{number}"))
+
+            async def asked(number: int = number) -> bool:
+                return nobody.connections == number
+
+            await eventually(asked)
+            assert not asks.done()
+            asks.cancel()
+            await asyncio.gather(asks, return_exceptions=True)
+
+
+async def test_a_registry_that_answers_others_is_not_silent(fetcher: Opened) -> None:
+    never = asyncio.Event()
+    async with FaultyRegistry(SMALL) as registry, fetcher(settings=RegistrySettings(patience=1.0)) as f:
+        registry.plan("HEAD", held_until(never))
+        lost = asyncio.ensure_future(f.resolve(f"{registry.host}/app:lost"))
+
+        async def asked() -> bool:
+            return bool(registry.seen)
+
+        await eventually(asked)
+        await f.resolve(registry.reference)
+        with pytest.raises(Retryable):
+            await lost
+        await f.resolve(registry.reference)
+        never.set()
+
+
 async def test_a_registry_that_speaks_again_is_asked_again(fetcher: Opened) -> None:
     never, spoken = asyncio.Event(), asyncio.Event()
     async with FaultyRegistry(SMALL) as registry, fetcher(settings=RegistrySettings(patience=1.0)) as f:

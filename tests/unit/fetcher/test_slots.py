@@ -62,18 +62,51 @@ async def test_a_transfer_that_comes_on_keeps_its_share() -> None:
 def test_a_silent_server_rests_and_is_then_asked_by_one() -> None:
     silence = Silence(patience=30.0)
     assert not silence.rests("a", 0.0)
-    silence.missed("a", 0.0)
+    silence.missed("a", -30.0, 0.0)
     assert silence.rests("a", REST - 0.1) and not silence.rests("b", 1.0)
     assert not silence.rests("a", REST), "one finds out"
     assert silence.rests("a", REST + 29.0), "while it does, nobody else asks"
-    silence.missed("a", REST + 30.0)
+    silence.missed("a", REST, REST + 30.0)
     assert silence.rests("a", REST + 31.0)
-    silence.heard("a")
+    silence.heard("a", REST + 31.0)
     assert not silence.rests("a", REST + 31.0)
 
 
 def test_servers_without_end_are_not_remembered_without_end() -> None:
     silence = Silence(1.0)
     for number in range(5000):
-        silence.missed(f"s{number}", 0.0)
+        silence.missed(f"s{number}", -1.0, 0.0)
     assert len(silence._silent) == 1000 and silence.rests("s4999", 0.0)
+
+
+def test_a_server_that_answered_others_meanwhile_is_not_silent() -> None:
+    """One request of many was lost, or its path is slow: those that wait behind it need not suffer."""
+    silence = Silence(patience=30.0)
+    silence.heard("a", 10.0)
+    silence.missed("a", 5.0, 35.0)
+    assert not silence.rests("a", 35.0), "it spoke at 10, after that was sent"
+    silence.missed("b", 5.0, 35.0)
+    assert silence.rests("b", 35.0), "another one did not"
+    silence.missed("a", 11.0, 41.0)
+    assert silence.rests("a", 41.0), "it has said nothing since"
+
+
+def test_who_leaves_before_a_server_is_found_out_leaves_that_to_the_next() -> None:
+    silence = Silence(patience=30.0)
+    silence.missed("a", 0.0, 30.0)
+    silence.let_go("a", 0.0)
+    assert silence.rests("a", 31.0), "it was not the one that finds out"
+    assert not silence.rests("a", 40.0) and silence.rests("a", 41.0)
+    silence.let_go("a", 39.0)
+    assert silence.rests("a", 41.0)
+    silence.let_go("a", 40.0)
+    assert not silence.rests("a", 42.0), "the next one does"
+    assert silence.rests("a", 43.0)
+    silence.let_go("never asked", 42.0)
+
+
+def test_servers_that_spoke_are_not_remembered_without_end() -> None:
+    silence = Silence(1.0)
+    for number in range(5000):
+        silence.heard(f"s{number}", 0.0)
+    assert len(silence._heard) == 1000
