@@ -31,7 +31,7 @@ from pullonce.store.proofs import Proofs
 from schemas.events import Source
 from schemas.oci import Descriptor, Digest
 from schemas.orders import FetchBlob
-from services.fetcher.access import Access
+from services.fetcher.access import AccessRules
 from services.fetcher.auth.credentials import Credentials
 from services.fetcher.handlers import Handlers
 from services.fetcher.remote.registry import connect
@@ -60,7 +60,7 @@ async def fetch(host: str, blobs: list[str], size: int, root: Path, *, sync: boo
     content, bus = open_store(root, sync=sync), MemoryBus()
     credentials = Credentials(root)
     async with connect(RegistrySettings(), credentials, "bench") as registry:
-        access = Access(registry, credentials, Proofs(content.root), AccessSettings())
+        access = AccessRules(registry, credentials, Proofs(content.root), AccessSettings())
         bounds = Bounds(fetches_per_registry=at_once)
         handlers = Handlers(registry, content, bus.signals, access=access, store="default", bounds=bounds)
         source = Source(registry=host, repository="bench")

@@ -30,7 +30,7 @@ from schemas.oci import ChainID, DiffID, Digest
 from services.gateway.protocols import snapshots_pb2 as pb
 from services.gateway.snapshotter.layers import Layers
 from services.gateway.snapshotter.records import REF, Kind, Record, name_of
-from services.gateway.snapshotter.state import Change, State
+from services.gateway.snapshotter.state import Change, SnapshotterState
 
 IMAGES, DEPTH, CONTAINERS = 50, 40, 3000
 LIMIT_MS = 5.0
@@ -72,7 +72,7 @@ def fill(home: Path) -> list[list[ChainID]]:
         records.append(made)
 
     async def write() -> None:
-        state = State(place / "snapshots.db")
+        state = SnapshotterState(place / "snapshots.db")
         state.open()
         await state.write(Change(put=records))
         state.close()

@@ -13,7 +13,7 @@ from pullonce.bus.ports import Bus
 from pullonce.care import flights as in_flight
 from pullonce.care.choice import Listed, Retention, to_go
 from pullonce.care.flights import ActiveFlights
-from pullonce.care.held import Held, counted
+from pullonce.care.held import HeldThings, counted
 from pullonce.care.listing import ImageList, uses_of
 from pullonce.care.mounted import mounted, mounted_names
 from pullonce.care.needs import Needs
@@ -71,7 +71,7 @@ class Collector:
         self._older = older
         self._things = Things(content)
         self._needs = Needs(content)
-        self._held = Held(content)
+        self._held = HeldThings(content)
         self._list = ImageList(content)
         self._remover = Remover(bus, store)
 

@@ -11,7 +11,7 @@ from pullonce.store.snapshots import SnapshotMissing, Snapshots
 from schemas.oci import ChainID
 
 
-class Held:
+class HeldThings:
     """The holds of one store. What they need is read anew each time: they come and go."""
 
     def __init__(self, content: ContentStore) -> None:

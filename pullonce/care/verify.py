@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from pullonce.bus.ports import Bus
 from pullonce.care.hashing import Pace, damage
-from pullonce.care.held import Held
+from pullonce.care.held import HeldThings
 from pullonce.care.mounted import mounted
 from pullonce.care.needs import Needs, NeedsUnknown
 from pullonce.care.owed import Owed
@@ -81,7 +81,7 @@ class StoreVerifier:
         self._threads = threads
         self._compare = compare
         self._owed = Owed(content.root)
-        self._held = Held(content)
+        self._held = HeldThings(content)
         self._images: list[ImageRecord] = []
 
     async def run(self) -> tuple[Verified, list[ImageRecord]]:

@@ -17,7 +17,7 @@ from pullonce.bus.ports import Bus
 from pullonce.care.choice import Retention
 from pullonce.care.collect import Collected, Collector
 from pullonce.care.flights import ask
-from pullonce.care.held import Held, counted
+from pullonce.care.held import HeldThings, counted
 from pullonce.care.listing import ImageList, NotListed
 from pullonce.care.things import layer
 from pullonce.care.verify import StoreVerifier, Verified, title
@@ -60,7 +60,7 @@ def rm(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([msgspec.to_builtins(record) for record in gone]))
         return 0
-    held = Held(content).things()
+    held = HeldThings(content).things()
     for record in gone:
         print(f"{record.reference} ({record.platform}) is off the list; `pullonce gc` frees what nothing else needs")
         for holder, number in counted(held, set(map(layer, record.chain_ids))).items():

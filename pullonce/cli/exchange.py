@@ -17,8 +17,8 @@ from pullonce.client import connect
 from pullonce.config import store_root
 from pullonce.errors import PullonceError
 from pullonce.exchange.export import draft_of, export
-from pullonce.exchange.load import DirectorySource, Source, TarSource, load
-from pullonce.exchange.read import ArchiveInvalid, Found
+from pullonce.exchange.load import ArchiveSource, DirectorySource, TarSource, load
+from pullonce.exchange.read import ArchiveInvalid, FoundImage
 from pullonce.oci.reference import parse
 from pullonce.store.content import ContentStore, open_store
 from pullonce.store.images import ImageRecord
@@ -91,7 +91,7 @@ def import_images(args: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _source(name: str) -> Iterator[Source]:
+def _source(name: str) -> Iterator[ArchiveSource]:
     path = Path(name)
     if name == "-":
         yield TarSource(sys.stdin.buffer)
@@ -104,7 +104,7 @@ def _source(name: str) -> Iterator[Source]:
             yield TarSource(file)
 
 
-def _named(images: list[Found], name: str) -> list[Found]:
+def _named(images: list[FoundImage], name: str) -> list[FoundImage]:
     """The images under the names that they get in the store.
 
     Raises:
@@ -122,13 +122,13 @@ def _named(images: list[Found], name: str) -> list[Found]:
     return images
 
 
-def _check(content: ContentStore, image: Found) -> None:
+def _check(content: ContentStore, image: FoundImage) -> None:
     missing = [blob.digest for blob in image.blobs if not content.has(blob.digest)]
     if missing:
         raise ArchiveInvalid(f"{missing[0]} of {image.reference} was collected before it was listed: import it again")
 
 
-async def _pull(args: argparse.Namespace, url: str, images: list[Found]) -> None:
+async def _pull(args: argparse.Namespace, url: str, images: list[FoundImage]) -> None:
     """Have the images unpacked. Resolving them says what the disk holds now, which releases whoever else waits for it."""
     async with connect(url, name="pullonce import") as client:
         for image in images:

@@ -11,7 +11,7 @@ from pullonce.cli import units
 from pullonce.errors import PullFailed, ServicesMissing
 from pullonce.printable import printable, terminal
 from pullonce.process import discovery
-from pullonce.pulling.blocking import Pull
+from pullonce.pulling.blocking import BlockingPull
 from pullonce.pulling.identity import identify
 from pullonce.pulling.request import Ending, Wanted
 from pullonce.pulling.timings import Timings
@@ -55,7 +55,7 @@ def _wait(
         from pullonce.cli.full import full_pull
 
         return full_pull(environment.nats_url(), wanted, timeout, view.take if view else None, tell)
-    request = Pull(
+    request = BlockingPull(
         lambda: address(home, users), wanted, timeout=timeout, watch=watch, say=tell, idle=view.idle if view else None,
         access=Access(**environment.bus_access()),
         # What serves this home starts anew what dies; of a configured bus we know nothing.

@@ -20,7 +20,7 @@ from typing import IO, Protocol
 
 from pullonce.errors import Permanent
 from pullonce.exchange import archive
-from pullonce.exchange.read import ArchiveInvalid, File, Found, is_blob, listed, saved
+from pullonce.exchange.read import ArchiveInvalid, File, FoundImage, is_blob, listed, saved
 from pullonce.oci.digest import digest_bytes
 from pullonce.store.content import ContentStore
 from pullonce.store.disk import disk_errors, sync_directory
@@ -33,7 +33,7 @@ _CHUNK = 1 << 20
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
-class Source(Protocol):
+class ArchiveSource(Protocol):
     """The files of an archive, one after another."""
 
     def __iter__(self) -> Iterator[tuple[str, int, IO[bytes], str]]:
@@ -45,12 +45,12 @@ class Source(Protocol):
 class Loaded:
     """What an import brought."""
 
-    images: list[Found] = field(default_factory=list)
+    images: list[FoundImage] = field(default_factory=list)
     fresh: dict[Digest, int] = field(default_factory=dict)
     """Blobs that were not in the store before, with their sizes."""
 
 
-def load(content: ContentStore, source: Source, tell: Callable[[int], None] = lambda count: None) -> Loaded:
+def load(content: ContentStore, source: ArchiveSource, tell: Callable[[int], None] = lambda count: None) -> Loaded:
     """Read an archive into a store. Nothing is listed yet.
 
     Args:

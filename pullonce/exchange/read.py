@@ -38,7 +38,7 @@ class ArchiveInvalid(PullonceError):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundImage:
     """One image of an archive.
 
     Attributes:
@@ -75,13 +75,13 @@ class File:
     """`gzip`, `zstd`, or nothing."""
 
 
-def listed(index: bytes, read: Read, has: Callable[[Digest], bool]) -> list[Found]:
+def listed(index: bytes, read: Read, has: Callable[[Digest], bool]) -> list[FoundImage]:
     """The images that an `index.json` lists, for each platform of which all is there.
 
     Raises:
         ArchiveInvalid: it is none, or an image of it is not there for any platform.
     """
-    found: list[Found] = []
+    found: list[FoundImage] = []
     for entry in _decode(index, Index, "index.json").manifests:
         name = _name_of(entry)
         images = [_image(name, entry.digest, manifest, read) for manifest in _manifests(entry, read)]
@@ -92,7 +92,7 @@ def listed(index: bytes, read: Read, has: Callable[[Digest], bool]) -> list[Foun
     return found
 
 
-def saved(document: bytes, files: Mapping[str, File], read: Read) -> list[tuple[Found, bytes]]:
+def saved(document: bytes, files: Mapping[str, File], read: Read) -> list[tuple[FoundImage, bytes]]:
     """The images of docker's older form, each with the manifest that was made for it.
 
     Args:
@@ -102,7 +102,7 @@ def saved(document: bytes, files: Mapping[str, File], read: Read) -> list[tuple[
     Raises:
         ArchiveInvalid: it is none, or names what is not there.
     """
-    found: list[tuple[Found, bytes]] = []
+    found: list[tuple[FoundImage, bytes]] = []
     for image in _decode(document, tuple[_Saved, ...], "manifest.json"):
         missing = [name for name in (image.config, *image.layers) if name not in files]
         if missing:
@@ -117,7 +117,7 @@ def saved(document: bytes, files: Mapping[str, File], read: Read) -> list[tuple[
         for name in image.repo_tags or ("",):
             reference = _normal(name)
             blobs = (entry, head, *layers)
-            found.append((Found(reference, platform, entry.digest, entry, config.digest, blobs), manifest))
+            found.append((FoundImage(reference, platform, entry.digest, entry, config.digest, blobs), manifest))
     return found
 
 
@@ -136,7 +136,7 @@ def _manifests(entry: Descriptor, read: Read) -> Iterable[Descriptor]:
         yield from _manifests(below, read)
 
 
-def _image(name: str, top: Digest, entry: Descriptor, read: Read) -> Found | None:
+def _image(name: str, top: Digest, entry: Descriptor, read: Read) -> FoundImage | None:
     """None where it is no image, or its documents are not there."""
     content = read(entry.digest)
     if content is None:
@@ -147,10 +147,10 @@ def _image(name: str, top: Digest, entry: Descriptor, read: Read) -> Found | Non
         return None
     platform = platform_of(_decode(config, ImageConfig, manifest.config.digest))
     blobs = (entry, manifest.config, *manifest.layers)
-    return Found(name, platform, top, entry, manifest.config.digest, blobs) if platform else None
+    return FoundImage(name, platform, top, entry, manifest.config.digest, blobs) if platform else None
 
 
-def _lacking(entry: Descriptor, images: list[Found | None], has: Callable[[Digest], bool]) -> str:
+def _lacking(entry: Descriptor, images: list[FoundImage | None], has: Callable[[Digest], bool]) -> str:
     missing = [blob.digest for image in images if image is not None for blob in image.blobs if not has(blob.digest)]
     return ", ".join(missing[:3] or [entry.digest]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
 

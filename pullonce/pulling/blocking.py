@@ -26,7 +26,7 @@ LEAVE = 1.0
 _NOBODY = 503
 
 
-class Pull:
+class BlockingPull:
     """One request and its wait.
 
     Args:

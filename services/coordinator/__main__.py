@@ -22,7 +22,7 @@ from services.coordinator.handlers import Coordinator
 from services.coordinator.measures import show
 from services.coordinator.settings import CoordinatorSettings
 from services.coordinator.status import describe
-from services.coordinator.watching import Watching
+from services.coordinator.watching import SourceWatch
 
 
 def place() -> str:
@@ -60,7 +60,7 @@ async def main() -> None:
             await answer_pings(bus.signals, "coordinator", details=said)
 
         slow = {"seconds": settings.slow_seconds, "rate": settings.slow_rate}
-        watching = Watching(bus, coordinator.board.waits, me, lambda: coordinator.live, **slow)
+        watching = SourceWatch(bus, coordinator.board.waits, me, lambda: coordinator.live, **slow)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(watching.run())
             tasks.create_task(Audit(bus.orders, coordinator.wanted, coordinator.pursue_anew).run())

@@ -37,7 +37,7 @@ from schemas.events import (
     PullUnresolved,
     StoreOpened,
 )
-from services.coordinator.flight import Ending, Flight, State, holdings
+from services.coordinator.flight import Ending, Flight, FlightState, holdings
 from services.coordinator.in_flight import InFlight
 from services.coordinator.intents import End, Intent
 from services.coordinator.mark import Mark
@@ -165,7 +165,7 @@ class Board:
 
     def _resolved(self, event: PullResolved, sequence: int) -> None:
         flight = self._current(event)
-        if flight is not None and flight.state is not State.RESOLVING:
+        if flight is not None and flight.state is not FlightState.RESOLVING:
             flight = None
         if flight is not None:
             self.waits.leave(flight, flight.resolve_key, sequence)
@@ -207,7 +207,7 @@ class Board:
 
     def _unresolved(self, event: PullUnresolved, sequence: int) -> None:
         flight = self._current(event)
-        if flight is not None and flight.state is State.RESOLVING:
+        if flight is not None and flight.state is FlightState.RESOLVING:
             self._fail(flight, sequence, flight.resolve_key, event.code, event.message)
         else:
             self._miss(event)
@@ -276,7 +276,7 @@ class Board:
             if flight.ending is None and name in flight.work:
                 # Listed or being listed, it must be again: whoever lists an image looks whether all of it is there.
                 flight.recorded = False
-                flight.again = flight.state is State.RECORDING
+                flight.again = flight.state is FlightState.RECORDING
                 self.waits.wait(flight, name)
 
     def _store_opened(self, event: StoreOpened, sequence: int) -> None:
@@ -305,13 +305,13 @@ class Board:
         if flight.recorded:
             self._end(flight.complete(sequence, by), by)
         else:
-            flight.state = State.RECORDING
+            flight.state = FlightState.RECORDING
             self.waits.wait(flight, flight.record_key)
 
     def _record_again(self, flight: Flight, sequence: int, revision: int) -> None:
         """What came of listing an image does not count: it is listed anew, once nothing is missing."""
         self.waits.void(flight, flight.record_key, sequence, revision)
-        flight.again, flight.state = False, State.WORKING
+        flight.again, flight.state = False, FlightState.WORKING
         self._advance(flight, sequence, flight.record_key)
 
     def _fail(self, flight: Flight, sequence: int, by: str, code: str, message: str) -> None:
@@ -329,11 +329,11 @@ class Board:
     def _recording(self, event: PullRecorded | PullUnrecorded) -> Flight | None:
         """The flight whose image is being listed under the order that an event speaks of."""
         flight = self._current(event)
-        if flight is None or flight.state is State.RESOLVING:
+        if flight is None or flight.state is FlightState.RESOLVING:
             return None
         key = self.waits.of(flight.record_key)
         spent = 0 < event.revision <= key.done
-        if flight.state is State.RECORDING and not spent:
+        if flight.state is FlightState.RECORDING and not spent:
             return flight
         key.done = max(key.done, event.revision)  # one that nobody waits for any more
         return None

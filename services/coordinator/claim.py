@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from schemas.claims import Claim, Collecting, Held, Ordered, Settled, decode, encode
 
-__all__ = ["Ask", "Claim", "Collecting", "Held", "Ordered", "Settled", "Take", "Wait", "decode", "encode", "judge"]
+__all__ = ["AskClaim", "Claim", "Collecting", "Held", "Ordered", "Settled", "Take", "Wait", "decode", "encode", "judge"]
 
 HOLD = 5.0
 """Seconds a holder has to get its order accepted, by the clock of whoever waits for it. Longer only delays the recovery from
@@ -31,13 +31,13 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class AskClaim:
     """The order was accepted once. Ask whether the queue has it still. If not, and nothing came of it, claim the key anew."""
 
     revision: int
 
 
-def judge(claim: Claim | None, at: int, *, done: int, position: int, waited: bool) -> Take | Wait | Ask:
+def judge(claim: Claim | None, at: int, *, done: int, position: int, waited: bool) -> Take | Wait | AskClaim:
     """Decide about a key that is wanted, that nobody is known to be at, and whose claim is taken.
 
     Args:
@@ -51,11 +51,11 @@ def judge(claim: Claim | None, at: int, *, done: int, position: int, waited: boo
             # A collector looks again before it removes anything, and finds that a flight needs it.
             return Take()
         case Held(leased=True):
-            return Take() if at <= done else Ask(at)
+            return Take() if at <= done else AskClaim(at)
         case Held():
             return Take() if waited else Wait()
         case Ordered(revision=revision):
-            return Take() if revision <= done else Ask(revision)
+            return Take() if revision <= done else AskClaim(revision)
         case Settled(at=settled) if settled > position and not waited:
             return Wait()  # the fact lies ahead of this fold
         case Settled():

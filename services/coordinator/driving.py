@@ -21,7 +21,7 @@ from pullonce.trace import carried
 from schemas import routing, subjects
 from services.coordinator import claim
 from services.coordinator.leases import partition_of
-from services.coordinator.pursuit import Announce, Get, Look, Outcome, Pause, Pursuer, Pursuit, Put, Send, Step
+from services.coordinator.pursuit import Announce, Get, LookAtClaim, Outcome, Pause, Pursuer, Pursuit, Put, Send, Step
 from services.coordinator.traces import Traces
 
 log = logging.getLogger(__name__)
@@ -208,7 +208,7 @@ class Driver:
             case Send(order=order):
                 await self._send(order)
                 return 1
-            case Look(subject=subject):
+            case LookAtClaim(subject=subject):
                 return 1 if await self._is_out(subject) else None
             case Announce(event=event):
                 if event is not None:
@@ -234,7 +234,7 @@ class Driver:
         reach("order.sent")
 
     async def _is_out(self, subject: str) -> bool:
-        """See `Look`."""
+        """See `LookAtClaim`."""
         if await self._bus.orders.is_out(subject):
             return True
         await self._folded(await self._bus.log.last_sequence())

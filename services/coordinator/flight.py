@@ -17,7 +17,7 @@ _ASKED = tuple(name for name in subjects.FLIGHT_FIELDS if name in ResolveReferen
 """What of a request its resolving must know: the fields that both have."""
 
 
-class State(Enum):
+class FlightState(Enum):
     RESOLVING = "resolving"
     WORKING = "working"
     RECORDING = "recording"
@@ -62,7 +62,7 @@ class Flight:
         self.opened = opened
         self.resolve_key = subjects.resolve_key(store, name, opened)
         self.record_key = subjects.record_key(store, name, opened)
-        self.state = State.RESOLVING
+        self.state = FlightState.RESOLVING
         self.requests = 0
         self.requesters = Requesters()
         self.last_request = opened
@@ -119,7 +119,7 @@ class Flight:
         """
         self.resolved = resolved
         self.recorded = resolved.recorded
-        self.state = State.WORKING
+        self.state = FlightState.WORKING
         parent = ""
         for layer in resolved.layers:
             key = subjects.blob_key(self.store, layer.blob.digest)
@@ -197,7 +197,7 @@ class Flight:
         )
 
     def _end(self, ending: Ending, by: str) -> None:
-        self.state = State.ENDED
+        self.state = FlightState.ENDED
         self.ending = ending
         self.ended_by = by
 

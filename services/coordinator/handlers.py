@@ -21,7 +21,7 @@ from services.coordinator.driving import Driver
 from services.coordinator.flight import Ending
 from services.coordinator.holding import Holding
 from services.coordinator.intents import End, Intent, Settle, Want, Withdraw, withdrawn
-from services.coordinator.keeper import LOG_BYTES, Keeper
+from services.coordinator.keeper import LOG_BYTES, LogKeeper
 from services.coordinator.leases import partition_of
 from services.coordinator.pursuit import Pursuer
 from services.coordinator.traces import Traces
@@ -54,7 +54,7 @@ class Coordinator:
         self._bus = bus
         self._pursuer = Pursuer(self.board, me, lease)
         self._traces = Traces(self.board, spans)
-        self.keeper = Keeper(bus, self.board, limit=log_bytes, say=self._say_cut_off)
+        self.keeper = LogKeeper(bus, self.board, limit=log_bytes, say=self._say_cut_off)
         self.leases = Holding(
             bus.claims, me, lease, changed=self._take_over, busy=lambda: self._driver.busy, gone=gone or (lambda _: False)
         )

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pullonce.bus.ports import Claims
 from pullonce.errors import WrongRevision
 from schemas.subjects import LEASE_KEY
-from services.coordinator.leases import EVERY, Table, decode, encode, left, partition_of, renewed
+from services.coordinator.leases import EVERY, LeaseTable, decode, encode, left, partition_of, renewed
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class Holding:
         for _ in range(_BEATS):
             entry = await self._claims.get(LEASE_KEY)
             now = self._loop().time()
-            table = decode(entry.value) if entry else Table()
+            table = decode(entry.value) if entry else LeaseTable()
             dead = self._dead(table, now)
             mine = renewed(table, self._me, dead=dead, keep=self._busy())
             try:
@@ -110,7 +110,7 @@ class Holding:
             except WrongRevision:
                 continue
 
-    def _dead(self, table: Table, now: float) -> set[str]:
+    def _dead(self, table: LeaseTable, now: float) -> set[str]:
         found = set()
         for name, beat in table.beats.items():
             known = self._seen.get(name)

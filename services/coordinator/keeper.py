@@ -43,7 +43,7 @@ _SPARE = 0.1
 _DAY = 86_400.0
 
 
-class Keeper:
+class LogKeeper:
     """Of one coordinator.
 
     Args:

@@ -25,7 +25,7 @@ PARTITIONS = 16
 EVERY = frozenset(range(PARTITIONS))
 
 
-class Table(Struct, frozen=True):
+class LeaseTable(Struct, frozen=True):
     """As it is written down, in JSON."""
 
     owners: tuple[str, ...] = ("",) * PARTITIONS
@@ -37,7 +37,7 @@ class Table(Struct, frozen=True):
         return frozenset(number for number, owner in enumerate(self.owners) if owner == name)
 
 
-_decoder = msgspec.json.Decoder(Table)
+_decoder = msgspec.json.Decoder(LeaseTable)
 
 
 def partition_of(store: str) -> int:
@@ -45,20 +45,20 @@ def partition_of(store: str) -> int:
     return crc32(store.encode()) % PARTITIONS
 
 
-def encode(table: Table) -> bytes:
+def encode(table: LeaseTable) -> bytes:
     return msgspec.json.encode(table)
 
 
-def decode(value: bytes) -> Table:
+def decode(value: bytes) -> LeaseTable:
     """Read a table; an empty one for what is none."""
     try:
         table = read(_decoder, value, "table")
     except Malformed:
-        return Table()
-    return table if len(table.owners) == PARTITIONS else Table()
+        return LeaseTable()
+    return table if len(table.owners) == PARTITIONS else LeaseTable()
 
 
-def renewed(table: Table, me: str, *, dead: Iterable[str] = (), keep: frozenset[int] = frozenset()) -> Table:
+def renewed(table: LeaseTable, me: str, *, dead: Iterable[str] = (), keep: frozenset[int] = frozenset()) -> LeaseTable:
     """The table as one coordinator writes it: its beat, its share, without the dead.
 
     Args:
@@ -80,10 +80,10 @@ def renewed(table: Table, me: str, *, dead: Iterable[str] = (), keep: frozenset[
         for number, owner in enumerate(owners):
             if not owner and owners.count(me) < most:
                 owners[number] = me
-    return Table(tuple(owners), beats)
+    return LeaseTable(tuple(owners), beats)
 
 
-def left(table: Table, me: str) -> Table:
+def left(table: LeaseTable, me: str) -> LeaseTable:
     """The table as one writes it that stops."""
     beats = {name: beat for name, beat in table.beats.items() if name != me}
-    return Table(tuple("" if owner == me else owner for owner in table.owners), beats)
+    return LeaseTable(tuple("" if owner == me else owner for owner in table.owners), beats)

@@ -17,7 +17,7 @@ from schemas.events import BlobClaimed, Event, LayerClaimed
 from schemas.orders import FetchBlob, Order, UnpackLayer
 from services.coordinator import claim
 from services.coordinator.board import Board
-from services.coordinator.claim import HOLD, ORDERED, Ask, Claim, Held, Take, Wait
+from services.coordinator.claim import HOLD, ORDERED, AskClaim, Claim, Held, Take, Wait
 from services.coordinator.intents import Want
 
 
@@ -46,7 +46,7 @@ class Send:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class LookAtClaim:
     """Is an order queued or running? Outcome: 1; or None where it is not, once the fold has read all that was stored by then:
     facts are stored before their order leaves the queue, so what came of it is known."""
 
@@ -69,7 +69,7 @@ class Pause:
     seconds: float
 
 
-Step = Put | Get | Send | Look | Announce | Pause
+Step = Put | Get | Send | LookAtClaim | Announce | Pause
 Outcome = int | tuple[Claim | None, int] | None
 Pursuit = Generator[Step, Outcome, None]
 
@@ -110,9 +110,9 @@ class Pursuer:
                 case Wait():
                     slept = yield Pause(self._lease)
                     seen = at if slept else 0
-                case Ask(revision=ordered):
+                case AskClaim(revision=ordered):
                     order = msgspec.structs.replace(want.order, revision=ordered)
-                    if (yield Look(routing.order_subject(order))):
+                    if (yield LookAtClaim(routing.order_subject(order))):
                         self._won[key] = at
                         yield from self._say_again(order)
                         return
@@ -136,7 +136,7 @@ class Pursuer:
     def _tidy(self, key: str, revision: int, at: int) -> Put:
         return Put(key, claim.Settled(by=self.me, at=at), revision, claim.SETTLED)
 
-    def _judge(self, want: Want, present: Claim | None, at: int, *, waited: bool) -> Take | Wait | Ask:
+    def _judge(self, want: Want, present: Claim | None, at: int, *, waited: bool) -> Take | Wait | AskClaim:
         position = self.board.position
         return claim.judge(present, at, done=want.done, position=position, waited=waited)
 

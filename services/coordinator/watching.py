@@ -47,7 +47,7 @@ class _Gain:
         self._done = told.done
 
 
-class Watching:
+class SourceWatch:
     """Has what does not come ordered from elsewhere.
 
     Args:

@@ -18,7 +18,7 @@ from pullonce.worker.traced import traced
 from pullonce.worker.worker import Worker, attempts_for
 from schemas.events import StoreOpened
 from schemas.orders import FetchBlob, RecordImage, ResolveReference
-from services.fetcher.access import Access
+from services.fetcher.access import AccessRules
 from services.fetcher.auth.credentials import Credentials
 from services.fetcher.handlers import Handlers
 from services.fetcher.progress import on_disk
@@ -54,7 +54,7 @@ async def main() -> None:
         bus = MeteredBus(connection, meter)
         present = Present(bus.signals, "fetcher", store, on_disk(content, store))
         proofs = Proofs(settings.store.root, lifetime=settings.access.lifetime)
-        access = Access(registry, credentials, proofs, settings.access)
+        access = AccessRules(registry, credentials, proofs, settings.access)
         handlers = Handlers(registry, content, present.signals, access=access, store=store, bounds=settings.bounds)
         worker = Worker(
             bus,

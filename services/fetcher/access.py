@@ -30,7 +30,7 @@ _SLOWEST = 256 << 10
 _LIES = ("BLOB_UNKNOWN", "MANIFEST_UNKNOWN", "digest.mismatch", "size.mismatch", "registry.encoding", "registry.ranges")
 
 
-class Access:
+class AccessRules:
     """Decides, and remembers what registries decided."""
 
     def __init__(self, registry: Registry, credentials: Credentials, proofs: Proofs, settings: AccessSettings) -> None:

@@ -7,7 +7,7 @@ from pullonce.store.content import ContentStore
 from schemas.events import ResolvedLayer, Source
 from schemas.oci import Descriptor, Digest
 from schemas.orders import RecordImage, ResolveReference
-from services.fetcher.access import Access
+from services.fetcher.access import AccessRules
 from services.fetcher.documents.asking import Asking
 from services.fetcher.documents.resolve import Image, Resolver
 from services.fetcher.inventory import Inventory
@@ -23,7 +23,7 @@ class Finder:
     """
 
     def __init__(
-        self, registry: Registry, content: ContentStore, inventory: Inventory, access: Access, resolving: Slots
+        self, registry: Registry, content: ContentStore, inventory: Inventory, access: AccessRules, resolving: Slots
     ) -> None:
         self._registry = registry
         self._content = content

@@ -33,7 +33,7 @@ from schemas.events import (
 )
 from schemas.oci import Descriptor
 from schemas.orders import FetchBlob, Order, RecordImage, ResolveReference
-from services.fetcher.access import Access
+from services.fetcher.access import AccessRules
 from services.fetcher.auth.redaction import Secrets
 from services.fetcher.documents.manifest import DOCKER_MANIFEST, MANIFEST_LIMIT, OCI_MANIFEST, check_stack, in_oci_types
 from services.fetcher.documents.resolve import Image
@@ -70,7 +70,7 @@ class Handlers:
         content: ContentStore,
         signals: Signals,
         *,
-        access: Access,
+        access: AccessRules,
         store: str,
         bounds: Bounds,
     ) -> None:

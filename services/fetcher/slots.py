@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 
 @dataclass(slots=True)
-class _Door:
+class _Slots:
     """One registry's slots, kept while anybody uses or awaits one."""
 
     free: asyncio.Semaphore
@@ -27,12 +27,12 @@ class Slots:
 
     def __init__(self, each: int) -> None:
         self._each = each
-        self._doors: dict[str, _Door] = {}
+        self._doors: dict[str, _Slots] = {}
 
     @asynccontextmanager
     async def of(self, registry: str) -> AsyncIterator[None]:
         """Hold one of a registry's slots, once it is free."""
-        door = self._doors.get(registry) or self._doors.setdefault(registry, _Door(asyncio.Semaphore(self._each)))
+        door = self._doors.get(registry) or self._doors.setdefault(registry, _Slots(asyncio.Semaphore(self._each)))
         door.users += 1
         try:
             async with door.free:

@@ -17,7 +17,7 @@ from pullonce.store.content import ContentStore
 from pullonce.telemetry.http import telling
 from pullonce.telemetry.metrics import Meter
 from schemas.events import PullCompleted
-from services.gateway.link import Link
+from services.gateway.link import BusLink
 from services.gateway.settings import GatewaySettings
 from services.gateway.snapshotter.arrivals import Pull, Tell
 from services.gateway.snapshotter.opening import Outside, hear_resolved, snapshotting
@@ -34,7 +34,7 @@ async def main() -> None:
         AsyncExitStack() as listeners,
         asyncio.TaskGroup() as tasks,
     ):
-        link = Link(settings.bus, settings.store.name, lambda: {**_told(counts), **health.details()})
+        link = BusLink(settings.bus, settings.store.name, lambda: {**_told(counts), **health.details()})
         health.ready = lambda: link.connected
         if settings.snapshotter is not None:
             outside = Outside(_puller(link), _unlister(link, settings), lambda: link.connected, _shower(settings))
@@ -57,7 +57,7 @@ def _shower(settings: GatewaySettings) -> Callable[[Path], str]:
     return lambda path: str(settings.seen_at / path.relative_to(here))
 
 
-def _puller(link: Link) -> Pull:
+def _puller(link: BusLink) -> Pull:
     async def pull(reference: str, tell: Tell) -> PullCompleted:
         return await link.client.pull(
             reference, store=link.store, policy="if-not-present", requester="containerd", progress=tell
@@ -66,7 +66,7 @@ def _puller(link: Link) -> Pull:
     return pull
 
 
-def _unlister(link: Link, settings: GatewaySettings) -> Unlist:
+def _unlister(link: BusLink, settings: GatewaySettings) -> Unlist:
     images = ImageList(ContentStore(settings.store.root))
 
     async def unlist(reference: str) -> bool:

@@ -24,7 +24,7 @@ class BusAway(PullonceError):
     """The bus does not answer; nothing can be pulled until it does."""
 
 
-class Link:
+class BusLink:
     """The gateway's connection to the bus.
 
     Args:

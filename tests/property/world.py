@@ -41,10 +41,10 @@ from schemas.subjects import seal_of
 from services.coordinator import claim
 from services.coordinator.board import Board
 from services.coordinator.intents import End, Intent, Settle, Want, Withdraw, withdrawn
-from services.coordinator.leases import Table, partition_of, renewed
+from services.coordinator.leases import LeaseTable, partition_of, renewed
 from services.coordinator.low_water import LowWater
 from services.coordinator.mark import Mark
-from services.coordinator.pursuit import Announce, Get, Look, Outcome, Pause, Pursuer, Pursuit, Put, Send, Step
+from services.coordinator.pursuit import Announce, Get, LookAtClaim, Outcome, Pause, Pursuer, Pursuit, Put, Send, Step
 from services.coordinator.slow import said_slow
 
 STORE = "default"
@@ -179,7 +179,7 @@ class World:
         self.log: list[Event] = []
         self.mark: Mark | None = None
         """The newest low-water mark that a coordinator wrote down: others start there."""
-        self.table = Table()
+        self.table = LeaseTable()
         """Who acts for which stores."""
         self.marks: list[Mark] = []
         """All of them."""
@@ -592,7 +592,7 @@ class Coordinator:
             case Send(order=order):
                 self.world.send(order)
                 return 1
-            case Look(subject=subject):
+            case LookAtClaim(subject=subject):
                 return self._look(subject)
             case Announce(event=event, message_id=identity):
                 return self.world.append(event, identity)

@@ -11,7 +11,7 @@ import msgspec
 from pullonce import trace
 from pullonce.bus.nats.jetstream import NO_STREAM, SUBJECT_FULL, Ack, Refused, api, call, store
 from pullonce.bus.nats.link import Link
-from pullonce.bus.nats.receive import Kind, Receiver
+from pullonce.bus.nats.receive import OrderKind, Receiver
 from pullonce.bus.ports import Delivery
 from pullonce.config import BusSettings
 from pullonce.errors import Duplicate
@@ -71,7 +71,7 @@ class NatsOrders:
 
     async def receive(self, kind: str, store: str, deliver: Callable[[Delivery], Awaitable[None]], *, limit: int) -> None:
         group = subjects.order_group(kind)
-        entry = Kind(limit, deliver)
+        entry = OrderKind(limit, deliver)
         async with self._receiver(group, store) as (receiver, running):
             receiver.add(kind, entry)
             try:

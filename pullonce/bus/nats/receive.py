@@ -98,7 +98,7 @@ class NatsDelivery:
         await self._link.send(self._reply, b"+WPI")
 
 
-class Kind:
+class OrderKind:
     """Who carries out one kind of order, and what runs and waits of it."""
 
     def __init__(self, limit: int, deliver: Callable[[Delivery], Awaitable[None]]) -> None:
@@ -134,7 +134,7 @@ class Receiver:
             "mem_storage": True,
             "inactive_threshold": nanoseconds(_FORGET),
         }
-        self._kinds: dict[str, Kind] = {}
+        self._kinds: dict[str, OrderKind] = {}
         self._in_hand: dict[int, NatsDelivery] = {}
         """Sequence in the stream → its delivery, of all orders that run or wait here."""
         self._ack_wait = ack_wait
@@ -148,7 +148,7 @@ class Receiver:
 
     # -- kinds come and go ---------------------------------------------------------------------------------------------
 
-    def add(self, kind: str, entry: Kind) -> None:
+    def add(self, kind: str, entry: OrderKind) -> None:
         """Serve a kind, from now on."""
         self._kinds[kind] = entry
         self._turn.set()
@@ -309,7 +309,7 @@ class Receiver:
         entry.waiting.append(delivery)
         self._start(entry)
 
-    def _start(self, entry: Kind) -> None:
+    def _start(self, entry: OrderKind) -> None:
         while entry.waiting and len(entry.running) < entry.limit and not entry.stopping:
             delivery = entry.waiting.popleft()
             task = asyncio.ensure_future(entry.deliver(delivery))
@@ -345,7 +345,7 @@ class Receiver:
 
     # -- what ends -----------------------------------------------------------------------------------------------------
 
-    def _on_done(self, entry: Kind, delivery: NatsDelivery, task: asyncio.Task[None]) -> None:
+    def _on_done(self, entry: OrderKind, delivery: NatsDelivery, task: asyncio.Task[None]) -> None:
         entry.running.discard(task)
         if self._in_hand.get(delivery.sequence) is delivery:
             del self._in_hand[delivery.sequence]

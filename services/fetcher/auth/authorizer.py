@@ -15,7 +15,7 @@ from schemas.events import Source
 from services.fetcher.auth.challenge import Challenge, parse_challenges, pick
 from services.fetcher.auth.credentials import Credentials
 from services.fetcher.auth.secret import Secret
-from services.fetcher.auth.tokens import Tokens, Wanted
+from services.fetcher.auth.tokens import Tokens, WantedToken
 from services.fetcher.remembered import Remembered
 from services.fetcher.servers.hosts import Host
 
@@ -26,7 +26,7 @@ _QUIET = 60.0
 
 _REFUSED = ("UNAUTHORIZED", "DENIED")
 
-Door = Callable[[], Awaitable[Iterable[str] | None]]
+AskFront = Callable[[], Awaitable[Iterable[str] | None]]
 """Asks a registry's front page (`/v2/`): its challenges, or None where it asks for nothing."""
 
 
@@ -48,7 +48,7 @@ class Authorizer:
         """
         return Authorization(self, source, host)
 
-    async def remembered(self, source: Source, host: Host) -> "Shown | None":
+    async def remembered(self, source: Source, host: Host) -> "ShownSecret | None":
         """What to begin with; None while the server has not asked for anything.
 
         Raises:
@@ -64,7 +64,7 @@ class Authorizer:
             self.forget(source)
             return None
 
-    async def answer(self, source: Source, host: Host, challenge: Challenge, since: float) -> "Shown | None":
+    async def answer(self, source: Source, host: Host, challenge: Challenge, since: float) -> "ShownSecret | None":
         """What a challenge asks for, and its memory; None where there is nothing to show.
 
         Args:
@@ -103,7 +103,7 @@ class Authorizer:
         """A secret that was known at `since` was refused; whether asking for it again may bring another one."""
         return self._credentials.forget(source.registry, since)
 
-    async def front(self, source: Source, host: Host, door: Door) -> Challenge | None:
+    async def front(self, source: Source, host: Host, door: AskFront) -> Challenge | None:
         """What the front page of a registry asks for; None where it asks for nothing, or there is no secret to show.
 
         Some registries hide what anonymous may not see behind 404, 403 or a bare 401, and challenge at their front page only.
@@ -122,19 +122,19 @@ class Authorizer:
         needed = not host.mirror
         return await self._credentials.find(source.registry, source.repository, source.credential, needed=needed)
 
-    async def _made(self, challenge: Challenge, source: Source, host: Host, secret: Secret | None) -> "Shown | None":
+    async def _made(self, challenge: Challenge, source: Source, host: Host, secret: Secret | None) -> "ShownSecret | None":
         if challenge.scheme == "basic":
-            return Shown(f"Basic {secret.basic}", secret=True) if secret else None
+            return ShownSecret(f"Basic {secret.basic}", secret=True) if secret else None
         if secret and secret.registry_token:
-            return Shown(f"Bearer {secret.registry_token}", secret=True)
+            return ShownSecret(f"Bearer {secret.registry_token}", secret=True)
         # Until a challenge names one, the customary scope.
         scope = self._scopes.get(source) or frozenset((f"repository:{source.repository}:pull",))
-        wanted = Wanted(source.registry, source.credential, challenge.realm, challenge.service, scope, secret)
-        return Shown(f"Bearer {await self._tokens.get(wanted, host)}", secret=secret is not None)
+        wanted = WantedToken(source.registry, source.credential, challenge.realm, challenge.service, scope, secret)
+        return ShownSecret(f"Bearer {await self._tokens.get(wanted, host)}", secret=secret is not None)
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ShownSecret:
     """An `Authorization` header, and whether a secret stands behind it or anybody would be given it."""
 
     header: str
@@ -157,7 +157,7 @@ class Authorization:
         self._challenged = False
         self._doubted = False
         self._knocked = False
-        self._shown: Shown | None = None
+        self._shown: ShownSecret | None = None
 
     @property
     def header(self) -> str | None:
@@ -171,7 +171,7 @@ class Authorization:
         """Look for what may be sent at once."""
         self._shown = await self._authorizer.remembered(self._source, self._host)
 
-    async def again(self, status: int, headers: Iterable[str], door: Door) -> bool:
+    async def again(self, status: int, headers: Iterable[str], door: AskFront) -> bool:
         """Take in a refusal: whether to ask once more, with what is now to be sent.
 
         Args:

@@ -42,7 +42,7 @@ class _Answer(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class WantedToken:
     """What a token is good for, and all that its server is told to get it: whoever differs in any of it has another token.
 
     Attributes:
@@ -74,10 +74,10 @@ class Tokens:
         self._secrets = secrets
         self._settings = settings
         self._mirrors = mirrors
-        self._tokens: dict[Wanted, _Token] = {}
-        self._locks: defaultdict[Wanted, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._tokens: dict[WantedToken, _Token] = {}
+        self._locks: defaultdict[WantedToken, asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def get(self, wanted: Wanted, host: Host) -> str:
+    async def get(self, wanted: WantedToken, host: Host) -> str:
         """A token that is fresh.
 
         Args:
@@ -109,7 +109,7 @@ class Tokens:
         for wanted in [wanted for wanted, lock in self._locks.items() if wanted not in self._tokens and not lock.locked()]:
             del self._locks[wanted]
 
-    async def _request(self, wanted: Wanted, host: Host) -> _Token:
+    async def _request(self, wanted: WantedToken, host: Host) -> _Token:
         asked_at = time.monotonic()
         status, body, after = await self._ask(wanted, host)
         try:
@@ -127,7 +127,7 @@ class Tokens:
         lifetime = min(max(answer.expires_in or _LIFETIME, _LIFETIME), _LONGEST_LIFETIME)
         return _Token(value, asked_at + 0.9 * lifetime)
 
-    async def _ask(self, wanted: Wanted, host: Host) -> tuple[int, bytes, float | None]:
+    async def _ask(self, wanted: WantedToken, host: Host) -> tuple[int, bytes, float | None]:
         """GET with the password, as docker does; POST to trade an identity token. Every hop is checked as the realm is."""
         url, secret = _address(wanted), wanted.secret
         form = _form(wanted, secret.identity_token) if secret and secret.identity_token else None
@@ -160,7 +160,7 @@ class Tokens:
         raise Permanent(f"the token server {redacted(wanted.realm)} redirects without end", code="registry.redirects")
 
 
-def _address(wanted: Wanted) -> yarl.URL:
+def _address(wanted: WantedToken) -> yarl.URL:
     try:
         url = yarl.URL(wanted.realm)
         url.origin()
@@ -173,7 +173,7 @@ def _address(wanted: Wanted) -> yarl.URL:
     return url.extend_query([*about, ("client_id", _CLIENT_ID), *(("scope", name) for name in sorted(wanted.scope))])
 
 
-def _form(wanted: Wanted, identity_token: str) -> dict[str, str]:
+def _form(wanted: WantedToken, identity_token: str) -> dict[str, str]:
     about = {"service": wanted.service} if wanted.service else {}
     return about | {
         "grant_type": "refresh_token",

@@ -43,7 +43,7 @@ class Connections:
     def __init__(self, settings: RegistrySettings, headers: Mapping[str, str]) -> None:
         self._settings = settings
         self._headers = headers
-        self._resolver = Resolver()
+        self._resolver = AddressResolver()
         self._sessions: dict[Reach, aiohttp.ClientSession] = {}
 
     async def __aenter__(self) -> "Connections":
@@ -103,7 +103,7 @@ class Connections:
         )
 
 
-class Resolver(AbstractResolver):
+class AddressResolver(AbstractResolver):
     """Looks names up by the system's resolver, in threads of its own: a dead name server must not hold up the disk."""
 
     def __init__(self) -> None:

@@ -1,8 +1,8 @@
 """Serve the methods of a gRPC service on a unix socket, by grpclib: one object, one coroutine a method.
 
 A method takes the request and answers with a message, or with one that is encoded already; where the answer is a stream, it
-yields. `Refused` becomes the status it names; any other error of `pullonce.errors` is UNAVAILABLE with its message; a defect is
-INTERNAL, with the traceback in the log.
+yields. `CallError` becomes the status it names; any other error of `pullonce.errors` is UNAVAILABLE with its message; a defect
+is INTERNAL, with the traceback in the log.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ _DRAIN = 5.0
 """Seconds that running calls have to end when the service stops."""
 
 
-class Refused(Exception):
+class CallError(Exception):
     """A call fails with a status that its caller knows what to do with."""
 
     def __init__(self, status: Status, message: str) -> None:
@@ -129,7 +129,7 @@ async def _answer(
 
 def _failure(method: str, error: Exception) -> GRPCError:
     """The status of an error, as the caller sees it."""
-    if isinstance(error, Refused):
+    if isinstance(error, CallError):
         return GRPCError(error.status, str(error))
     if isinstance(error, PullonceError):
         return GRPCError(Status.UNAVAILABLE, f"pullonce: {error}")

@@ -6,7 +6,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from grpclib.const import Status
 
 from services.gateway.protocols import snapshots_pb2 as pb
-from services.gateway.rpc.serving import Refused
+from services.gateway.rpc.serving import CallError
 from services.gateway.snapshotter.records import Record
 
 
@@ -66,5 +66,7 @@ def relabelled(labels: dict[str, str], wanted: dict[str, str], paths: Sequence[s
             if wanted.get(key):
                 made[key] = wanted[key]
         else:
-            raise Refused(Status.INVALID_ARGUMENT, f"{path!r} of a snapshot cannot be changed: expected labels or labels.<key>")
+            raise CallError(
+                Status.INVALID_ARGUMENT, f"{path!r} of a snapshot cannot be changed: expected labels or labels.<key>"
+            )
     return made

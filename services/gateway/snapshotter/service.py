@@ -19,7 +19,7 @@ from grpclib.const import Status
 from pullonce.errors import PullonceError
 from pullonce.failpoints import reach
 from services.gateway.protocols import snapshots_pb2 as pb
-from services.gateway.rpc.serving import Refused, metadata
+from services.gateway.rpc.serving import CallError, metadata
 from services.gateway.snapshotter import records as kept
 from services.gateway.snapshotter.answers import Encoded, info, relabelled
 from services.gateway.snapshotter.arrivals import Withdrawn
@@ -71,7 +71,7 @@ class Snapshotter:
         labels = dict(request.labels)
         target = target_of(labels)
         if target is not None and await self._offers.offer(target, request.parent, labels):
-            raise Refused(Status.ALREADY_EXISTS, f"the snapshot {target} is the store's own")
+            raise CallError(Status.ALREADY_EXISTS, f"the snapshot {target} is the store's own")
         record = await self._make(request.key, request.parent, labels, Kind.ACTIVE)
         return pb.PrepareSnapshotResponse(mounts=[self._mount(record)])
 
@@ -85,9 +85,9 @@ class Snapshotter:
         try:
             owner = root_owner(labels)
         except LabelInvalid as exc:
-            raise Refused(Status.INVALID_ARGUMENT, str(exc)) from None
+            raise CallError(Status.INVALID_ARGUMENT, str(exc)) from None
         if not key or not self._records.reserve(key):
-            raise Refused(Status.ALREADY_EXISTS, f"there is a snapshot {key} already")
+            raise CallError(Status.ALREADY_EXISTS, f"there is a snapshot {key} already")
         number, now = self._records.next_directory(), time.time_ns()
         record = Record(
             name=key, kind=kind, parent=parent, labels=labels, created=now, updated=now, directory=number
@@ -117,26 +117,26 @@ class Snapshotter:
             return None
         record = await self._offers.find(name)
         if record is None:
-            raise Refused(Status.NOT_FOUND, f"there is no snapshot {name}")
+            raise CallError(Status.NOT_FOUND, f"there is no snapshot {name}")
         if record.kind != Kind.COMMITTED:
-            raise Refused(Status.INVALID_ARGUMENT, f"the snapshot {name} is not committed, so nothing can stand upon it")
+            raise CallError(Status.INVALID_ARGUMENT, f"the snapshot {name} is not committed, so nothing can stand upon it")
         await self._whole([record, *self._table.below(name)])
         return record
 
     async def _whole(self, records: list[Record]) -> None:
         if gone := await self._offers.missing(records):
             why = f"the layer {gone.chain_id} of {gone.reference or 'an image'} is gone from the store"
-            raise Refused(Status.UNAVAILABLE, f"{why}; it is being brought again, try again in a moment")
+            raise CallError(Status.UNAVAILABLE, f"{why}; it is being brought again, try again in a moment")
 
     async def Commit(self, request: pb.CommitSnapshotRequest) -> Empty:
         """What containerd unpacked into a directory is a layer now."""
         record = self._found(request.key)
         if record.kind != Kind.ACTIVE:
-            raise Refused(Status.FAILED_PRECONDITION, f"the snapshot {request.key} is not active")
+            raise CallError(Status.FAILED_PRECONDITION, f"the snapshot {request.key} is not active")
         if request.parent and record.parent and request.parent != record.parent:
-            raise Refused(Status.FAILED_PRECONDITION, f"the snapshot {request.key} stands upon {record.parent} already")
+            raise CallError(Status.FAILED_PRECONDITION, f"the snapshot {request.key} stands upon {record.parent} already")
         if not request.name or not self._records.reserve(request.name):
-            raise Refused(Status.ALREADY_EXISTS, f"there is a snapshot {request.name} already")
+            raise CallError(Status.ALREADY_EXISTS, f"there is a snapshot {request.name} already")
         now = time.time_ns()
         made = Record(
             name=request.name, kind=Kind.COMMITTED, parent=record.parent or request.parent,
@@ -159,7 +159,7 @@ class Snapshotter:
         """containerd does not want it any more. Files go later."""
         record = self._found(request.key)
         if self._table.has_children(record.name):
-            raise Refused(Status.FAILED_PRECONDITION, f"other snapshots stand upon {record.name}")
+            raise CallError(Status.FAILED_PRECONDITION, f"other snapshots stand upon {record.name}")
         await _to_its_end(self._removed(record))
         return Empty()
 
@@ -180,7 +180,7 @@ class Snapshotter:
         """What is known of a snapshot. A layer that is on its way is waited for here, where containerd holds no lock."""
         record = await self._offers.find(request.key)
         if record is None:
-            raise Refused(Status.NOT_FOUND, f"there is no snapshot {request.key}")
+            raise CallError(Status.NOT_FOUND, f"there is no snapshot {request.key}")
         if record.chain_id:
             with contextlib.suppress(Withdrawn):  # statistics look at what its puller gave up, and need no layer
                 await self._offers.there(record, puller=_LEASE in metadata.get())
@@ -191,7 +191,7 @@ class Snapshotter:
         """How a container's snapshot, or a view, is mounted."""
         record = self._found(request.key)
         if record.kind == Kind.COMMITTED:
-            raise Refused(Status.FAILED_PRECONDITION, f"the snapshot {request.key} is committed: prepare one upon it")
+            raise CallError(Status.FAILED_PRECONDITION, f"the snapshot {request.key} is committed: prepare one upon it")
         await self._whole(self._table.below(record.name))
         below = self._table.below(record.name)
         work, tree = record.kind == Kind.ACTIVE, self._trees.of(below[0]) if below else None
@@ -226,7 +226,7 @@ class Snapshotter:
         try:
             passing = passes(filters)
         except FilterInvalid as exc:
-            raise Refused(Status.INVALID_ARGUMENT, str(exc)) from None
+            raise CallError(Status.INVALID_ARGUMENT, str(exc)) from None
         return [record for record in self._table if passing(record)]
 
     async def Usage(self, request: pb.UsageRequest) -> pb.UsageResponse:
@@ -254,7 +254,7 @@ class Snapshotter:
     def _found(self, name: str) -> Record:
         record = self._table.get(name)
         if record is None:
-            raise Refused(Status.NOT_FOUND, f"there is no snapshot {name}")
+            raise CallError(Status.NOT_FOUND, f"there is no snapshot {name}")
         return record
 
     def _mount(self, record: Record) -> pb.Mount:

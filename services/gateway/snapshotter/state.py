@@ -48,7 +48,7 @@ class _Waiting:
     done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
-class State:
+class SnapshotterState:
     """The records of one store. `open` first, `close` last.
 
     Args:

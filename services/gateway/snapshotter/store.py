@@ -12,8 +12,8 @@ from pullonce.failpoints import reach
 from services.gateway.snapshotter.layers import Layers
 from services.gateway.snapshotter.places import Places
 from services.gateway.snapshotter.records import Record
-from services.gateway.snapshotter.state import Change, State
-from services.gateway.snapshotter.table import Table
+from services.gateway.snapshotter.state import Change, SnapshotterState
+from services.gateway.snapshotter.table import RecordTable
 
 log = logging.getLogger(__name__)
 
@@ -26,17 +26,17 @@ class Records:
     """
 
     def __init__(self, place: Path, layers: Layers) -> None:
-        self.table = Table()
+        self.table = RecordTable()
         self.places = Places(place / "snapshots")
         self.unlisting: list[str] = []
         """References that an earlier process had still to take off the list."""
         self._layers = layers
-        self._state = State(place / "snapshots.db")
+        self._state = SnapshotterState(place / "snapshots.db")
         self._last = 0
         self._taken: set[str] = set()
 
     @property
-    def state(self) -> State:
+    def state(self) -> SnapshotterState:
         return self._state
 
     async def open(self) -> None:

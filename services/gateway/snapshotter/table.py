@@ -7,7 +7,7 @@ from schemas.oci import ChainID
 from services.gateway.snapshotter.records import Kind, Record
 
 
-class Table:
+class RecordTable:
     """Records by name, with what the calls ask for kept beside them."""
 
     def __init__(self, records: Iterable[Record] = ()) -> None:

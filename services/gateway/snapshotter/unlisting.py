@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 
 from pullonce.errors import PullonceError
-from services.gateway.snapshotter.state import Change, State
+from services.gateway.snapshotter.state import Change, SnapshotterState
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ AGAIN = 30.0
 class Unlisting:
     """What one snapshotter still has to take off the list."""
 
-    def __init__(self, unlist: Unlist, state: State, waiting: Iterable[str], wanted: Callable[[str], bool]) -> None:
+    def __init__(self, unlist: Unlist, state: SnapshotterState, waiting: Iterable[str], wanted: Callable[[str], bool]) -> None:
         self._unlist = unlist
         self._state = state
         self._waiting = set(waiting)

@@ -10,7 +10,7 @@ MAX_NAME = 4096
 """Bytes of a name, or of a link's target: PATH_MAX, what a container could open."""
 
 
-class Extent(NamedTuple):
+class Stretch(NamedTuple):
     """A stored stretch of a sparse file."""
 
     offset: int
@@ -36,5 +36,5 @@ class Entry:
         self.device = (0, 0)
         """Major and minor number."""
         self.xattrs: dict[bytes, bytes] | None = None
-        self.sparse: list[Extent] | None = None
+        self.sparse: list[Stretch] | None = None
         """Where the stored bytes of a sparse file belong; None for any other."""

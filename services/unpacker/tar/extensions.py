@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from services.unpacker.tar.entry import Entry, Extent
+from services.unpacker.tar.entry import Entry, Stretch
 from services.unpacker.tar.fields import decimal, nanoseconds, number
 from services.unpacker.tar.invalid import LayerError, TooLarge, shown
 from services.unpacker.tar.stream import BLOCK, Stream
@@ -127,9 +127,9 @@ def open_sparse(entry: Entry, header: bytes, extra: dict[bytes, bytes], form: by
     return consumed
 
 
-def extents(numbers: list[int], size: int, stored: int, name: bytes) -> list[Extent]:
+def extents(numbers: list[int], size: int, stored: int, name: bytes) -> list[Stretch]:
     """Pair offsets with lengths and check that they ascend within the file and use up exactly what is stored."""
-    found = [Extent(*pair) for pair in zip(numbers[::2], numbers[1::2], strict=False)]
+    found = [Stretch(*pair) for pair in zip(numbers[::2], numbers[1::2], strict=False)]
     ascending = all(a.offset + a.length <= b.offset for a, b in pairwise(found))
     inside = not found or (found[0].offset >= 0 and found[-1].offset + found[-1].length <= size)
     whole = len(numbers) % 2 == 0 and all(extent.length >= 0 for extent in found)

@@ -7,12 +7,12 @@ from pullonce.store.disk import chmod_at
 from services.unpacker.tree.opened import Opened, by_descriptor
 from services.unpacker.tree.rights import Rights
 from services.unpacker.tree.sparse import copy_content
-from services.unpacker.tree.stack import Found
+from services.unpacker.tree.stack import FoundEntry
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def copy_up(found: Found, directory: int, name: bytes, opened: Opened, rights: Rights) -> int:
+def copy_up(found: FoundEntry, directory: int, name: bytes, opened: Opened, rights: Rights) -> int:
     """Make a copy of whatever kind but a directory, under a name in an open directory. Returns the bytes of its content."""
     xattrs = opened.attributes(found.tree, found.path)
     if stat.S_ISREG(found.status.st_mode):
@@ -30,7 +30,9 @@ def copy_up(found: Found, directory: int, name: bytes, opened: Opened, rights: R
     return 0
 
 
-def _copy_file(found: Found, directory: int, name: bytes, opened: Opened, rights: Rights, xattrs: dict[bytes, bytes]) -> int:
+def _copy_file(
+    found: FoundEntry, directory: int, name: bytes, opened: Opened, rights: Rights, xattrs: dict[bytes, bytes]
+) -> int:
     status = found.status
     reader = opened.read(found.tree, found.path)
     try:

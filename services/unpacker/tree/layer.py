@@ -15,7 +15,7 @@ from services.unpacker.tar.invalid import LayerError, shown
 from services.unpacker.tree.directories import Directories, Directory, NoDirectory
 from services.unpacker.tree.opened import by_descriptor
 from services.unpacker.tree.outcome import Outcome, Unnamed
-from services.unpacker.tree.plan import AUFS_LINKS, Action, Step, clean, plan
+from services.unpacker.tree.plan import AUFS_LINKS, Action, TreeStep, clean, plan
 from services.unpacker.tree.rights import Attributes, Rights
 from services.unpacker.tree.sparse import write_sparse
 
@@ -71,7 +71,7 @@ class Layer:
         finally:
             self._directories.close()
 
-    def _carry_out(self, step: Step, entry: Entry, archive: Archive) -> None:
+    def _carry_out(self, step: TreeStep, entry: Entry, archive: Archive) -> None:
         action, path, name = step
         if action is Action.NOTHING:
             return
@@ -98,7 +98,7 @@ class Layer:
             case Action.ROOT:
                 directory.attributes = _attributes(entry)
 
-    def _parent(self, step: Step, entry: Entry) -> Directory | None:
+    def _parent(self, step: TreeStep, entry: Entry) -> Directory | None:
         """The directory that a step is in; None where it is to remove something in one that cannot be there."""
         removing = step.action in (Action.WHITEOUT, Action.OPAQUE)
         try:

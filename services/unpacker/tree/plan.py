@@ -35,7 +35,7 @@ class Action(IntEnum):
     NOTHING = 7
 
 
-class Step(NamedTuple):
+class TreeStep(NamedTuple):
     """One action on one name."""
 
     action: Action
@@ -48,7 +48,7 @@ class Step(NamedTuple):
 _ACTIONS = {FILE: Action.FILE, DIRECTORY: Action.DIRECTORY, HARDLINK: Action.LINK}
 
 
-def plan(entry: Entry) -> Step:
+def plan(entry: Entry) -> TreeStep:
     """Say what an entry asks for.
 
     Raises:
@@ -64,21 +64,21 @@ def plan(entry: Entry) -> Step:
     if not name:
         if entry.kind != DIRECTORY:
             raise LayerError(f"entry {shown(entry.name)} would replace the root of the layer by something that is no directory")
-        return Step(Action.ROOT, b"", b"")
-    return Step(_ACTIONS.get(entry.kind, Action.NODE), parent, name)
+        return TreeStep(Action.ROOT, b"", b"")
+    return TreeStep(_ACTIONS.get(entry.kind, Action.NODE), parent, name)
 
 
-def _whiteout(entry: Entry, parent: bytes, name: bytes) -> Step:
+def _whiteout(entry: Entry, parent: bytes, name: bytes) -> TreeStep:
     if name == _OPAQUE:
-        return Step(Action.OPAQUE, parent, b"")
+        return TreeStep(Action.OPAQUE, parent, b"")
     if name == AUFS_LINKS and not parent and entry.kind == DIRECTORY:
-        return Step(Action.DIRECTORY, parent, name)
+        return TreeStep(Action.DIRECTORY, parent, name)
     if name[:8] == _AUFS:
-        return Step(Action.NOTHING, parent, name)
+        return TreeStep(Action.NOTHING, parent, name)
     hidden = name[4:]
     if hidden in (b"", b".", b".."):
         raise LayerError(f"entry {shown(entry.name)} is a whiteout without a name; expected `.wh.` and the name to remove")
-    return Step(Action.WHITEOUT, parent, hidden)
+    return TreeStep(Action.WHITEOUT, parent, hidden)
 
 
 def clean(name: bytes) -> bytes:

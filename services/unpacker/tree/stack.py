@@ -16,7 +16,7 @@ _OPAQUE = (b"trusted.overlay.opaque", b"user.overlay.opaque")
 _MAX_LINKS = 40
 
 
-class Found(NamedTuple):
+class FoundEntry(NamedTuple):
     """What a name is in the merged tree."""
 
     tree: Path
@@ -46,11 +46,11 @@ class Stack:
         self._trees: dict[bytes, list[Path]] = {b"": list(trees)}
         """Directory of the merged tree → the layers whose directories make it up."""
 
-    def lookup(self, path: bytes) -> Found | None:
+    def lookup(self, path: bytes) -> FoundEntry | None:
         """What a name is, a link itself; None where no layer has it or one above has removed it. Links are not followed."""
         if not path:
             roots = self._trees[b""]
-            return Found(roots[0], b"", self._opened.status(roots[0], b"")) if roots else None
+            return FoundEntry(roots[0], b"", self._opened.status(roots[0], b"")) if roots else None
         found, merged = self._look(self._merged(path.rpartition(b"/")[0]), path)
         self._trees[path] = merged
         return found
@@ -106,9 +106,9 @@ class Stack:
             self._trees[each] = self._look(self._trees[each.rpartition(b"/")[0]], each)[1]
         return self._trees[missing[0] if missing else path]
 
-    def _look(self, trees: list[Path], path: bytes) -> tuple[Found | None, list[Path]]:
+    def _look(self, trees: list[Path], path: bytes) -> tuple[FoundEntry | None, list[Path]]:
         """Look a name up from the top down: the topmost find, and the layers whose directories merge under it."""
-        top: Found | None = None
+        top: FoundEntry | None = None
         merged: list[Path] = []
         for tree in trees:
             try:
@@ -118,7 +118,7 @@ class Stack:
             if is_whiteout(status):
                 break
             if top is None:
-                top = Found(tree, path, status)
+                top = FoundEntry(tree, path, status)
             if not stat.S_ISDIR(status.st_mode):
                 break
             merged.append(tree)

@@ -18,7 +18,7 @@ from schemas.oci import Descriptor
 from schemas.orders import FetchBlob, RecordImage, ResolveReference
 from schemas.progress import BlobProgress, decode
 from schemas.subjects import progress_filter
-from services.fetcher.access import Access
+from services.fetcher.access import AccessRules
 from services.fetcher.auth.credentials import Credentials
 from services.fetcher.handlers import Handlers
 from services.fetcher.remote.registry import Registry, connect
@@ -108,7 +108,7 @@ def fetcher(tmp_path: Path) -> Opened:
             await bus.signals.subscribe(progress_filter("default"), heard)
             proofs = Proofs(content.root, lifetime=access.lifetime)
             bounds = Bounds(fetches_per_registry=at_once)
-            doors = Access(registry, credentials, proofs, access)
+            doors = AccessRules(registry, credentials, proofs, access)
             handlers = Handlers(registry, content, bus.signals, access=doors, store="default", bounds=bounds)
             yield Fetcher(content, registry, handlers, progress)
 

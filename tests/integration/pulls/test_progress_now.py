@@ -12,7 +12,7 @@ import pytest
 
 from pullonce.cli.bars import ProgressView
 from pullonce.client import connect
-from pullonce.pulling.blocking import Pull
+from pullonce.pulling.blocking import BlockingPull
 from pullonce.pulling.identity import identify
 from pullonce.pulling.layers import LayerUpdate
 from pullonce.pulling.listening import PullUpdate
@@ -98,7 +98,7 @@ def watched_thinly(url: str, reference: str) -> list[str]:
             raise Seen
 
     wanted = Wanted(identity, store="default", requester="thin")
-    pull = Pull(lambda: url, wanted, timeout=LIMIT, watch=watch)
+    pull = BlockingPull(lambda: url, wanted, timeout=LIMIT, watch=watch)
     try:
         with pytest.raises(Seen):
             pull.wait()

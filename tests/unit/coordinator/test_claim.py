@@ -3,7 +3,7 @@
 import pytest
 
 from services.coordinator.claim import (
-    Ask,
+    AskClaim,
     Claim,
     Collecting,
     Held,
@@ -29,9 +29,9 @@ COLLECTING = Collecting(by="gc", nonce="gc.1")
         (COLLECTING, {}, Take()),
         (HELD, {}, Wait()),
         (HELD, {"waited": True}, Take()),
-        (LEASED, {"done": 8}, Ask(9)),
+        (LEASED, {"done": 8}, AskClaim(9)),
         (LEASED, {"done": 9}, Take()),
-        (ORDERED, {"done": 6}, Ask(7)),
+        (ORDERED, {"done": 6}, AskClaim(7)),
         (ORDERED, {"done": 7}, Take()),
         (Settled(by="c1", at=11), {"position": 10}, Wait()),
         (Settled(by="c1", at=11), {"position": 10, "waited": True}, Take()),

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.fetcher.remote.connections import Connections, Inward, Resolver, check_address
+from services.fetcher.remote.connections import AddressResolver, Connections, Inward, check_address
 from services.fetcher.remote.inward import (
     ANYWHERE,
     HOME,
@@ -126,7 +126,7 @@ def test_a_connection_is_decided_by_its_address(address: str, reach: Reach, allo
 
 
 async def test_what_a_name_stood_for_once_is_not_forgotten() -> None:
-    resolver = Resolver()
+    resolver = AddressResolver()
     try:
         assert resolver.kinds("registry.corp") == {"public"}, "nobody asked yet"
         resolver.note("registry.corp", ["10.0.0.5", "fd00::5"])
@@ -139,7 +139,7 @@ async def test_what_a_name_stood_for_once_is_not_forgotten() -> None:
 
 
 async def test_a_name_is_looked_up_and_remembered() -> None:
-    resolver = Resolver()
+    resolver = AddressResolver()
     try:
         found = await resolver.resolve("localhost", 80, socket.AF_UNSPEC)
         assert {ipaddress.ip_address(each["host"]).is_loopback for each in found} == {True}

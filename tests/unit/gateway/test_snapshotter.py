@@ -9,14 +9,14 @@ import pytest
 from pullonce.errors import PullFailed
 from schemas.events import LayerUnpacked, PullResolved, ResolvedLayer, Source
 from schemas.oci import ChainID, Descriptor, DiffID, Digest
-from services.gateway.rpc.serving import Refused
+from services.gateway.rpc.serving import CallError
 from services.gateway.snapshotter.answers import Encoded, relabelled
 from services.gateway.snapshotter.arrivals import Arrivals, LayerMissing, Resolved, Tell, layers_below
 from services.gateway.snapshotter.filters import FilterInvalid, asks_for, passes
 from services.gateway.snapshotter.labels import LabelInvalid, reference_of, root_owner, target_of
 from services.gateway.snapshotter.mounts import mount_of
 from services.gateway.snapshotter.records import REF, Kind, Record, chain_named, name_of, variant_of
-from services.gateway.snapshotter.table import Table
+from services.gateway.snapshotter.table import RecordTable
 
 A, B, C = (ChainID("sha256:" + digit * 64) for digit in "abc")
 MANIFEST = "sha256:" + "d" * 64
@@ -141,7 +141,7 @@ def test_how_a_snapshot_is_mounted(
 
 def test_a_table_knows_children_layers_and_references() -> None:
     bottom = record(name_of(A), chain_id=A, reference="r@1")
-    table = Table([bottom, LAYER, CONTAINER])
+    table = RecordTable([bottom, LAYER, CONTAINER])
     assert table.has_children(name_of(B)) and not table.has_children(CONTAINER.name)
     assert table.layer(B, name_of(A)) is LAYER and table.layer(B, "") is None
     assert table.below(CONTAINER.name) == [LAYER, bottom] and table.below(bottom.name) == []
@@ -158,7 +158,7 @@ def test_labels_change_as_the_mask_says() -> None:
     assert relabelled(before, {"z": "9"}, []) == {"z": "9"}
     assert relabelled(before, {"z": "9"}, ["labels"]) == {"z": "9"}
     assert relabelled(before, {"b.c": "3"}, ["labels.b.c", "labels.a"]) == {"b.c": "3"}
-    with pytest.raises(Refused, match="cannot be changed"):
+    with pytest.raises(CallError, match="cannot be changed"):
         relabelled(before, {}, ["parent"])
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from services.unpacker.tar.archive import Archive
-from services.unpacker.tar.entry import DIRECTORY, FILE, HARDLINK, SYMLINK, Entry, Extent
+from services.unpacker.tar.entry import DIRECTORY, FILE, HARDLINK, SYMLINK, Entry, Stretch
 from services.unpacker.tar.extensions import extents, nanoseconds, records
 from services.unpacker.tar.fields import number
 from services.unpacker.tar.invalid import LayerError, TooLarge, Truncated
@@ -250,7 +250,7 @@ def test_sparse_files_of_gnu_tar_in_all_its_forms(tmp_path: Path, options: list[
     rebuilt = bytearray(40_000_000)
     at = 0
     for extent in found.sparse or []:
-        assert isinstance(extent, Extent)
+        assert isinstance(extent, Stretch)
         rebuilt[extent.offset : extent.offset + extent.length] = stored[at : at + extent.length]
         at += extent.length
     assert rebuilt == (tmp_path / "sparse").read_bytes()
