@@ -81,6 +81,8 @@ class ClientFlight:
         )  # fmt: skip
         self._waiting: dict[Request, asyncio.Future[Ending]] = {}
         self._events: dict[Request, events.PullRequested] = {}
+        self._traces: dict[Request, str] = {}
+        """What each request belongs to: it may be said by a task that somebody else began."""
         self._timer: asyncio.TimerHandle | None = None
         self._looking = self._subscribed = False
         self._subscriptions: list[Subscription] = []
@@ -95,6 +97,7 @@ class ClientFlight:
         answer: asyncio.Future[Ending] = self._loop.create_future()
         self._waiting[request] = answer
         self._events[request] = event
+        self._traces[request] = trace.current() or trace.of_environment()
         self._go_on()
         try:
             return await answer
@@ -216,7 +219,7 @@ class ClientFlight:
         event = msgspec.structs.replace(event, seal=event.seal or subjects.seal_of(self._secret(request)))
         subject = subjects.pull_subject("requested", *self.key)
         try:
-            with trace.carried(trace.current() or trace.of_environment()):
+            with trace.carried(self._traces[request]):
                 sequence = await offer(event, subject=subject, message_id=request.id, timeout=self._around.times.ack)
         except TimeoutError:
             return  # it is said again when that is due

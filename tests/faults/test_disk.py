@@ -14,7 +14,7 @@ from pullonce.errors import Permanent
 from pullonce.store.disk import disk_errors
 from tests.support.buses import eventually
 from tests.support.chaos import Crew
-from tests.support.chaos_disk import remount, small_disk, used
+from tests.support.chaos_disk import read_only, small_disk, used
 from tests.support.chaos_place import MB, Place, noise
 from tests.support.gate import Gate
 from tests.support.images import image, layer, tar_of
@@ -82,11 +82,8 @@ async def test_a_layer_that_expands_beyond_the_disk(place: Place) -> None:
 
 async def test_a_read_only_disk_is_said_and_works_again_when_it_does(place: Place) -> None:
     reference = place.registry.push("disk/read-only", "latest", noise("read-only", 0.5))
-    remount(place.disk, "ro")
-    try:
+    with read_only(place.disk):
         failure = await place.fails(reference)
-    finally:
-        remount(place.disk, "rw")
     assert failure.code == "disk.readonly" and str(place.crew.store) in str(failure)
     await place.pull(reference)
 

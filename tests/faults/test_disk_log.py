@@ -35,7 +35,8 @@ def no_room(disk: Path, *, but: int = 0, name: str = "hog") -> Iterator[None]:
                     file.write(bytes(size))
             except OSError:
                 pass
-        file.truncate(file.tell() - but)
+        if but:
+            file.truncate(file.tell() - but)
     yield
     hog.unlink()
 

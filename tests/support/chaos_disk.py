@@ -87,6 +87,18 @@ def remount(where: Path, how: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{how}", where], check=True)
 
 
+@contextmanager
+def read_only(where: Path) -> Iterator[None]:
+    """Whatever is opened below a directory from now on lies on a read-only mount; what is open stays as it was, so that it need
+    not be closed before."""
+    subprocess.run(["mount", "--bind", where, where], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", where], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", where], check=True)
+
+
 def used(where: Path) -> int:
     """Bytes in use."""
     stats = os.statvfs(where)
