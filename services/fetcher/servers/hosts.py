@@ -208,8 +208,8 @@ def _address(text: str, plain: Callable[[str], bool], *, whole: bool) -> tuple[s
 
 
 def _why(text: str) -> str:
-    """What of an address nobody could reach."""
-    netloc = urlsplit(text).netloc.rpartition("@")[2] if "://" in text else text.partition("/")[0]
+    """What of an address nobody could reach. It may be one that `urlsplit` refuses to take apart."""
+    netloc = text.rpartition("://")[2].partition("/")[0].rpartition("@")[2]
     host, _, port = netloc.rpartition(":") if ":" in netloc else (netloc, "", "")
     if port.isascii() and port.isdigit() and not 1 <= int(port[:9]) <= 65535:
         return f": there is no port {port[:9]}, the last is 65535"
