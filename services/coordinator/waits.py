@@ -36,7 +36,9 @@ class Waits:
         self.trusted = 0
         """What the log said up to here about queued orders is hearsay: the queue may have lost them in a power cut. Moved by
         the shell whenever it has not watched the bus without a break."""
+        self._keys: dict[str, Key] = {}
         self._stores: dict[str, dict[str, Key]] = {}
+        """The same keys by store. A key is asked for with every event, and a store hardly ever."""
         self._left: deque[tuple[int, Key]] = deque()
         """Keys that were left without waiters, each with the position: the oldest first."""
         self._intents = intents
@@ -44,19 +46,17 @@ class Waits:
         """Keys for which some wait who could have them from different places."""
 
     def __len__(self) -> int:
-        return sum(map(len, self._stores.values()))
+        return len(self._keys)
 
     def key(self, name: str) -> Key | None:
         """What is known of a key; None of one that was never spoken of, or not for long."""
-        keys = self._stores.get(store_of_key(name))
-        return keys.get(name) if keys else None
+        return self._keys.get(name)
 
     def of(self, name: str) -> Key:
         """What is known of a key; of one that was never spoken of, nothing."""
-        keys = self._stores.setdefault(store_of_key(name), {})
-        key = keys.get(name)
+        key = self._keys.get(name)
         if key is None:
-            key = keys[name] = Key(name)
+            key = self._keys[name] = self._stores.setdefault(store_of_key(name), {})[name] = Key(name)
         return key
 
     def in_store(self, store: str) -> Iterator[Key]:
@@ -244,10 +244,11 @@ class Waits:
                 self._drop(key.name)
 
     def _drop(self, name: str) -> bool:
-        store = store_of_key(name)
-        keys = self._stores.get(store)
-        if keys is None or keys.pop(name, None) is None:
+        if self._keys.pop(name, None) is None:
             return False
+        store = store_of_key(name)
+        keys = self._stores[store]
+        del keys[name]
         if not keys:
             del self._stores[store]
         return True
