@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from pullonce.oci.reference import parse
+from pullonce.store.entries import REF_NAME, platform_names
 from schemas.oci import Descriptor, Manifest
 
 INDEX = "index.json"
@@ -22,7 +23,6 @@ MARKER = "oci-layout"
 LIST = "manifest.json"
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
-REF_NAME = "org.opencontainers.image.ref.name"
 IMAGE_NAME = "io.containerd.image.name"
 """The name under which containerd and docker list an entry."""
 
@@ -75,12 +75,11 @@ def documents(images: Iterable[Exported]) -> Iterator[tuple[str, bytes]]:
 
 
 def _entry(image: Exported) -> dict[str, Any]:
-    names = dict(zip(("os", "architecture", "variant"), image.platform.split("/"), strict=False))
     return {
         "mediaType": image.manifest.media_type,
         "digest": image.manifest.digest,
         "size": image.manifest.size,
-        "platform": names,
+        "platform": platform_names(image.platform),
         "annotations": {REF_NAME: image.reference, IMAGE_NAME: image.reference},
     }
 

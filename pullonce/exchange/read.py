@@ -15,11 +15,12 @@ from typing import TypeVar
 import msgspec
 
 from pullonce.errors import PullonceError, ReferenceInvalid
-from pullonce.exchange.archive import IMAGE_NAME, REF_NAME
+from pullonce.exchange.archive import IMAGE_NAME
 from pullonce.oci import go_json
 from pullonce.oci.digest import digest_bytes, is_digest
 from pullonce.oci.platform import platform_of
 from pullonce.oci.reference import parse
+from pullonce.store.entries import REF_NAME
 from schemas.oci import Descriptor, Digest, ImageConfig, Index, Manifest
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"

@@ -146,13 +146,12 @@ def entry_of(record: ImageRecord, name: str) -> Entry:
         notes[_MANIFEST] = " ".join((record.manifest.media_type, record.manifest.digest, str(record.manifest.size)))
     if record.chain_ids:
         notes[_CHAIN_IDS] = " ".join(record.chain_ids)
-    names = dict(zip(("os", "architecture", "variant"), record.platform.split("/"), strict=False))
     listed = record.listed or record.manifest
     return {
         "mediaType": listed.media_type,
         "digest": listed.digest,
         "size": listed.size,
-        "platform": names,
+        "platform": platform_names(record.platform),
         "annotations": notes,
     }
 
@@ -192,3 +191,8 @@ def record_of(entry: Entry) -> ImageRecord | None:
         image_id=Digest(notes[_IMAGE_ID]),
         chain_ids=tuple(ChainID(chain) for chain in str(notes.get(_CHAIN_IDS, "")).split()),
     )
+
+
+def platform_names(platform: str) -> dict[str, str]:
+    """`os/architecture[/variant]` as an entry of an index says it."""
+    return dict(zip(("os", "architecture", "variant"), platform.split("/"), strict=False))

@@ -141,6 +141,7 @@ PURE = (
     "pullonce.pulling.timings",
     "pullonce.care.choice",
     "pullonce.store.entries",
+    "pullonce.store.entries",
     "services.coordinator.admission",
     "services.coordinator.board",
     "services.coordinator.claim",
