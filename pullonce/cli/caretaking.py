@@ -36,14 +36,6 @@ from pullonce.store.layout import Layout
 _DAY = 86_400.0
 _HOUR = 3_600.0
 _PATIENCE = 5.0
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-
-
-def fill_rm(sub: argparse.ArgumentParser) -> None:
-    """Arguments of `pullonce rm`."""
-    sub.add_argument("reference", metavar="REF", help="image reference")
-    sub.add_argument("--platform", metavar="OS/ARCH", default="", help="only that platform (default: all that are listed)")
-    sub.add_argument("--json", action="store_true", help="print what was listed, as JSON")
 
 
 def rm(args: argparse.Namespace) -> int:
@@ -68,14 +60,6 @@ def rm(args: argparse.Namespace) -> int:
     return 0
 
 
-def fill_pin(sub: argparse.ArgumentParser) -> None:
-    """Arguments of `pullonce pin` and `unpin`."""
-    sub.add_argument(
-        "reference", metavar="REF", nargs="?", default="", help="image reference; without one: show what is pinned"
-    )
-    sub.add_argument("--json", action="store_true", help="print the pinned references, as JSON")
-
-
 def pin(args: argparse.Namespace) -> int:
     """Carry out `pullonce pin`."""
     return _pin(args, pinned=True)
@@ -95,21 +79,6 @@ def _pin(args: argparse.Namespace, *, pinned: bool) -> int:
     elif not args.reference:
         print("".join(f"{each}\n" for each in image_list.pins.all()), end="")
     return 0
-
-
-def fill_gc(sub: argparse.ArgumentParser) -> None:
-    """Arguments of `pullonce gc`."""
-    sub.add_argument("--dry-run", action="store_true", help="only say what would be removed")
-    sub.add_argument("--keep-days", metavar="N", type=_number, help="images not pulled for N days go off the list")
-    sub.add_argument(
-        "--max-bytes", metavar="N", type=_size,
-        help="the images not pulled for longest go, until the rest needs at most N bytes (also 500M, 20G, 1T)",
-    )  # fmt: skip
-    sub.add_argument(
-        "--partial-hours", metavar="N", type=_number, default=24.0,
-        help="downloads and unpacks that nobody went on with for N hours go (default 24)",
-    )  # fmt: skip
-    sub.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
 def gc(args: argparse.Namespace) -> int:
@@ -144,18 +113,6 @@ def _collected(report: Collected, *, dry: bool) -> Iterator[str]:
     yield from (f"kept for {holder}: {number} that nothing else needs" for holder, number in report.held.items())
     if report.busy:
         yield f"left for the next time: {report.busy}, in use at this moment"
-
-
-def fill_verify(sub: argparse.ArgumentParser) -> None:
-    """Arguments of `pullonce verify`."""
-    sub.add_argument(
-        "--repair", action="store_true", help="pull at once what was taken off the list, now or by an earlier verification"
-    )
-    sub.add_argument("--blobs-only", action="store_true", help="do not unpack layers again to compare the snapshots")
-    sub.add_argument(
-        "--rate", metavar="N", type=_size, default=0, help="bytes of blobs to read a second (also 100M; default: all)"
-    )
-    sub.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
 def verify(args: argparse.Namespace) -> int:
@@ -239,20 +196,3 @@ async def _bus(url: str) -> AsyncIterator[Bus]:
     settings = BusSettings.from_env("pullonce", {**os.environ, "PULLONCE_NATS_URL": url})
     async with connect_bus(settings, patience=_PATIENCE) as bus:
         yield bus
-
-
-def _number(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1e18:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 up")
-    return value
-
-
-def _size(text: str) -> int:
-    number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
-    if unit not in _UNITS:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of bytes, such as 5000000000, 500M or 20G")
-    return int(_number(number) * _UNITS[unit])
