@@ -66,9 +66,8 @@ def make(path: str, mode: int = 0o755) -> None:
         os.mkdir(path, mode)
     except FileExistsError:
         return
-    above = os.stat(os.path.dirname(path))
-    if not os.geteuid() and above.st_uid and not above.st_mode & stat.S_ISVTX:
-        os.chown(path, above.st_uid, above.st_gid, follow_symlinks=False)
+    if (owner := _heir(path)) is not None:
+        os.chown(path, *owner, follow_symlinks=False)
 
 
 def close(path: str, group: "str | None" = None) -> None:
@@ -90,7 +89,10 @@ def close(path: str, group: "str | None" = None) -> None:
 
 
 def write(path: str, text: str, group: str = "") -> None:
-    """Give a file that nobody else may read its content, whole and at once. What is in its place is replaced, not followed."""
+    """Give a file that nobody else may read its content, whole and at once. What is in its place is replaced, not followed.
+
+    What root writes into another user's directory is that user's.
+    """
     draft = f"{path}.{os.getpid()}"
     try:
         os.unlink(draft)
@@ -98,6 +100,8 @@ def write(path: str, text: str, group: str = "") -> None:
         pass
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w") as file:
+        if (owner := _heir(path)) is not None:
+            os.fchown(descriptor, *owner)
         if (number := group_number(group)) is not None:
             os.fchown(descriptor, -1, number)
             os.fchmod(descriptor, 0o640)
@@ -122,6 +126,14 @@ def group_number(group: str) -> "int | None":
     except KeyError:
         told = f"PULLONCE_GROUP is {group!r}; expected a group of this machine, by name or number"
         raise Permanent(told, code="group.unknown", concerns="nobody") from None
+
+
+def _heir(path: str) -> "tuple[int, int] | None":
+    """Whose a new file or directory is to be, if not ours: root gives it to the user whose directory it lies in."""
+    above = os.stat(os.path.dirname(path))
+    if os.geteuid() or not above.st_uid or above.st_mode & stat.S_ISVTX:
+        return None
+    return above.st_uid, above.st_gid
 
 
 def _refuse_link(path: str) -> None:

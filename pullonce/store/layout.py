@@ -10,6 +10,7 @@
     uses/<flight>                       what each flight was resolved to
     holds/<holder>/<name>               what is promised to others
     access.sqlite  access.key           who has proved access to what, and the key of the fingerprints in it
+    credentials/                        what clients brought to the gateway to pull with, and the key of their names
     pins.json  store.json               images that stay; who this store is, and the file that its lock lies on
     staging/  quarantine/               private directories of processes; what a verification took out
 
@@ -37,8 +38,8 @@ class Layout:
 
     __slots__ = (
         "access", "access_key",
-        "blobs", "holds", "images", "index", "ingest", "marker", "owed", "pins", "quarantine", "root", "snapshots", "staging",
-        "store", "trees", "uses",
+        "blobs", "credentials", "holds", "images", "index", "ingest", "marker", "owed", "pins", "quarantine", "root",
+        "snapshots", "staging", "store", "trees", "uses",
     )  # fmt: skip
 
     def __init__(self, root: Path) -> None:
@@ -50,6 +51,7 @@ class Layout:
         self.images = root / "images"
         self.access = root / "access.sqlite"
         self.access_key = root / "access.key"
+        self.credentials = root / "credentials"
         self.blobs = root / "blobs"
         self.ingest = root / "ingest"
         self.snapshots = root / "snapshots"

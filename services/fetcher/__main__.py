@@ -38,7 +38,7 @@ async def main() -> None:
     settings = FetcherSettings.from_env()
     store = settings.store.name
     content = open_store(settings.store.root, sync=settings.sync, group=settings.store.group)
-    credentials = Credentials(settings.credentials, settings.configs)
+    credentials = Credentials(settings.credentials, settings.configs, brought=content.layout.credentials)
     credentials.secrets.keep(*settings.registry.passwords)
     clean_logs(credentials.secrets)
     threads = _THREADS_A_TRANSFER * settings.bounds.fetches + settings.bounds.looks

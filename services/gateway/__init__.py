@@ -5,4 +5,5 @@ mirror/        the distribution API, for whatever knows registry mirrors
 cri/           the image service of the CRI
 rpc/           gRPC over unix sockets, and the messages of others' protocols that are used
 link.py        the bus, which may be away
+credentials.py secrets that clients bring with a pull, kept for the fetcher
 """

@@ -17,6 +17,7 @@ from pullonce.store.content import ContentStore
 from pullonce.telemetry.http import telling
 from pullonce.telemetry.metrics import Meter
 from schemas.events import PullCompleted
+from services.gateway.credentials import Credentials
 from services.gateway.link import BusLink
 from services.gateway.settings import GatewaySettings
 from services.gateway.snapshotter.arrivals import Pull, Tell
@@ -36,6 +37,7 @@ async def main() -> None:
     ):
         link = BusLink(settings.bus, settings.store.name, lambda: {**_told(counts), **health.details()})
         health.ready = lambda: link.connected
+        credentials = Credentials(settings.store.root, settings.store.group)
         if settings.snapshotter is not None:
             outside = Outside(_puller(link), _unlister(link, settings), lambda: link.connected, _shower(settings))
             link.hear(f"pull.resolved.{settings.store.name}.>", hear_resolved(outside.resolved))
@@ -44,6 +46,7 @@ async def main() -> None:
             )
         tell_supervisor()  # the listeners answer, with the bus or without it
         tasks.create_task(link.run())
+        tasks.create_task(credentials.sweep_forever())
 
 
 def _told(counts: dict[str, Callable[[], dict[str, int]]]) -> dict[str, int]:

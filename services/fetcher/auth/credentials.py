@@ -9,17 +9,21 @@ itself.
 
 import logging
 import re
+import time
 from pathlib import Path
 
 from pullonce.errors import Permanent, Retryable
+from pullonce.oci.servers import HUB_KEY
 from services.fetcher.auth.helpers import HelperFailed, Helpers
-from services.fetcher.auth.login_files import HUB_KEY, LoginFile, LoginFileInvalid, parse
+from services.fetcher.auth.login_files import LoginFile, LoginFileInvalid, parse
 from services.fetcher.auth.redaction import Secrets
 from services.fetcher.auth.secret import Secret
 
 log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_BROUGHT = re.compile(r"client-[0-9a-f]{32}")
+"""Names of those that a client brought to the gateway, which keeps them (`services.gateway.credentials`)."""
 _LONGEST = 8 << 20
 _MOST_WARNINGS = 1000
 
@@ -30,14 +34,16 @@ class Credentials:
     Args:
         named: directory with one `<name>.json` for each credential that a request may name, in the form of docker's config.
         configs: configuration files to search, in this order, where a request names none; they need not exist.
+        brought: directory with those that clients brought to the gateway, in the same form, with the moment at which each ends.
 
     Attributes:
         secrets: all that were found, to be hidden wherever a server says them back.
     """
 
-    def __init__(self, named: Path, configs: tuple[Path, ...] = ()) -> None:
+    def __init__(self, named: Path, configs: tuple[Path, ...] = (), *, brought: Path | None = None) -> None:
         self._named = named
         self._configs = configs
+        self._brought = brought
         self.secrets = Secrets()
         self._helpers = Helpers()
         self._warned: set[str] = set()
@@ -109,21 +115,25 @@ class Credentials:
     def _read_named(self, credential: str) -> tuple[Path, LoginFile]:
         if not _NAME.fullmatch(credential):
             raise self._unknown(credential[:64])
-        path = self._named / f"{credential}.json"
+        brought = self._brought if _BROUGHT.fullmatch(credential) else None
+        path = (brought or self._named) / f"{credential}.json"
         try:
             file = _read(path)
         except FileNotFoundError:
-            raise self._unknown(credential) from None
+            raise self._unknown(credential, brought=brought is not None) from None
         except LoginFileInvalid as exc:
             why = f"{path} cannot be read as docker's config.json: {exc}"
             raise Permanent(why, code="credential.invalid", concerns="credential") from None
+        if brought is not None and (file.expires is None or file.expires <= time.time()):
+            raise self._unknown(credential, brought=True)
         if file.skipped:
             why = f"{path} cannot be read as docker's config.json: {file.skipped[0]}"
             raise Permanent(why, code="credential.invalid", concerns="credential")
         return path, file
 
-    def _unknown(self, credential: str, where: str = "") -> Permanent:
-        why = f"the fetcher knows no credential {credential!r}{where}; put one into {self._named}"
+    def _unknown(self, credential: str, where: str = "", *, brought: bool = False) -> Permanent:
+        hint = "its client brings it again with its next pull" if brought else f"put one into {self._named}"
+        why = f"the fetcher knows no credential {credential!r}{where}{', or no more' if brought else ''}; {hint}"
         return Permanent(why, code="credential.unknown", concerns="credential")
 
     def _warn(self, line: str) -> None:

@@ -11,11 +11,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from pullonce.oci.servers import server_of
 from services.fetcher.auth.secret import Secret
-
-HUB_KEY = "https://index.docker.io/v1/"
-"""What docker calls its own registry, in its files and to its helpers."""
-_HUB_HOSTS = ("index.docker.io", "registry-1.docker.io")
 
 
 class LoginFileInvalid(ValueError):
@@ -31,12 +28,14 @@ class LoginFile:
         store: the helper that is asked for every registry; empty: none.
         helpers: helpers by host; an empty one says that the file itself holds the secret.
         skipped: what could not be used, in words; nothing of its content.
+        expires: when a secret that a client brought counts no more, in seconds of the epoch; None: never.
     """
 
     entries: dict[str, Secret] = field(default_factory=dict)
     store: str = ""
     helpers: dict[str, str] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
+    expires: float | None = None
 
     def helper(self, registry: str) -> str:
         """The helper to ask for a registry; empty: none. One named for it stands before the one for all."""
@@ -78,15 +77,7 @@ def parse(content: bytes, *, legacy: bool = False) -> LoginFile:
             helpers.setdefault(server_of(key), _text({"": given}, ""))
     except LoginFileInvalid as exc:
         skipped.append(f"its helpers: {exc}")
-    return LoginFile(entries, store, helpers, tuple(skipped))
-
-
-def server_of(key: str) -> str:
-    """`https://index.docker.io/v1/` → `docker.io`; a key may be a host, a URL, or a host with a path."""
-    name = key.partition("://")[2] or key
-    name = name.rstrip("/").removesuffix("/v1").removesuffix("/v2").rstrip("/")
-    host, slash, path = name.partition("/")
-    return f"{'docker.io' if host.lower() in _HUB_HOSTS else host.lower()}{slash}{path}"
+    return LoginFile(entries, store, helpers, tuple(skipped), _moment(fields))
 
 
 def _fields(content: bytes) -> dict[str, Any]:
@@ -119,6 +110,12 @@ def _text(fields: dict[str, Any], name: str) -> str:
     if not isinstance(given, str):
         raise LoginFileInvalid(f"{name or 'a helper'} is no text")
     return given
+
+
+def _moment(fields: dict[str, Any]) -> float | None:
+    """What the gateway writes beside docker's fields; other files have nothing of that name."""
+    given = fields.get("expires")
+    return float(given) if isinstance(given, int | float) else None
 
 
 def _secret(entry: dict[str, Any]) -> Secret | None:

@@ -96,7 +96,7 @@ def fetcher(tmp_path: Path) -> Opened:
     ) -> AsyncIterator[Fetcher]:
         content = open_store(tmp_path / root)
         bus = MemoryBus()
-        credentials = Credentials(tmp_path / "credentials", configs)
+        credentials = Credentials(tmp_path / "credentials", configs, brought=content.layout.credentials)
         async with connect(settings, credentials, "test") as registry:
             progress: list[BlobProgress] = []
 

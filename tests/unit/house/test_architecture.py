@@ -82,8 +82,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "services.unpacker.tree": ("pullonce.store", "services.unpacker.tar"),
     "services.unpacker.work": ("pullonce.errors", "pullonce.store", "services.unpacker.tar", "services.unpacker.tree"),
     "services.gateway": (
-        "schemas", "pullonce.errors", "pullonce.config", "pullonce.bus", "pullonce.bus.nats", "pullonce.client",
-        "pullonce.care", "pullonce.process", "pullonce.store", "pullonce.telemetry", "services.gateway.snapshotter",
+        "schemas", "pullonce.errors", "pullonce.private", "pullonce.config", "pullonce.bus", "pullonce.bus.nats",
+        "pullonce.client", "pullonce.care", "pullonce.process", "pullonce.store", "pullonce.telemetry",
+        "services.gateway.snapshotter",
     ),
     "services.gateway.protocols": (),
     "services.gateway.rpc": ("pullonce.errors",),
