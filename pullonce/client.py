@@ -55,6 +55,7 @@ class PullOptions(TypedDict, total=False):
     policy: events.Policy
     unpack: bool
     requester: str
+    door: str
 
 
 @asynccontextmanager
@@ -135,6 +136,7 @@ class Client:
             ServicesMissing: nobody is there who does the work; the message names what is missing.
             BusUnavailable: the bus went away and did not come back.
         """
+        options.setdefault("door", "client")
         request = events.PullRequested(reference=reference, **options)
         ending = await self.ending(request, _telling(progress, layers, unpack=request.unpack), timeout=timeout)
         if isinstance(ending, events.PullFailed):

@@ -54,6 +54,9 @@ class PullRequested(Event, frozen=True, kw_only=True, tag="pull.requested"):
     unpack: bool = True
     requester: Annotated[str, Meta(max_length=128)] = ""
     """Free text that says who asked; kept for the history."""
+    door: Annotated[str, Meta(pattern=r"^[a-z0-9-]{0,32}(?!\n)$")] = ""
+    """By which door the request came, for the history: `cli`, `client`, `import`, `verify`, `snapshotter`, `mirror`, `cri`…
+    Empty: it was not said, as by other clients of the bus."""
     seal: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?(?!\n)$")] = ""
     """SHA-256 of a secret that only the requester knows, in hexadecimal: who says the secret may withdraw the request. Empty:
     nobody may."""

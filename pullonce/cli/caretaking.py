@@ -144,7 +144,7 @@ async def _repair(url: str, store: str, concerned: list[ImageRecord], report: Ve
             try:
                 await client.pull(
                     image.reference, store=store, platform=image.platform, unpack=bool(image.chain_ids),
-                    requester="pullonce verify --repair",
+                    requester="pullonce verify --repair", door="verify",
                 )  # fmt: skip
             except (PullFailed, PullTimeout) as exc:
                 print(f"pullonce: {image.reference} is not repaired: {exc}", file=sys.stderr)

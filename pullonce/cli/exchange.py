@@ -134,5 +134,5 @@ async def _pull(args: argparse.Namespace, url: str, images: list[FoundImage]) ->
         for image in images:
             await client.pull(
                 image.reference, store=args.store, platform=image.platform, policy="if-not-present", unpack=args.unpack,
-                requester="pullonce import",
+                requester="pullonce import", door="import",
             )  # fmt: skip

@@ -47,7 +47,7 @@ async def _pull(url: str, wanted: Wanted, timeout: float | None, take: Take | No
         if take:
             take(msgspec.to_builtins(update))
 
-    asked = {"reference": wanted.identity.reference, **wanted.fields, "requester": wanted.requester}
+    asked = {"reference": wanted.identity.reference, **wanted.fields, "requester": wanted.requester, "door": wanted.door}
     request = msgspec.convert(asked, events.PullRequested)
     async with connect(url, name="pullonce pull", say=say) as client:
         ending = await client.ending(request, tell if take else None, timeout=timeout)

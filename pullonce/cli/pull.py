@@ -29,7 +29,7 @@ def pull(args: "Namespace") -> int:
     fields = {name: getattr(args, name) for name in FLIGHT_FIELDS}
     identity = identify(args.reference, **fields)
     requester = f"pullonce pull, process {os.getpid()} on {os.uname().nodename}"[:128]
-    wanted = Wanted(identity, requester=requester, **fields)
+    wanted = Wanted(identity, requester=requester, door="cli", **fields)
     if "TRACEPARENT" in os.environ:
         from pullonce.trace import of_environment
 

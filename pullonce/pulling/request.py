@@ -20,13 +20,15 @@ _SUBJECT_FULL = 10077
 class Wanted:
     """What is asked for: the request's fields beyond the reference, and the flight they make."""
 
-    __slots__ = ("fields", "identity", "requester", "secret", "trace")
+    __slots__ = ("door", "fields", "identity", "requester", "secret", "trace")
 
-    def __init__(self, identity: "Identity", *, requester: str = "", **fields: "Any") -> None:
+    def __init__(self, identity: "Identity", *, requester: str = "", door: str = "", **fields: "Any") -> None:
         self.identity = identity
         self.fields: dict[str, Any] = {**subjects.FLIGHT_FIELDS, **fields, "platform": identity.platform}
         """What tells the flight apart beside its reference."""
         self.requester = requester
+        self.door = door
+        """By which door it comes, for the history."""
         self.secret = os.urandom(16).hex()
         """By which the request can be withdrawn."""
         self.trace = ""
@@ -46,7 +48,7 @@ class Wanted:
     def body(self) -> bytes:
         request = {
             "type": "pull.requested", "reference": self.identity.reference, **self.fields, "requester": self.requester,
-            "seal": subjects.seal_of(self.secret),
+            "door": self.door, "seal": subjects.seal_of(self.secret),
         }  # fmt: skip
         return json.dumps(request).encode()
 

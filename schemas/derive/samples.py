@@ -45,7 +45,9 @@ _TOP_CHAIN = ChainID("sha256:e120bb9d6f43270e53cbe49f264845085c7be022308ac3dca8a
 
 _STORY: tuple[Message, ...] = (
     events.StoreOpened(incarnation="5d1c0e2f9a7b4c38"),
-    events.PullRequested(reference=_REFERENCE, platform=_PLATFORM, requester="node-17/kubelet", seal=seal_of(_SECRET)),
+    events.PullRequested(
+        reference=_REFERENCE, platform=_PLATFORM, requester="node-17/kubelet", door="cri", seal=seal_of(_SECRET)
+    ),
     orders.ResolveReference(reference=_REFERENCE, flight=_FLIGHT, opened=_OPENED, platform=_PLATFORM, revision=7),
     events.PullResolved(
         reference=_REFERENCE,

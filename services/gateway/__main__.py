@@ -63,7 +63,8 @@ def _shower(settings: GatewaySettings) -> Callable[[Path], str]:
 def _puller(link: BusLink) -> Pull:
     async def pull(reference: str, tell: Tell) -> PullCompleted:
         return await link.client.pull(
-            reference, store=link.store, policy="if-not-present", requester="containerd", progress=tell
+            reference, store=link.store, policy="if-not-present", requester="containerd", door="snapshotter",
+            progress=tell,
         )  # fmt: skip
 
     return pull
