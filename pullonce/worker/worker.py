@@ -114,9 +114,13 @@ class Worker:
         """Serve until cancelled; then every running order is given back at once. Raises BusClosed."""
         serving = [asyncio.ensure_future(self._serve(kind, *entry)) for kind, entry in self._table.items()]
         serving.append(asyncio.ensure_future(self._beat()))
-        watching = [await self._bus.signals.subscribe(each, self._hear) for each in self._heard()]
+        watching = []
         try:
-            await asyncio.gather(*serving)
+            for each in self._heard():
+                watching.append(await self._bus.signals.subscribe(each, self._hear))
+            done, _ = await asyncio.wait(serving, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()  # none ends but by an error
         finally:
             for task in serving:
                 task.cancel()

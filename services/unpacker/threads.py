@@ -5,6 +5,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import ParamSpec, TypeVar
 
+from pullonce.unbroken import to_the_end
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -15,15 +17,4 @@ async def to_its_end(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
     Cancelled, this waits until the work has ended and raises only then: what it works on must not be taken away under it. A
     tree that is removed while it is renamed into place would be seen in part.
     """
-    running = asyncio.get_running_loop().run_in_executor(None, partial(work, *args, **kwargs))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        while not running.done():
-            try:
-                await asyncio.wait({running})
-            except asyncio.CancelledError:
-                continue  # told once more
-        if not running.cancelled():
-            running.exception()  # seen: whoever was cancelled has no use for it
-        raise
+    return await to_the_end(asyncio.get_running_loop().run_in_executor(None, partial(work, *args, **kwargs)))

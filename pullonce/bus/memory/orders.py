@@ -54,13 +54,14 @@ class _Queue:
 class MemoryDelivery:
     """`bus.Delivery`. Like the server, it lets any delivery acknowledge, but only the latest one give back."""
 
-    __slots__ = ("_attempt", "_order", "_orders", "_queued")
+    __slots__ = ("_answered", "_attempt", "_order", "_orders", "_queued")
 
     def __init__(self, orders: MemoryOrders, queued: _Queued, order: Order) -> None:
         self._orders = orders
         self._queued = queued
         self._order = order
         self._attempt = queued.attempt
+        self._answered = False
 
     @property
     def order(self) -> Order:
@@ -75,9 +76,19 @@ class MemoryDelivery:
         return self._queued.trace
 
     async def ack(self) -> None:
+        self._answered = True
         self._orders.remove(self._queued)
 
     async def nak(self, delay: float = 0.0) -> None:
+        self._give_back(delay)
+
+    def drop(self) -> None:
+        """Give it back at once, for somebody who ended without a word about it."""
+        if not self._answered:
+            self._give_back(0.0)
+
+    def _give_back(self, delay: float) -> None:
+        self._answered = True
         if self._attempt == self._queued.attempt:
             self._orders.give_back(self._queued, delay)
 
@@ -208,16 +219,19 @@ class MemoryOrders:
         queued.attempt += 1
         self.set_deadline(queued)
 
+        delivery = MemoryDelivery(self, queued, order)
+
         def done(task: asyncio.Task[None]) -> None:
             receiver.running.discard(task)
-            if task.cancelled() or receiver.failed.done():
-                return
-            if (error := task.exception()) is not None:
+            error = None if task.cancelled() else task.exception()
+            if error is not None and not receiver.failed.done():
                 receiver.failed.set_exception(error)
-            else:
+            if task.cancelled() or error is not None:
+                delivery.drop()  # also where it was cancelled before it took its first step
+            elif not receiver.failed.done():
                 self._dispatch(queue)
 
-        task = asyncio.ensure_future(receiver.deliver(MemoryDelivery(self, queued, order)))
+        task = asyncio.ensure_future(receiver.deliver(delivery))
         receiver.running.add(task)
         task.add_done_callback(done)
         return None

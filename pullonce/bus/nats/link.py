@@ -12,6 +12,7 @@ import logging
 import secrets
 import ssl
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from nats.aio.client import Client
@@ -32,6 +33,9 @@ log = logging.getLogger(__name__)
 
 RETRY_PAUSE = 0.1
 """Seconds between attempts while the server is up but its streams are not."""
+
+LAST_WORD = 1.0
+"""Seconds for the server to take in what was sent before a connection is closed."""
 
 _NOWHERE = "nats://127.0.0.1:1"
 
@@ -100,8 +104,15 @@ class Link:
         self._up.set()
 
     async def close(self) -> None:
-        """Send what is still to be sent and close. Whoever waits on this link gets BusClosed."""
+        """Send what is still to be sent and close. Whoever waits on this link gets BusClosed.
+
+        A server that is there has all of it before the connection ends: where one end closes a connection while something has
+        yet to be read from it, the kernel throws away what has yet to be sent.
+        """
         self._closing = True
+        if self._failure is None and self._up.is_set() and self.client.is_connected:
+            with suppress(BusError):
+                await self.barrier(LAST_WORD)
         if self._seeking is not None:
             self._seeking.cancel()
         self._fail(BusClosed("the connection to the bus was closed"))
@@ -245,12 +256,17 @@ class Link:
             del self._parser.takers[number]
             raise self._failure or BusClosed("the connection to the bus was closed") from None
 
+    async def hush(self, subscription: Subscription) -> None:
+        """Have the server send no more of a subscription; what is on its way is still taken. `retire` should follow."""
+        if self.connected and self._failure is None and not insides.has_ended(subscription):
+            await insides.end_at_server(self.client, subscription)
+
     async def retire(self, subscription: Subscription) -> None:
         """End a subscription without losing what is on its way: the server stops first, the callback last."""
         if self._failure is not None or insides.has_ended(subscription):
             return
         if self.connected:
-            await insides.end_at_server(self.client, subscription)
+            await self.hush(subscription)
             try:
                 await self.barrier()
             except BusError:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
 from pullonce import trace
+from pullonce.bus.nats.delivery import OrderKind
 from pullonce.bus.nats.jetstream import NO_STREAM, SUBJECT_FULL, Ack, Refused, api, call, store
 from pullonce.bus.nats.link import Link
-from pullonce.bus.nats.receive import OrderKind, Receiver
+from pullonce.bus.nats.receive import Receiver
 from pullonce.bus.ports import Delivery
 from pullonce.config import BusSettings
 from pullonce.errors import Duplicate
+from pullonce.unbroken import to_the_end
 from schemas import routing, subjects
 from schemas.orders import Order
 
@@ -70,29 +71,25 @@ class NatsOrders:
         return bool(info["state"].get("subjects"))
 
     async def receive(self, kind: str, store: str, deliver: Callable[[Delivery], Awaitable[None]], *, limit: int) -> None:
-        group = subjects.order_group(kind)
+        name = subjects.order_group(kind), store
         entry = OrderKind(limit, deliver)
-        async with self._receiver(group, store) as (receiver, running):
-            receiver.add(kind, entry)
-            try:
-                await asyncio.wait((running, entry.failed), return_when=asyncio.FIRST_COMPLETED)
-                await (entry.failed if entry.failed.done() else running)
-            finally:
-                await receiver.remove(kind)
-
-    @asynccontextmanager
-    async def _receiver(self, group: str, store: str) -> AsyncIterator[tuple[Receiver, asyncio.Task[None]]]:
-        """The receiver of a group and store, and its task: one for all kinds, for as long as one is served."""
-        name = (group, store)
         if name not in self._receivers:
-            receiver = Receiver(self._link, group, store, ack_wait=self._ack_wait)
-            self._receivers[name] = receiver, asyncio.ensure_future(receiver.run())
+            made = Receiver(self._link, *name, ack_wait=self._ack_wait)
+            self._receivers[name] = made, asyncio.ensure_future(made.run())
         receiver, running = self._receivers[name]
+        receiver.add(kind, entry)
         try:
-            yield receiver, running
+            await asyncio.wait((running, entry.failed), return_when=asyncio.FIRST_COMPLETED)
+            await (entry.failed if entry.failed.done() else running)
         finally:
-            if receiver.idle:
-                if self._receivers.get(name) == (receiver, running):
-                    del self._receivers[name]
-                running.cancel()
-                await asyncio.gather(running, return_exceptions=True)
+            await to_the_end(self._leave(kind, name, receiver, running))
+
+    async def _leave(self, kind: str, name: tuple[str, str], receiver: Receiver, running: asyncio.Task[None]) -> None:
+        """Serve a kind no longer; its receiver, which is one for all kinds, goes with the last."""
+        last = receiver.serves_only(kind)
+        if last and self._receivers.get(name) == (receiver, running):
+            del self._receivers[name]  # whoever comes now gets one of their own
+        await receiver.remove(kind)
+        if last:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)

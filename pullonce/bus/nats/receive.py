@@ -14,22 +14,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Awaitable, Callable
 from functools import partial
 
 import msgspec
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
 from pullonce import trace
+from pullonce.bus.nats.delivery import NatsDelivery, OrderKind
 from pullonce.bus.nats.jetstream import CONSUMER_IN_THE_WAY, NO_CONSUMER, NO_STREAM, WRONG_SEQUENCE, Refused, api, store
 from pullonce.bus.nats.link import RETRY_PAUSE, Headers, Link
 from pullonce.bus.nats.protocol import Position, nanoseconds, position
-from pullonce.bus.ports import Delivery
 from pullonce.errors import BusClosed
 from schemas import orders, subjects
 from schemas.events import Malformed
-from schemas.orders import Order
 
 log = logging.getLogger(__name__)
 
@@ -50,64 +48,6 @@ _MANY = 1_000_000
 
 _SETTLED = frozenset({"404", "408"})
 """A request is over: nothing came within its time. How many orders it still waited for is in the header."""
-
-
-class NatsDelivery:
-    """`bus.Delivery`: one order and the subject under which the server wants to hear of it.
-
-    Acknowledgements are sent without waiting for an answer. One that is lost only brings the order once more, and the disk
-    then answers at once.
-    """
-
-    __slots__ = ("_attempt", "_link", "_order", "_reply", "_trace", "sequence")
-
-    def __init__(self, link: Link, order: Order, reply: str, sequence: int, attempt: int, trace: str) -> None:
-        self._link = link
-        self._order = order
-        self._reply = reply
-        self.sequence = sequence
-        """Its place in the stream: the same order, sent once more, has another."""
-        self._attempt = attempt
-        self._trace = trace
-
-    def resume(self, reply: str, attempt: int) -> None:
-        """The server has handed the same order out anew, and wants to hear of it under another subject."""
-        self._reply = reply
-        self._attempt = max(self._attempt, attempt)
-
-    @property
-    def order(self) -> Order:
-        return self._order
-
-    @property
-    def attempt(self) -> int:
-        return self._attempt
-
-    @property
-    def trace(self) -> str:
-        return self._trace
-
-    async def ack(self) -> None:
-        await self._link.send(self._reply, b"+ACK")
-
-    async def nak(self, delay: float = 0.0) -> None:
-        body = b"-NAK" if delay <= 0 else b"-NAK " + msgspec.json.encode({"delay": nanoseconds(delay)})
-        await self._link.send(self._reply, body)
-
-    async def in_progress(self) -> None:
-        await self._link.send(self._reply, b"+WPI")
-
-
-class OrderKind:
-    """Who carries out one kind of order, and what runs and waits of it."""
-
-    def __init__(self, limit: int, deliver: Callable[[Delivery], Awaitable[None]]) -> None:
-        self.limit = limit
-        self.deliver = deliver
-        self.running: set[asyncio.Task[None]] = set()
-        self.waiting: deque[NatsDelivery] = deque()
-        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.stopping = False
 
 
 class Receiver:
@@ -139,6 +79,7 @@ class Receiver:
         """Sequence in the stream → its delivery, of all orders that run or wait here."""
         self._ack_wait = ack_wait
         self._inbox = ""
+        self._subscription: Subscription | None = None
         self._asked = 0
         self._heard = False
         self._stopping = False
@@ -153,24 +94,28 @@ class Receiver:
         self._kinds[kind] = entry
         self._turn.set()
 
+    def serves_only(self, kind: str) -> bool:
+        return self._kinds.keys() == {kind}
+
     async def remove(self, kind: str) -> None:
-        """Serve a kind no longer: what runs is cancelled and awaited, what waits is given back."""
+        """Serve a kind no longer: what runs is cancelled and awaited, what waits is given back.
+
+        With the last kind goes the receiver: the server hears first that nothing more is taken here, so that it does not hand
+        out here again what is given back. Must not be cancelled, and nothing must be added after the last.
+        """
         entry = self._kinds.pop(kind)
         entry.stopping = True
         for task in entry.running:
             task.cancel()
+        if not self._kinds:
+            self._stopping = True
+            if self._subscription is not None:
+                await self._link.hush(self._subscription)
+        await asyncio.sleep(0)  # kinds that are removed in one moment: none gives anything back before the last of them is gone
         for delivery in entry.waiting:
-            await self._give_back(delivery)
+            self._in_hand.pop(delivery.sequence, None)
+            delivery.drop()
         await asyncio.gather(*entry.running, return_exceptions=True)
-
-    @property
-    def idle(self) -> bool:
-        """No kind is served."""
-        return not self._kinds
-
-    async def _give_back(self, delivery: NatsDelivery) -> None:
-        self._in_hand.pop(delivery.sequence, None)
-        await delivery.nak()
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -200,7 +145,7 @@ class Receiver:
         self._asked = 0
         self._inbox = self._link.new_inbox()
         await self._make_consumer()
-        subscription = await self._link.subscribe(self._inbox, self._on_message)
+        self._subscription = await self._link.subscribe(self._inbox, self._on_message)
         watch = asyncio.ensure_future(self._watch())
         try:
             while not self._doubt.done():
@@ -215,7 +160,7 @@ class Receiver:
             watch.cancel()
             self._doubt.cancel()
             # What was sent to the old inbox before the server heard of its end is still taken, or given back.
-            await self._link.retire(subscription)
+            await self._link.retire(self._subscription)
 
     async def _make_consumer(self) -> None:
         request = {"stream_name": self._stream, "config": self._config}
@@ -251,7 +196,7 @@ class Receiver:
         """Ask for as many orders as there are free slots that nothing was asked for yet."""
         room = sum(entry.limit for entry in self._kinds.values()) + (_AHEAD if len(self._kinds) > 1 else 0)
         free = room - len(self._in_hand) - self._asked
-        if free <= 0 or not self._link.connected:
+        if free <= 0 or not self._link.connected or self._stopping:
             return
         self._asked += free
         request = {"batch": free, "expires": nanoseconds(_EXPIRES), "idle_heartbeat": nanoseconds(_HEARTBEAT)}
@@ -349,7 +294,10 @@ class Receiver:
         entry.running.discard(task)
         if self._in_hand.get(delivery.sequence) is delivery:
             del self._in_hand[delivery.sequence]
-        if not task.cancelled() and (error := task.exception()) is not None:
+        error = None if task.cancelled() else task.exception()
+        if task.cancelled() or error is not None:
+            delivery.drop()  # also where it was cancelled before it took its first step
+        if error is not None:
             if not entry.failed.done():
                 entry.failed.set_exception(error)
         else:

@@ -25,6 +25,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "pullonce.private": ("pullonce.errors",),
     "pullonce.trace": (),
     "pullonce.failpoints": (),
+    "pullonce.unbroken": (),
     "pullonce.config": ("pullonce.environment",),
     "pullonce.oci": ("schemas", "pullonce.errors"),
     # What is on disk knows nothing of the bus, and the bus nothing of disks.
@@ -32,7 +33,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "pullonce.bus": ("schemas", "pullonce.errors", "pullonce.telemetry"),
     "pullonce.bus.memory": ("schemas", "pullonce.errors", "pullonce.trace", "pullonce.bus"),
     "pullonce.bus.nats": (
-        "schemas", "pullonce.errors", "pullonce.trace", "pullonce.config", "pullonce.bus",
+        "schemas", "pullonce.errors", "pullonce.trace", "pullonce.unbroken", "pullonce.config", "pullonce.bus",
     ),
     # What services share.
     "pullonce.telemetry": ("pullonce.errors", "pullonce.config", "pullonce.oci"),
@@ -74,7 +75,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "pullonce.worker", "pullonce.process", "pullonce.telemetry",
     ),
     "services.unpacker": (
-        "schemas", "pullonce.errors", "pullonce.failpoints", "pullonce.config", "pullonce.bus", "pullonce.bus.memory",
+        "schemas", "pullonce.errors", "pullonce.failpoints", "pullonce.unbroken", "pullonce.config", "pullonce.bus",
+        "pullonce.bus.memory",
         "pullonce.bus.nats", "pullonce.store", "pullonce.worker", "pullonce.process", "pullonce.telemetry",
         "services.unpacker.tar", "services.unpacker.tree", "services.unpacker.work",
     ),
