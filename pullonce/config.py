@@ -84,9 +84,12 @@ class StoreSettings:
 
     @staticmethod
     def from_env(environ: Mapping[str, str] = os.environ) -> StoreSettings:
-        """`PULLONCE_STORE` (default `default`) below `PULLONCE_HOME`; `PULLONCE_GROUP`."""
-        name = environ.get("PULLONCE_STORE") or "default"
+        """`PULLONCE_STORE`, or that of the machine `PULLONCE_NODE`, or `default`, below `PULLONCE_HOME`; `PULLONCE_GROUP`."""
+        name = environment.store(environ)
         if not _NAME.fullmatch(name):
+            if not environ.get("PULLONCE_STORE"):
+                node = environ["PULLONCE_NODE"]
+                raise SettingInvalid(f"PULLONCE_NODE is {node!r}; expected the name of a machine: letters, digits, `-` and `.`")
             raise SettingInvalid(f"PULLONCE_STORE is {name!r}; expected 1 to 64 letters, digits, `-` or `_`")
         return StoreSettings(name=name, root=store_root(home(environ), name), group=environment.group(environ))
 

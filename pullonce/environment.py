@@ -56,8 +56,22 @@ def client_times(environ: "Mapping[str, str]" = os.environ) -> "dict[str, float]
 
 
 def store(environ: "Mapping[str, str]" = os.environ) -> str:
-    """`PULLONCE_STORE`, or `default`."""
-    return environ.get("PULLONCE_STORE") or "default"
+    """`PULLONCE_STORE`; else the one of the machine that `PULLONCE_NODE` names; else `default`."""
+    return environ.get("PULLONCE_STORE") or store_of_node(environ.get("PULLONCE_NODE", "")) or "default"
+
+
+def store_of_node(node: str) -> str:
+    """The store of a machine of a cluster, which has one of its own: its name, as stores may be named.
+
+    Names of machines are DNS subdomains (RFC 1123) and have no underscore, so no two of them meet. What is longer than the 64
+    characters of a store is cut, and told apart by a hash of the whole.
+    """
+    name = node.replace(".", "_")
+    if len(name) <= 64:
+        return name
+    import hashlib  # where it is needed alone: a light client starts in milliseconds
+
+    return f"{name[:51]}-{hashlib.sha256(node.encode()).hexdigest()[:12]}"
 
 
 def group(environ: "Mapping[str, str]" = os.environ) -> str:

@@ -39,6 +39,8 @@ def _init(args: argparse.Namespace) -> int:
         raise PullonceError(f"{args.url}: expected addresses that all begin with tls://, or all with nats://")
     directory = Path(args.directory)
     stores, names = tuple(args.store or ["default"]), tuple(args.name)
+    if "*" in stores and len(stores) > 1:
+        raise PullonceError("--store '*' gives every role a key for all stores; leave the other --store out")
     plan = Plan(directory, urls, stores, names, at=args.at, data=args.data, monitoring=args.monitoring)
     try:
         write(plan)

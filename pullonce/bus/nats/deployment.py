@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pullonce.bus.nats.nkeys import BusIdentity, make_identity, read_identity
-from pullonce.bus.nats.permissions import ADMIN, CLIENTS, asks_of, permissions
+from pullonce.bus.nats.permissions import ADMIN, CLIENTS, EVERY_STORE, asks_of, permissions
 from pullonce.errors import PullonceError
 from schemas.roles import ROLES
 
@@ -38,6 +38,7 @@ class Plan:
     urls: tuple[str, ...]
     """Addresses that everybody is told: `tls://…` with, `nats://…` without TLS; several make a cluster."""
     stores: tuple[str, ...] = ("default",)
+    """Each has users of its own; `EVERY_STORE` alone makes users that may serve any."""
     names: tuple[str, ...] = ()
     """Further names and addresses of the server, for its certificate."""
     at: str = ""
@@ -53,7 +54,7 @@ class Plan:
         self.users[ADMIN] = (ADMIN, "")
         for role in ROLES:
             for store in self.stores if ROLES[role].of_a_store else ("",):
-                self.users[f"{role}-{store}" if store not in ("", "default") else role] = (role, store)
+                self.users[f"{role}-{store}" if store not in ("", "default", EVERY_STORE) else role] = (role, store)
 
     @property
     def tls(self) -> bool:
@@ -115,7 +116,7 @@ def _environment(plan: Plan, user: str, role: str, store: str) -> str:
     }
     if plan.tls:
         lines["PULLONCE_NATS_CA"] = plan.used_at(user, "ca.pem")
-    if store:
+    if store not in ("", EVERY_STORE):
         lines["PULLONCE_STORE"] = store
     if len(plan.urls) > 1:
         lines |= {"PULLONCE_REPLICAS": str(min(len(plan.urls), 5)), "PULLONCE_ACK_WAIT": "20"}

@@ -20,6 +20,9 @@ from schemas.orders import ORDERS
 from schemas.progress import Progress
 from schemas.roles import ROLES, Message, Role
 
+EVERY_STORE = "*"
+"""In the place of a store: a user that may serve any. For machines that trust each other, such as those of one cluster."""
+
 ADMIN = "admin"
 """Makes the streams, and may do everything on the bus: for operators, and for `pullonce up` on a server of others."""
 
@@ -50,7 +53,7 @@ def permissions(role: str, inbox: str, store: str = "default", askers: Iterable[
     Args:
         role: a name of `schemas.roles.ROLES`, or `admin`.
         inbox: prefix of the subjects under which it is answered.
-        store: the one that a role of a store is held to; the other roles serve all.
+        store: the one that a role of a store is held to, or `EVERY_STORE`; the other roles serve all.
         askers: prefixes of the inboxes of those who ask something that this role answers (`asks_of`).
     """
     if role == ADMIN:
@@ -74,7 +77,7 @@ def asks_of(asker: str, asker_store: str, role: str, store: str) -> bool:
     if asker == ADMIN:
         return True
     asking, answering = ROLES[asker], ROLES[role]
-    same_store = "" in (asker_store, store) or asker_store == store
+    same_store = not {"", EVERY_STORE}.isdisjoint((asker_store, store)) or asker_store == store
     return any(same_store or "{store}" not in question for question in set(asking.asks) & set(answering.answers))
 
 
@@ -167,13 +170,19 @@ def _order_requests(role: Role, store: str) -> list[str]:
     kinds = [_kind(each) for each in role.receives if _kind(each) in ORDERS]
     for group in sorted({subjects.order_group(kind) for kind in kinds}):
         served = subjects.ORDER_GROUPS[group]
-        name = subjects.order_consumer(group, store)
+        # The name of a consumer is one token of a subject, so there is no wildcard for the store in it alone.
+        name = EVERY_STORE if store == EVERY_STORE else subjects.order_consumer(group, store)
         # A filter can be held to where there is one. A consumer of several kinds is held to its name.
         held = f".{subjects.order_filter(served[0], store)}" if len(served) == 1 else ""
         asked += [
             f"{_API}.CONSUMER.CREATE.{_ORDERS}.{name}{held}",
             f"{_API}.CONSUMER.MSG.NEXT.{_ORDERS}.{name}",
             f"$JS.ACK.{_ORDERS}.{name}.>",
-            *(f"{_API}.CONSUMER.DELETE.{_ORDERS}.{subjects.order_durable(kind, store)}" for kind in served),
+            *(f"{_API}.CONSUMER.DELETE.{_ORDERS}.{each}" for each in _older_names(served, store)),
         ]
     return [*asked, f"parked.{_ORDERS}.*"] if asked else []
+
+
+def _older_names(kinds: Iterable[str], store: str) -> list[str]:
+    """Consumers that versions before this one made, and that are removed."""
+    return [EVERY_STORE] if store == EVERY_STORE else [subjects.order_durable(kind, store) for kind in kinds]

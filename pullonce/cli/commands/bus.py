@@ -17,8 +17,9 @@ def _bus(bus: argparse.ArgumentParser) -> None:
         help="init: what everybody is told; tls:// or nats://, several for a cluster (default tls://127.0.0.1:4222)",
     )  # fmt: skip
     bus.add_argument(
-        "--store", metavar="NAME", type=plain_name, action="append", help="init: a store (default: default; repeatable)"
-    )
+        "--store", metavar="NAME", type=_store, action="append",
+        help="init: a store (default: default; repeatable), or '*': one key a role for every store",
+    )  # fmt: skip
     bus.add_argument("--name", action="append", default=[], help="init: further name of the server, for its certificate")
     bus.add_argument("--at", metavar="DIR", default="", help="init: where the files will lie when used (default: DIR)")
     bus.add_argument("--data", metavar="DIR", default="", help="init: directory of the server's streams")
@@ -27,6 +28,10 @@ def _bus(bus: argparse.ArgumentParser) -> None:
         help="init: where the server tells of itself by HTTP, nowhere if empty (default 127.0.0.1:8222)",
     )  # fmt: skip
     bus.add_argument("--owner", metavar="USER[:GROUP]", default="", help="init: whom the credentials belong to")
+
+
+def _store(text: str) -> str:
+    return text if text == "*" else plain_name(text)
 
 
 COMMANDS = {

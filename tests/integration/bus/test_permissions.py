@@ -14,11 +14,12 @@ import pytest
 
 from pullonce.bus.nats.bus import connect
 from pullonce.bus.nats.deployment import write
+from pullonce.bus.nats.permissions import EVERY_STORE
 from pullonce.client import connect as connect_client
 from pullonce.config import BusSettings
 from pullonce.errors import BusUnavailable, BusUnsuitable
 from schemas.events import Event, PullRequested
-from schemas.subjects import pull_subject
+from schemas.subjects import order_consumer, pull_subject
 from tests.support.command import environment as bare
 from tests.support.images import Image, image, layer, tar_of
 from tests.support.registry import RegistryServer
@@ -327,13 +328,26 @@ async def test_a_store_has_a_caretaker_of_its_own(tmp_path: Path) -> None:
             assert not await found.may_publish(f"blob.lost.{BLOB}") and not await found.may_publish(f"$KV.claims.layer.{BLOB}")
 
 
-@pytest.mark.parametrize("scheme", ["tls", "nats"])
-def test_pulls_need_no_more_than_the_roles_may(tmp_path: Path, scheme: str) -> None:
+async def test_machines_that_trust_each_other_share_a_key_a_role(tmp_path: Path) -> None:
+    with SecuredBus(tmp_path, stores=(EVERY_STORE,)) as bus:
+        assert "PULLONCE_STORE" not in bus.environ("fetcher")
+        async with set_up(bus, "fetcher") as found:
+            for store in ("default", "worker-1"):
+                assert await found.may_publish(f"store.opened.{store}") and await found.may_publish(
+                    f"blob.fetched.{store}.{HASH}"
+                )
+                assert await found.may_publish(f"$JS.API.CONSUMER.CREATE.ORDERS.{order_consumer('fetcher', store)}")
+                assert not await found.may_publish(f"layer.unpacked.{store}.{HASH}")
+                assert not await found.may_publish(f"pull.completed.{store}.{IMAGE}")
+
+
+@pytest.mark.parametrize("scheme, stores", [("tls", ("default",)), ("nats", (EVERY_STORE,))])
+def test_pulls_need_no_more_than_the_roles_may(tmp_path: Path, scheme: str, stores: tuple[str, ...]) -> None:
     home = tmp_path / "home"
     registry = RegistryServer(tmp_path / "registry").start()
     try:
         reference = registry.push("some/image", "1", an_image())
-        with SecuredBus(tmp_path, scheme=scheme) as bus:
+        with SecuredBus(tmp_path, scheme=scheme, stores=stores) as bus:
             made = run("bus", "setup", home=home, environ=bus.environ("admin"))
             assert made.returncode == 0, made.stderr
             with SecuredServices(bus, home):
