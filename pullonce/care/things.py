@@ -60,12 +60,18 @@ class Things:
 
     def size(self, thing: Thing) -> int:
         """Bytes of a blob, or of the files of a snapshot as its unpacker counted them; 0 where that cannot be told."""
+        return self.measure(thing)[0]
+
+    def measure(self, thing: Thing) -> tuple[int, int]:
+        """The same, and how many files it is."""
         try:
             if thing.kind == "blob":
-                return self.path(thing).stat().st_size
-            return msgspec.json.decode(self.content.layout.record(ChainID(thing.name)).read_bytes(), type=Snapshot).size
+                return self.path(thing).stat().st_size, 1
+            record = self.content.layout.record(ChainID(thing.name)).read_bytes()
+            snapshot = msgspec.json.decode(record, type=Snapshot)
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
-            return 0
+            return 0, 0
+        return snapshot.size, snapshot.entries
 
     def move(self, thing: Thing, target: Path) -> bool:
         """Take it out of sight, to a path on the same file system; False where it was not there."""

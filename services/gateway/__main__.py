@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from pullonce.care.flights import ask
+from pullonce.care.flights import ActiveFlights, ask
 from pullonce.care.listing import ImageList, Kept, NotListed
 from pullonce.process.runtime import run, tell_supervisor, version
 from pullonce.store.content import ContentStore
@@ -18,6 +18,8 @@ from pullonce.telemetry.http import telling
 from pullonce.telemetry.metrics import Meter
 from schemas.events import PullCompleted
 from services.gateway.credentials import Credentials
+from services.gateway.cri import opening as cri
+from services.gateway.cri.pulls import Pull as CriPull
 from services.gateway.link import BusLink
 from services.gateway.settings import GatewaySettings
 from services.gateway.snapshotter.arrivals import Pull, Tell
@@ -44,6 +46,12 @@ async def main() -> None:
             counts["snapshotter"] = await listeners.enter_async_context(
                 snapshotting(settings.store.root, settings.place, settings.snapshotter, outside)
             )
+        if settings.cri is not None:
+            counts["cri"] = await listeners.enter_async_context(
+                cri.image_service(
+                    settings.store.root, settings.cri, settings.cri_behind, _around_cri(link, settings, credentials)
+                )
+            )
         tell_supervisor()  # the listeners answer, with the bus or without it
         tasks.create_task(link.run())
         tasks.create_task(credentials.sweep_forever())
@@ -66,6 +74,25 @@ def _puller(link: BusLink) -> Pull:
             reference, store=link.store, policy="if-not-present", requester="containerd", door="snapshotter",
             progress=tell,
         )  # fmt: skip
+
+    return pull
+
+
+def _around_cri(link: BusLink, settings: GatewaySettings, credentials: Credentials) -> cri.Outside:
+    async def active() -> ActiveFlights:
+        return await ask(link.signals, settings.store.name)
+
+    return cri.Outside(
+        _cri_puller(link), credentials, active, lambda: link.connected, _shower(settings), version()
+    )  # fmt: skip
+
+
+def _cri_puller(link: BusLink) -> CriPull:
+    async def pull(reference: str, credential: str, tell: Tell) -> str:
+        ending = await link.client.pull(
+            reference, store=link.store, credential=credential, requester="cri", door="cri", progress=tell
+        )
+        return ending.image_id
 
     return pull
 

@@ -25,6 +25,10 @@ class GatewaySettings:
     """Where containerd finds the home: the same place, unless the gateway runs in a container that has it elsewhere."""
     snapshotter: Path | None
     """Socket of containerd's snapshot service."""
+    cri: Path | None = None
+    """Socket of the CRI's image service."""
+    cri_behind: Path | None = None
+    """Socket of the runtime that it stands in front of; None: it answers alone."""
 
     @staticmethod
     def from_env(environ: Mapping[str, str] = os.environ) -> GatewaySettings:
@@ -33,6 +37,8 @@ class GatewaySettings:
         `PULLONCE_GATEWAY_SNAPSHOTTER`: path of the socket, or `off`. By default `/run/pullonce/snapshots.sock` for the home
         `/var/lib/pullonce`, else `run/snapshots.sock` below the home; the name of another store than `default` stands before it
         (`other-snapshots.sock`).
+        `PULLONCE_GATEWAY_CRI`: the same for the CRI's image service, `cri.sock`. `PULLONCE_GATEWAY_CRI_BEHIND`: socket of the
+        runtime that it stands in front of.
         `PULLONCE_GATEWAY_SEEN_AT`: where containerd finds the home, where that is another path than here.
 
         Raises:
@@ -48,13 +54,32 @@ class GatewaySettings:
                 f"containerd finds the store below {seen_at}, and its mount options have no way to say a comma, a colon or a "
                 "backslash in a path: move the home, or set PULLONCE_GATEWAY_SNAPSHOTTER=off"
             )
+        cri, behind = _cri(environ, store.name)
         return GatewaySettings(
             bus=BusSettings.from_env("gateway", environ),
             store=store,
             place=home(environ) / "gateway" / store.name,
             seen_at=seen_at,
             snapshotter=snapshotter,
+            cri=cri,
+            cri_behind=behind,
         )
+
+
+def _cri(environ: Mapping[str, str], store: str) -> tuple[Path | None, Path | None]:
+    """Where the CRI's image service listens, and what is behind it."""
+    listens = _socket(environ, "PULLONCE_GATEWAY_CRI", "cri.sock", store)
+    behind = Path(environ.get("PULLONCE_GATEWAY_CRI_BEHIND", "").removeprefix("unix://"))
+    if behind == Path():
+        return listens, None
+    if not behind.is_absolute():
+        raise SettingInvalid(
+            f"PULLONCE_GATEWAY_CRI_BEHIND is {str(behind)!r}; expected the absolute path of a runtime's socket, such as "
+            "/run/containerd/containerd.sock"
+        )
+    if behind == listens:
+        raise SettingInvalid(f"PULLONCE_GATEWAY_CRI_BEHIND is {behind}, where the gateway itself is to listen")
+    return listens, behind
 
 
 def _socket(environ: Mapping[str, str], key: str, name: str, store: str) -> Path | None:

@@ -57,14 +57,16 @@ class Containerd:
         annotations: whether Prepare says of which image a layer is.
         statistics: seconds between two looks of the CRI at all snapshots.
         sandbox: the image of pods' sandboxes.
+        place: its directory, which it takes with it; by default a new one.
     """
 
     def __init__(
-        self, snapshotter: Path, *, annotations: bool = True, statistics: int = 10, sandbox: str = "127.0.0.1:1/none:1"
-    ) -> None:
+        self, snapshotter: Path, *, annotations: bool = True, statistics: int = 10, sandbox: str = "127.0.0.1:1/none:1",
+        place: Path | None = None,
+    ) -> None:  # fmt: skip
         binary = find("containerd", "containerd is not on PATH (Debian: apt install containerd)")
         self.ctr = find("ctr", "ctr is not on PATH (Debian: apt install containerd)")
-        self.place = Path(tempfile.mkdtemp(prefix="ctd-"))  # sockets have short paths
+        self.place = place or Path(tempfile.mkdtemp(prefix="ctd-"))  # sockets have short paths
         self.socket = self.place / "c.sock"
         (self.place / "config.toml").write_text(
             _CONFIG.format(

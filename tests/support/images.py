@@ -100,9 +100,16 @@ class Image:
 
 
 def image(
-    layers: Iterable[Layer], *, platform: str = "linux/amd64", docker: bool = False, extra: Mapping[str, Any] = {}
-) -> Image:
-    """An image of one platform. `docker`: schema 2 instead of OCI. `extra`: fields to put over the manifest's own."""
+    layers: Iterable[Layer], *, platform: str = "linux/amd64", docker: bool = False, extra: Mapping[str, Any] = {},
+    process: Mapping[str, Any] = {},
+) -> Image:  # fmt: skip
+    """An image of one platform.
+
+    Args:
+        docker: schema 2 instead of OCI.
+        extra: fields to put over the manifest's own.
+        process: what the config says of a container's process: `User`, `Entrypoint`.
+    """
     stack = list(layers)
     system, architecture, *variant = platform.split("/")
     config = _json(
@@ -110,7 +117,7 @@ def image(
             "os": system,
             "architecture": architecture,
             **({"variant": variant[0]} if variant else {}),
-            "config": {},
+            "config": dict(process),
             "rootfs": {"type": "layers", "diff_ids": [each.diff_id for each in stack]},
         }
     )

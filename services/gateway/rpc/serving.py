@@ -1,4 +1,4 @@
-"""Serve the methods of a gRPC service on a unix socket, by grpclib: one object, one coroutine a method.
+"""Serve the methods of gRPC services on a unix socket, by grpclib: one object, one coroutine a method.
 
 A method takes the request and answers with a message, or with one that is encoded already; where the answer is a stream, it
 yields. `CallError` becomes the status it names; any other error of `pullonce.errors` is UNAVAILABLE with its message; a defect
@@ -8,8 +8,9 @@ is INTERNAL, with the traceback in the log.
 import asyncio
 import contextvars
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from grpclib.const import Cardinality, Handler, Status
 from grpclib.encoding.proto import ProtoCodec
 from grpclib.exceptions import GRPCError
 from grpclib.protocol import H2Protocol
+from grpclib.server import Handler as Connected
 from grpclib.server import Server, Stream
 from h2.settings import SettingCodes
 
@@ -54,8 +56,10 @@ def _ignore(method: str, request: Message, seconds: float, status: str) -> None:
 
 
 @asynccontextmanager
-async def serving(service: ServiceDescriptor, methods: object, path: Path, *, watch: Watch = _ignore) -> AsyncIterator[None]:
-    """Answer the calls of a service on a socket that only this user may open, for as long as the block lasts.
+async def serving(
+    services: Sequence[ServiceDescriptor], methods: object, path: Path, *, watch: Watch = _ignore
+) -> AsyncIterator[None]:
+    """Answer the calls of some services on a socket that only this user may open, for as long as the block lasts.
 
     Args:
         methods: has a coroutine for each method, under its name.
@@ -63,18 +67,23 @@ async def serving(service: ServiceDescriptor, methods: object, path: Path, *, wa
     Raises:
         SocketTaken, SocketUnusable: the socket cannot be had.
     """
-    server = _Server([_Service(service, methods, watch)], codec=_Codec())
+    server = _Server([_Service(each, methods, watch) for each in services], codec=_Codec())
     with listening(path) as socket:
         await server.start(sock=socket)
         try:
             yield
         finally:
-            server.close()
-            try:
-                async with asyncio.timeout(_DRAIN):
-                    await server.wait_closed()
-            except TimeoutError:
-                log.warning("calls were still running when the service stopped", extra={"socket": str(path)})
+            await ended(server, path)
+
+
+async def ended(server: Server, path: Path) -> None:
+    """Stop a server; calls that are running have a moment to end."""
+    server.close()
+    try:
+        async with asyncio.timeout(_DRAIN):
+            await server.wait_closed()
+    except TimeoutError:
+        log.warning("calls were still running when the service stopped", extra={"socket": str(path)})
 
 
 class _Service:
@@ -137,6 +146,17 @@ def _failure(method: str, error: Exception) -> GRPCError:
     return GRPCError(Status.INTERNAL, f"pullonce: a defect in {method}: {type(error).__name__}; its log has the details")
 
 
+class _Methods(dict[str, Handler]):
+    """A table from path to handler that has one for every path: grpclib's own refusal lacks headers that Go's clients want."""
+
+    def get(self, path: str, default: Any = None) -> Any:
+        return super().get(path) or Handler(partial(_refuse, path), Cardinality.UNARY_UNARY, bytes, bytes)
+
+
+async def _refuse(path: str, stream: Stream[Any, Any]) -> None:
+    raise GRPCError(Status.UNIMPLEMENTED, f"pullonce: {path} is not served here")
+
+
 class _Codec(ProtoCodec):
     """Messages, or what is encoded already."""
 
@@ -147,10 +167,12 @@ class _Codec(ProtoCodec):
 class _Server(Server):
     def _protocol_factory(self) -> H2Protocol:
         made = super()._protocol_factory()
-        return _ManyStreams(made.handler, made.config, made.h2_config)
+        assert isinstance(made.handler, Connected)
+        made.handler.mapping = _Methods(made.handler.mapping)
+        return ManyStreams(made.handler, made.config, made.h2_config)
 
 
-class _ManyStreams(H2Protocol):
+class ManyStreams(H2Protocol):
     """A connection that allows many calls at once."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

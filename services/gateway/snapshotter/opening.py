@@ -65,7 +65,7 @@ async def snapshotting(store: Path, place: Path, socket: Path, outside: Outside)
     calls = _Calls()
     service = snapshots_pb2.DESCRIPTOR.services_by_name["Snapshots"]
     try:
-        async with asyncio.TaskGroup() as tasks, serving(service, snapshotter, socket, watch=calls.count):
+        async with asyncio.TaskGroup() as tasks, serving([service], snapshotter, socket, watch=calls.count):
             background = [tasks.create_task(work) for work in (unlisting.run(), records.settle(), _learn(trees, records))]
             log.info("containerd's snapshot service answers", extra={"socket": str(socket), **records.table.counts()})
             yield lambda: {**records.table.counts(), "calls": calls.all}
