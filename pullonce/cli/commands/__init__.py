@@ -37,6 +37,7 @@ GROUPS = {
     "sql": "ledger",
     "ledger": "ledger",
     "bus": "bus",
+    "gateway": "gateway",
     "completion": "completion",
 }
 """Command → the module of this package that declares it, in the order in which help lists them."""

@@ -60,8 +60,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "schemas", "pullonce.errors",
         "pullonce.printable", "pullonce.environment", "pullonce.trace", "pullonce.config", "pullonce.oci",
         "pullonce.bus", "pullonce.bus.nats", "pullonce.store", "pullonce.care", "pullonce.process", "pullonce.pulling",
-        "pullonce.exchange", "pullonce.client",
+        "pullonce.exchange", "pullonce.client", "pullonce.runtimes",
     ),
+    "pullonce.runtimes": ("pullonce.errors", "pullonce.config"),
     "pullonce.demo": ("schemas", "pullonce.errors", "pullonce.config", "pullonce.oci", "pullonce.store"),
     "pullonce.__main__": ("pullonce.cli",),
     # The services. None knows another one.
@@ -126,6 +127,7 @@ THIRD_PARTY = {
     "nacl": ("pullonce.bus.nats.nkeys",),
     "isal": ("services.unpacker.*",),
     "zstandard": ("services.unpacker.*",),
+    "yaml": ("pullonce.runtimes.yaml_text",),
 }
 """Package → the modules that may import it. What is not listed may be imported by nobody."""
 
@@ -148,7 +150,20 @@ PURE = (
     "pullonce.pulling.states",
     "pullonce.pulling.timings",
     "pullonce.care.choice",
-    "pullonce.store.entries",
+    "pullonce.runtimes.containerd",
+    "pullonce.runtimes.docker",
+    "pullonce.runtimes.files",
+    "pullonce.runtimes.json_text",
+    "pullonce.runtimes.k3s",
+    "pullonce.runtimes.kubelet",
+    "pullonce.runtimes.offer",
+    "pullonce.runtimes.plan",
+    "pullonce.runtimes.plans",
+    "pullonce.runtimes.podman",
+    "pullonce.runtimes.toml_text",
+    "pullonce.runtimes.toml_words",
+    "pullonce.runtimes.trouble",
+    "pullonce.runtimes.yaml_text",
     "pullonce.store.entries",
     "services.coordinator.admission",
     "services.coordinator.board",
@@ -244,7 +259,13 @@ settings and the runtime."""
 
 WIRING = {
     "pullonce.bus.nats*": ("pullonce.bus.nats*", "pullonce.pulling.blocking"),
-    "pullonce.config": ("pullonce.bus.nats*", "pullonce.telemetry.http", "pullonce.process.runtime", "services.*.settings"),
+    "pullonce.config": (
+        "pullonce.bus.nats*",
+        "pullonce.telemetry.http",
+        "pullonce.process.runtime",
+        "services.*.settings",
+        "pullonce.runtimes.settings",
+    ),
     "pullonce.process.runtime": (),
 }
 """Module → who may import it beside the front: an implementation knows its own settings."""

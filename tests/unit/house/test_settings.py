@@ -11,7 +11,13 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 
-READERS = ("pullonce/config.py", "pullonce/environment.py", "pullonce/failpoints.py", "services/*/settings.py")
+READERS = (
+    "pullonce/config.py",
+    "pullonce/environment.py",
+    "pullonce/failpoints.py",
+    "services/*/settings.py",
+    "pullonce/runtimes/settings.py",
+)
 """Who may look a setting up. All others are given what they need; who starts processes hands the environment on."""
 
 _NAME = re.compile(r"PULLONCE_[A-Z0-9_]*[A-Z0-9]")

@@ -1,0 +1,66 @@
+"""What the gateway of a home offers, read from its settings."""
+
+from collections.abc import Mapping
+
+from pullonce.config import SettingInvalid, gateway_socket, home
+from pullonce.runtimes.offer import Offer
+
+OFF = "off"
+SETTINGS = "/etc/pullonce/pullonce.conf"
+"""Where the units of systemd find settings that somebody added."""
+VIEW = "exposed"
+"""Where in a store its images lie for podman and others to see, once something is exposed."""
+
+
+def offer_of(environ: Mapping[str, str], *, root: bool) -> Offer:
+    """What a gateway with these settings offers.
+
+    Args:
+        root: it runs as root, as it does where containers are made of what it gives.
+
+    Raises:
+        SettingInvalid: one of them cannot be used.
+    """
+    base = home(environ)
+    store = environ.get("PULLONCE_STORE") or "default"
+
+    def socket(key: str, name: str) -> str:
+        text = environ.get(key, "")
+        if text == OFF:
+            return ""
+        if text and not text.removeprefix("unix://").startswith("/"):
+            raise SettingInvalid(f"{key} is {text!r}; expected the absolute path of a socket, or {OFF}")
+        return text.removeprefix("unix://") or str(gateway_socket(base, store, name))
+
+    behind = environ.get("PULLONCE_GATEWAY_CRI_BEHIND", "")
+    return Offer(
+        home=environ.get("PULLONCE_GATEWAY_SEEN_AT") or str(base),
+        store=store,
+        snapshotter=socket("PULLONCE_GATEWAY_SNAPSHOTTER", "snapshots.sock"),
+        mirror=_mirror(environ, root=root),
+        cri=socket("PULLONCE_GATEWAY_CRI", "cri.sock"),
+        behind="" if behind == OFF else behind.removeprefix("unix://"),
+        view="",  # known only from the disk
+    )
+
+
+def _mirror(environ: Mapping[str, str], *, root: bool) -> str:
+    text = environ.get("PULLONCE_GATEWAY_MIRROR") or ("127.0.0.1:577" if root else "127.0.0.1:5770")
+    if text == OFF or text.startswith("unix://"):
+        return ""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal():
+        raise SettingInvalid(f"PULLONCE_GATEWAY_MIRROR is {text!r}; expected host:port, unix:///path or {OFF}")
+    return f"http://{text}"
+
+
+def settings_of(text: str) -> dict[str, str]:
+    """Variables of a file as systemd reads it: `NAME=value` a line, with quotes or without. Source: systemd.exec(5)."""
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        name, equals, value = line.strip().partition("=")
+        if equals and name.isidentifier():
+            value = value.strip()
+            quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+            found[name] = value[1:-1] if quoted else value
+    return found
