@@ -88,7 +88,7 @@ def _say(exc: Exception) -> int:
         case BusError() | PullTimeout():
             code = NO_SERVICE
         case PullonceError():
-            code = USAGE if exc.usage else FAILED
+            code = FAILED
         case _ if type(exc).__name__ == "SettingInvalid":
             code = USAGE
         case _:

@@ -22,7 +22,16 @@ import pytest
 from pullonce.bus.ports import Recorded
 from pullonce.client import Client, connect
 from pullonce.errors import PullFailed as PullFailedError
-from schemas.events import BlobFetched, Event, LayerUnpacked, PullCancelled, PullCompleted, PullFailed, PullRequested
+from schemas.events import (
+    BlobFetched,
+    Event,
+    LayerUnpacked,
+    PullCancelled,
+    PullCompleted,
+    PullFailed,
+    PullRequested,
+    PullResolved,
+)
 from tests.support.deployment import Deployment, kinds
 from tests.support.gate import Gate
 from tests.support.images import Image, image, index, layer, tar_of
@@ -179,6 +188,7 @@ async def test_who_leaves_leaves_alone_and_the_last_one_stops_the_work(lone: Pla
             before = await client.last_sequence()
             pulls = [asyncio.create_task(client.pull(reference)) for _ in range(3)]
             await requested(client, reference, 3)
+            await happened(client, PullResolved, 1, before)
             for pull in pulls[:2]:
                 pull.cancel()
             await happened(client, PullCancelled, 2, before)
