@@ -32,6 +32,16 @@ def gateway_socket(base: Path, store: str, name: str) -> Path:
     return directory / (name if store == "default" else f"{store}-{name}")
 
 
+def mirror_place(environ: Mapping[str, str] = os.environ) -> str:
+    """Where a gateway's mirror is reached, `PULLONCE_GATEWAY_MIRROR`: host:port or unix:///path; empty: it is `off`.
+
+    By default, for root, at a port that only root can take: runtimes trust what answers there, so nobody else may while the
+    gateway is away.
+    """
+    given = environ.get("PULLONCE_GATEWAY_MIRROR") or ("127.0.0.1:577" if os.geteuid() == 0 else "127.0.0.1:5770")
+    return "" if given == "off" else given
+
+
 @dataclass(frozen=True, slots=True)
 class BusSettings:
     """How to reach the bus, and its leases. Times in seconds."""

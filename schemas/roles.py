@@ -88,7 +88,7 @@ ROLES = {
         ),
         receives=(ResolveReference, FetchBlob, RecordImage, *_WITHDRAWN, PullFailed),
         asks=(subjects.STORE_NOW_SUBJECT,),
-        answers=_OF_WORKERS,
+        answers=(*_OF_WORKERS, subjects.REGISTRY_SUBJECT),
         of_a_store=True,
     ),
     "unpacker": Role(
@@ -105,7 +105,7 @@ ROLES = {
             *(PullCompleted, PullFailed, PullResolved, BlobFetched, LayerUnpacked),
             *(BlobProgress, LayerProgress, PullProgress),
         ),
-        asks=(subjects.STATUS_SUBJECT, subjects.PROGRESS_NOW_SUBJECT),
+        asks=(subjects.STATUS_SUBJECT, subjects.PROGRESS_NOW_SUBJECT, subjects.REGISTRY_SUBJECT),
         of_a_store=True,
     ),
     "ledger": Role(

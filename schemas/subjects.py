@@ -13,6 +13,7 @@ in `routing.py`.
              resolve.<store>.<flight>.<opened>                record.<store>.<flight>.<opened>
              blob.<store>.<digest>   layer.<store>.<chain>
     core     progress.<store>.<digest, chain or flight>       progress.now.<store>
+             registry.ask.<store> (`registry.py`)
              pullonce.here   pullonce.ping   coordinator.status (`status.py`)
 
 Digests and ChainIDs are written `sha256-<hex>`: a KV key may hold no colon.
@@ -56,6 +57,7 @@ HERE_SUBJECT = "pullonce.here"
 STATUS_SUBJECT = "coordinator.status"
 PROGRESS_NOW_SUBJECT = "progress.now.{store}"
 STORE_NOW_SUBJECT = "store.now.{store}"
+REGISTRY_SUBJECT = "registry.ask.{store}"
 LEDGER_SUBJECT = "ledger.query"
 
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789:/_@-")
@@ -221,6 +223,11 @@ def progress_now_subject(store: str) -> str:
 def store_now_subject(store: str) -> str:
     """Where the workers of a store are asked which incarnation of it they serve."""
     return STORE_NOW_SUBJECT.format(store=store)
+
+
+def registry_subject(store: str) -> str:
+    """Where the fetchers of a store are asked what only a registry knows."""
+    return REGISTRY_SUBJECT.format(store=store)
 
 
 def parked_subject(stream: str, sequence: int) -> str:

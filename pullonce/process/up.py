@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pullonce import environment, private
-from pullonce.config import BusSettings, gateway_socket, metrics_address, store_root
+from pullonce.config import BusSettings, gateway_socket, metrics_address, mirror_place, store_root
 from pullonce.errors import PullonceError
 from pullonce.process import discovery
 from pullonce.process.nats_server import USER, choose_port, configuration, find_nats_server, lacks_room, log_taker, port_before
@@ -199,7 +199,10 @@ def services(settings: UpSettings, url: str, *, keep: int) -> list[Child]:
 
 
 def gateway_can_serve(home: Path, store: str) -> bool:
-    """Whether a gateway is of use here: containerd, and the files of containers, are root's; and its sockets have room."""
+    """Whether a gateway is of use here: its mirror is to anybody; containerd's snapshots are root's, and their socket has to
+    have room."""
+    if mirror_place():
+        return True
     return os.geteuid() == 0 and len(os.fsencode(gateway_socket(home, store, "snapshots.sock"))) <= _LONGEST_SOCKET
 
 

@@ -147,6 +147,8 @@ def _operations(name: str, role: Role) -> dict[str, Json]:
         operations[f"{name}.{announce}.{_HERE}"] = _operation(name, announce, _HERE, ["answer"])
     for action, asked in (("send", role.asks), ("receive", role.answers)):
         for subject in asked:
+            if subject in core_channels.REPLIES:
+                continue  # told below, with the kinds of its questions
             reply = {"channel": _ref("channels", subject), "messages": [_ref("channels", subject, "messages", "answer")]}
             operations[f"{name}.{action}.{subject}"] = _operation(name, action, subject, ["question"]) | {"reply": reply}
     for action, channel in core_channels.DOES.get(name, ()):
@@ -155,11 +157,14 @@ def _operations(name: str, role: Role) -> dict[str, Json]:
 
 
 def _other_operation(role: str, action: str, channel: str) -> dict[str, Json]:
-    if channel != subjects.LEDGER_SUBJECT:
+    if channel not in core_channels.REPLIES:
         return _operation(role, action, channel, list(core_channels.MESSAGES[channel]))
-    answers = [_ref("channels", channel, "messages", kind) for kind in core_channels.ANSWERS]
-    reply = {"channel": _ref("channels", channel), "messages": answers}
-    return _operation(role, action, channel, list(core_channels.QUESTIONS)) | {"reply": reply}
+    questions, answers = core_channels.REPLIES[channel]
+    reply = {
+        "channel": _ref("channels", channel),
+        "messages": [_ref("channels", channel, "messages", kind) for kind in answers],
+    }
+    return _operation(role, action, channel, list(questions)) | {"reply": reply}
 
 
 def _operation(role: str, action: str, channel: str, messages: list[str]) -> dict[str, Json]:

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import msgspec
 from msgspec import Struct
 
-from schemas import claims, fact, ledger, oci, orders, progress, pull_facts, status, work_facts
+from schemas import claims, fact, ledger, oci, orders, progress, pull_facts, registry, status, work_facts
 from schemas.events import Event
 from schemas.orders import Order
 from schemas.progress import Progress
@@ -18,7 +18,7 @@ from schemas.progress import Progress
 Json: TypeAlias = Any
 """A JSON value."""
 
-_MODULES = (oci, fact, pull_facts, work_facts, orders, progress, status, claims, ledger)
+_MODULES = (oci, fact, pull_facts, work_facts, orders, progress, status, claims, ledger, registry)
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _HERE = "#/$defs/{name}"
 

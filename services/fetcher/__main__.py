@@ -2,6 +2,7 @@
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 
 from pullonce.bus.metered import MeteredBus
 from pullonce.bus.nats.bus import connect as connect_bus
@@ -18,7 +19,9 @@ from pullonce.worker.traced import traced
 from pullonce.worker.worker import Worker, attempts_for
 from schemas.events import StoreOpened
 from schemas.orders import FetchBlob, RecordImage, ResolveReference
+from schemas.subjects import registry_subject
 from services.fetcher.access import AccessRules
+from services.fetcher.answering import Answerer
 from services.fetcher.auth.credentials import Credentials
 from services.fetcher.handlers import Handlers
 from services.fetcher.progress import on_disk
@@ -50,6 +53,7 @@ async def main() -> None:
         spanning("fetcher", store, version()) as spans,
         connect_bus(settings.bus) as connection,
         connect_registry(settings.registry, credentials, version()) as registry,
+        AsyncExitStack() as stack,
     ):
         bus = MeteredBus(connection, meter)
         present = Present(bus.signals, "fetcher", store, on_disk(content, store))
@@ -73,6 +77,12 @@ async def main() -> None:
         await one.begin()
         await bus.log.append(StoreOpened(store=store, incarnation=content.incarnation))
         await present.open()
+        answerer = Answerer(
+            registry, content, access,
+            signals=present.signals, store=store, bounds=settings.bounds, transfers=handlers.transfers,
+        )  # fmt: skip
+        stack.push_async_callback(answerer.close)
+        await bus.signals.answer(registry_subject(store), answerer.answer, queue="fetcher")
         await answer_pings(bus.signals, "fetcher", store, health.details)
         health.ready = lambda: connection.signals.connected
         await one.guarding(worker.run())

@@ -62,6 +62,9 @@ class Handlers:
         access: who may have what is there.
         store: its name.
         bounds: how much is asked for at a time.
+
+    Attributes:
+        transfers: brings blobs in.
     """
 
     def __init__(
@@ -81,7 +84,7 @@ class Handlers:
         self._store = store
         self._incarnation = content.incarnation
         self._finder = Finder(registry, content, self._inventory, access, Slots(bounds.resolves_per_registry))
-        self._transfers = Transfers(registry, content, bounds, access.delivered)
+        self.transfers = Transfers(registry, content, bounds, access.delivered)
         self._looks = asyncio.Semaphore(bounds.looks)
 
     @timed("store")
@@ -110,7 +113,7 @@ class Handlers:
         progress = FetchProgress(self._signals, self._store, blob)
         reused = self._content.has(blob.digest)
         if not reused:
-            reused = await self._transfers.fetch(source, blob, progress)
+            reused = await self.transfers.fetch(source, blob, progress)
         await progress.verified()
         log.info("reused" if reused else "fetched", extra={"digest": blob.digest, "size": blob.size})
         fetched = BlobFetched(store=order.store, digest=blob.digest, size=blob.size, revision=order.revision, reused=reused)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pullonce.config import BusSettings, SettingInvalid, StoreSettings, gateway_socket, home
+from services.gateway.mirror.settings import MirrorSettings
+from services.gateway.rpc.sockets import fits
 from services.gateway.snapshotter.mounts import UNFIT
 
 OFF = "off"
@@ -25,6 +27,8 @@ class GatewaySettings:
     """Where containerd finds the home: the same place, unless the gateway runs in a container that has it elsewhere."""
     snapshotter: Path | None
     """Socket of containerd's snapshot service."""
+    mirror: MirrorSettings | None
+    """The distribution API."""
     cri: Path | None = None
     """Socket of the CRI's image service."""
     cri_behind: Path | None = None
@@ -36,7 +40,8 @@ class GatewaySettings:
 
         `PULLONCE_GATEWAY_SNAPSHOTTER`: path of the socket, or `off`. By default `/run/pullonce/snapshots.sock` for the home
         `/var/lib/pullonce`, else `run/snapshots.sock` below the home; the name of another store than `default` stands before it
-        (`other-snapshots.sock`).
+        (`other-snapshots.sock`); left out where the gateway is not root, or that path is too long for a socket.
+        `PULLONCE_GATEWAY_MIRROR` and what belongs to it: see `services.gateway.mirror.settings`.
         `PULLONCE_GATEWAY_CRI`: the same for the CRI's image service, `cri.sock`. `PULLONCE_GATEWAY_CRI_BEHIND`: socket of the
         runtime that it stands in front of.
         `PULLONCE_GATEWAY_SEEN_AT`: where containerd finds the home, where that is another path than here.
@@ -63,6 +68,7 @@ class GatewaySettings:
             snapshotter=snapshotter,
             cri=cri,
             cri_behind=behind,
+            mirror=MirrorSettings.from_env(environ),
         )
 
 
@@ -86,8 +92,9 @@ def _socket(environ: Mapping[str, str], key: str, name: str, store: str) -> Path
     text = environ.get(key, "")
     if text == OFF:
         return None
-    if not text:
-        return gateway_socket(home(environ), store, name)
+    if not text:  # containers are root's, and the path has to fit a socket
+        path = gateway_socket(home(environ), store, name)
+        return path if os.geteuid() == 0 and fits(path) else None
     path = Path(text.removeprefix("unix://"))
     if not path.is_absolute():
         raise SettingInvalid(f"{key} is {text!r}; expected the absolute path of a socket, or {OFF}")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pullonce.errors import Permanent, Retryable
 from pullonce.oci.servers import HUB_KEY
+from schemas.registry import ANONYMOUS
 from services.fetcher.auth.helpers import HelperFailed, Helpers
 from services.fetcher.auth.login_files import LoginFile, LoginFileInvalid, parse
 from services.fetcher.auth.redaction import Secrets
@@ -49,7 +50,7 @@ class Credentials:
         self._warned: set[str] = set()
 
     async def find(self, registry: str, repository: str, credential: str = "", *, needed: bool = True) -> Secret | None:
-        """The secret for a repository; None where there is none and none was named.
+        """The secret for a repository; None where there is none and none was named, and for nobody (`ANONYMOUS`).
 
         Args:
             needed: a credential that was named has to hold something for this registry.
@@ -59,6 +60,8 @@ class Credentials:
             Retryable: `credential.helper`; a helper of a named credential failed.
         """
         secret: Secret | None = None
+        if credential == ANONYMOUS:
+            return None
         if credential:
             secret = await self._of_name(credential, registry, repository)
             if secret is None and needed:
@@ -75,7 +78,7 @@ class Credentials:
         Raises:
             Permanent: `credential.unknown`, `credential.invalid`.
         """
-        if credential:
+        if credential and credential != ANONYMOUS:
             self._read_named(credential)
 
     def forget(self, registry: str, since: float) -> bool:

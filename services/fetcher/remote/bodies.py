@@ -5,8 +5,9 @@ from contextlib import aclosing
 
 import aiohttp
 
+from pullonce.errors import Permanent
 from schemas.oci import Descriptor
-from services.fetcher.remote.encoding import Broken, Decoder, is_label
+from services.fetcher.remote.encoding import Broken, Decoder, decoder_of, is_label
 
 _TELLING = 4
 """Bytes of content by which a compressed layer is known."""
@@ -74,3 +75,22 @@ async def decoded(
             decoder.end()
     except Broken as exc:
         raise Interrupted(f"its encoding is broken: {exc}") from exc
+
+
+def undone(content: bytes, names: list[str], what: str, limit: int) -> bytes:
+    """A document whose encoding is undone, as far as it may be long: of a longer one a little more.
+
+    Raises:
+        Permanent: `registry.encoding`.
+    """
+    decoder, parts, size = decoder_of(names, what), list[bytes](), 0
+    try:
+        for piece in decoder.feed(content):
+            parts.append(piece)
+            size += len(piece)
+            if size > limit:
+                return b"".join(parts)
+        decoder.end()
+    except Broken as exc:
+        raise Permanent(f"the Content-Encoding of {what} is broken: {exc}", code="registry.encoding") from exc
+    return b"".join(parts)

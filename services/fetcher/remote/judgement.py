@@ -9,7 +9,7 @@ from schemas.events import Source
 from schemas.oci import Digest
 from services.fetcher.documents.manifest import DOCUMENTS, kind_of
 
-Kind = Literal["manifests", "blobs"]
+Kind = Literal["manifests", "blobs", "tags", "referrers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,8 @@ Delivered = Callable[[Source, Digest], Awaitable[None]]
 
 def gives(kind: Kind, locator: str, headers: Mapping[str, str]) -> bool:
     """Whether the head of a success looks like what was asked for: a login page, or a portal, answers 200 as well."""
+    if kind in ("tags", "referrers"):
+        return False  # whether they are what was asked for, their bodies tell
     content_type = kind_of(headers.get("Content-Type", ""))
     if kind == "blobs":
         return content_type != "text/html"

@@ -8,7 +8,7 @@ give, the next one is asked for. Digests are verified whoever served.
 """
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from typing import TypeVar
 
@@ -16,7 +16,7 @@ import aiohttp
 
 from pullonce.errors import Permanent, Retryable
 from schemas.events import Source
-from schemas.oci import Descriptor
+from schemas.oci import Descriptor, Digest
 from services.fetcher.auth.authorizer import Authorizer
 from services.fetcher.auth.credentials import Credentials
 from services.fetcher.auth.redaction import Secrets
@@ -72,6 +72,24 @@ class Registry:
             Permanent, Retryable: as `head`; it is not, or nobody can say now.
         """
         await self._first(source, locator, lambda host: self._requests.check(host, source, kind, locator))
+
+    async def size(self, source: Source, digest: Digest) -> int:
+        """How many bytes a blob has; raises as `check`."""
+        found = await self._first(source, digest, lambda host: self._requests.size(host, source, digest))
+        assert found is not None
+        return found
+
+    async def listing(
+        self, source: Source, kind: Kind, locator: str, query: Mapping[str, str]
+    ) -> tuple[Mapping[str, str], bytes]:
+        """The headers and the body of `<kind>/<locator>` of a repository: its tags, the referrers of a manifest.
+
+        Raises:
+            Permanent, Retryable: as `head`.
+        """
+        found = await self._first(source, locator, lambda host: self._requests.listing(host, source, kind, locator, query))
+        assert found is not None
+        return found
 
     async def manifest(self, source: Source, locator: str) -> tuple[str, bytes]:
         """The content type and bytes of what a tag or digest names; checked against the digest where one is known.

@@ -15,14 +15,16 @@ from services.fetcher.auth.redaction import Secrets
 from services.fetcher.documents.manifest import ACCEPT, MANIFEST_LIMIT, read_document
 from services.fetcher.remembered import Remembered
 from services.fetcher.remote.answers import read_limited, registry_errors
-from services.fetcher.remote.bodies import body_of, decoded
-from services.fetcher.remote.encoding import Broken, decoder_of, encodings
+from services.fetcher.remote.bodies import body_of, decoded, undone
+from services.fetcher.remote.encoding import decoder_of, encodings
 from services.fetcher.remote.failures import Asked, failure, retry_after, whole_number
 from services.fetcher.remote.judgement import Judged, Judgement, Kind, gives
 from services.fetcher.remote.ranges import bytes_to_skip, length_of
 from services.fetcher.remote.transport import ERROR_LIMIT, Transport
 from services.fetcher.servers.hosts import Host, secured
 
+LISTING_LIMIT = 16 << 20
+"""Bytes that a list of tags or of referrers may have."""
 _ANEW = {"Cache-Control": "no-cache"}
 """Past whatever keeps copies on the way: one of them may be damaged."""
 
@@ -97,6 +99,40 @@ class Requests:
                 raise
             return await self._manifest(host, source, locator, _ANEW)
 
+    async def size(self, host: Host, source: Source, digest: Digest) -> int:
+        """How many bytes a blob has, by the head of an answer.
+
+        Raises:
+            Permanent, Retryable: it is not there, or nobody says now.
+        """
+        async with self._asked("HEAD", host, source, "blobs", digest, {}) as response:
+            size = whole_number(response.headers.get("Content-Length", ""))
+            if response.status == 200 and gives("blobs", digest, response.headers) and size is not None:
+                return size
+            if response.status != 200:
+                raise await self._failure("blob", source, digest, host, response)
+        raise Permanent(f"{host.origin} does not say how large {digest} is", code="BLOB_UNKNOWN")
+
+    async def listing(
+        self, host: Host, source: Source, kind: Kind, locator: str, query: Mapping[str, str]
+    ) -> tuple[Mapping[str, str], bytes]:
+        """The headers and the body of a list: the tags of a repository, the referrers of a manifest.
+
+        Raises:
+            Permanent, Retryable: there is none, or none to be had now.
+        """
+        what = f"{source.registry}/{source.repository} ({kind})"
+        async with self._asked("GET", host, source, kind, locator, {}, query) as response:
+            if response.status != 200:
+                raise await self._failure("manifest", source, locator, host, response)
+            with registry_errors(what):
+                content = await read_limited(response, LISTING_LIMIT)
+            named = encodings(response.headers.get("Content-Encoding", ""))
+            content = undone(content, named, what, LISTING_LIMIT) if named else content
+            if len(content) > LISTING_LIMIT:
+                raise Permanent(f"{what}: the list is longer than {LISTING_LIMIT >> 20} MiB", code="registry.answer")
+            return response.headers, content
+
     async def part(
         self, host: Host, source: Source, blob: Descriptor, position: int, *, anew: bool
     ) -> AsyncGenerator[bytes, None]:
@@ -144,7 +180,7 @@ class Requests:
             named = encodings(response.headers.get("Content-Encoding", ""))
         expected = {digest for digest in (told, locator) if is_digest(digest)}
         if named and not any(matches(content, parse_digest(digest)) for digest in expected):
-            content = _undone(content, named, what)
+            content = undone(content, named, what, MANIFEST_LIMIT)
         if len(content) > MANIFEST_LIMIT:
             raise Permanent(f"the manifest of {what} is longer than 4 MiB", code="MANIFEST_INVALID")
         for digest in expected:
@@ -154,19 +190,27 @@ class Requests:
 
     @asynccontextmanager
     async def _asked(
-        self, method: str, host: Host, source: Source, kind: Kind, locator: str, headers: dict[str, str]
+        self,
+        method: str,
+        host: Host,
+        source: Source,
+        kind: Kind,
+        locator: str,
+        headers: dict[str, str],
+        query: Mapping[str, str] = {},
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer of one server, by TLS where that is what it turns out to speak."""
         async with AsyncExitStack() as stack:
 
             async def answer(host: Host) -> aiohttp.ClientResponse:
-                return await stack.enter_async_context(self._answer(method, host, source, kind, locator, headers))
+                url = _url(host, source, kind, locator, query)
+                return await stack.enter_async_context(self._answer(method, url, host, source, kind, locator, headers))
 
             response = await (self._guessed(host, answer) if host.guessed else answer(host))
             if response.status == 400 and host.guessed and method != "HEAD":  # a HEAD says nothing, a GET will
                 body = await self._refusal(source, locator, response)
                 if b"https" not in body.lower():
-                    raise self._meaning("manifest" if kind == "manifests" else "blob", source, locator, host, response, body)
+                    raise self._meaning("blob" if kind == "blobs" else "manifest", source, locator, host, response, body)
                 await stack.aclose()
                 response = await answer(secured(host))
                 self._speak_tls.put(host.origin, True)
@@ -195,12 +239,8 @@ class Requests:
 
     @asynccontextmanager
     async def _answer(
-        self, method: str, host: Host, source: Source, kind: Kind, locator: str, headers: dict[str, str]
+        self, method: str, url: yarl.URL, host: Host, source: Source, kind: Kind, locator: str, headers: dict[str, str]
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """A mirror serves many registries, so it is told which one is meant."""
-        url = yarl.URL(f"{host.origin}{host.path}/{source.repository}/{kind}/{locator}")
-        if host.mirror:
-            url = url.with_query({"ns": source.registry})
         there = Source(registry=host.name, repository=source.repository, credential=source.credential)
 
         async def judged(given: bool, secret: bool, headers: Mapping[str, str]) -> None:
@@ -236,6 +276,12 @@ def named_of(source: Source, locator: str | Digest) -> str:
     return f"{source.registry}/{source.repository}{'@' if ':' in locator else ':'}{locator}"
 
 
+def _url(host: Host, source: Source, kind: Kind, locator: str, query: Mapping[str, str]) -> yarl.URL:
+    """What is asked of one server. A mirror serves many registries, so it is told which one is meant."""
+    url = yarl.URL(f"{host.origin}{host.path}/{source.repository}/{kind}/{locator}")
+    return url.with_query({**query, **({"ns": source.registry} if host.mirror else {})}) if query or host.mirror else url
+
+
 def _speaks_no_tls(exc: BaseException | None) -> bool:
     """Whether a connection was made, and what is there could not agree on TLS; certificates are another matter."""
     broke_off = isinstance(exc, aiohttp.ClientConnectorError) and isinstance(exc.os_error, ConnectionResetError)
@@ -249,18 +295,3 @@ def _described(response: aiohttp.ClientResponse) -> Descriptor | None:
     if response.status != 200 or not is_digest(digest) or not size or encodings(headers.get("Content-Encoding", "")):
         return None
     return Descriptor(media_type=headers.get("Content-Type", ""), digest=parse_digest(digest), size=size)
-
-
-def _undone(content: bytes, names: list[str], what: str) -> bytes:
-    """A document whose encoding is undone, as far as it may be long."""
-    decoder, parts, size = decoder_of(names, what), list[bytes](), 0
-    try:
-        for piece in decoder.feed(content):
-            parts.append(piece)
-            size += len(piece)
-            if size > MANIFEST_LIMIT:
-                return b"".join(parts)
-        decoder.end()
-    except Broken as exc:
-        raise Permanent(f"the Content-Encoding of {what} is broken: {exc}", code="registry.encoding") from exc
-    return b"".join(parts)

@@ -86,8 +86,12 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "services.unpacker.work": ("pullonce.errors", "pullonce.store", "services.unpacker.tar", "services.unpacker.tree"),
     "services.gateway": (
         "schemas", "pullonce.errors", "pullonce.config", "pullonce.bus", "pullonce.bus.nats", "pullonce.client",
-        "pullonce.care", "pullonce.process", "pullonce.store", "pullonce.telemetry",
-        "services.gateway.credentials", "services.gateway.cri", "services.gateway.snapshotter",
+        "pullonce.care", "pullonce.process", "pullonce.store", "pullonce.telemetry", "services.gateway.credentials",
+        "services.gateway.cri", "services.gateway.mirror", "services.gateway.rpc", "services.gateway.snapshotter",
+    ),
+    "services.gateway.mirror": (
+        "schemas", "pullonce.errors", "pullonce.printable", "pullonce.config", "pullonce.oci", "pullonce.bus", "pullonce.store",
+        "services.gateway.rpc",
     ),
     "services.gateway.credentials": ("pullonce.errors", "pullonce.private", "pullonce.store"),
     "services.gateway.protocols": (),
@@ -115,7 +119,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
 THIRD_PARTY = {
     "msgspec": ("*",),
     "nats": ("pullonce.bus.nats.*",),
-    "aiohttp": ("services.fetcher.*", "services.ledger.web.*", "pullonce.demo.*"),
+    "aiohttp": ("services.fetcher.*", "services.gateway.mirror.*", "services.ledger.web.*", "pullonce.demo.*"),
     "yarl": ("services.fetcher.*",),
     "duckdb": ("services.ledger.*",),
     "uvloop": ("pullonce.process.runtime",),
@@ -193,6 +197,9 @@ PURE = (
     "services.fetcher.auth.redaction",
     "services.fetcher.auth.secret",
     "services.fetcher.remote.silence",
+    "services.gateway.mirror.guests",
+    "services.gateway.mirror.names",
+    "services.gateway.mirror.ranges",
     "services.gateway.snapshotter.filters",
     "services.gateway.snapshotter.labels",
     "services.gateway.snapshotter.mounts",

@@ -1,0 +1,211 @@
+"""Answers what only a registry knows, for whoever serves others out of this store: tags, referrers, access, the size of a blob.
+
+Questions come over the bus (`schemas.registry`); what is answered holds no secret, and fits into one message.
+"""
+
+import asyncio
+import logging
+import re
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import msgspec
+
+from pullonce.bus.ports import Signals
+from pullonce.errors import Permanent, PullonceError, ReferenceInvalid, Retryable
+from pullonce.oci import go_json
+from pullonce.oci.digest import parse_digest
+from pullonce.oci.reference import parse
+from pullonce.printable import printable
+from pullonce.store.content import ContentStore
+from schemas import registry as words
+from schemas.events import Source
+from schemas.malformed import Malformed
+from schemas.oci import Descriptor, Digest
+from services.fetcher.access import AccessRules
+from services.fetcher.progress import FetchProgress
+from services.fetcher.remote.registry import Registry
+from services.fetcher.settings import Bounds
+from services.fetcher.slots import Slots
+from services.fetcher.transfers import Transfers
+
+log = logging.getLogger(__name__)
+
+_MOST = 384 << 10
+"""Bytes of a list in one answer: a message of the bus takes 512 KiB."""
+_LONGEST_MESSAGE = 1000
+_IN_HAND = 256
+"""Questions that are being answered at a time."""
+_NEXT = re.compile(r'<([^<>]*)>\s*;[^,]*\brel="?next"?', re.IGNORECASE)
+
+
+class Answerer:
+    """Answers questions for one store.
+
+    Args:
+        store: its name.
+        transfers: brings in blobs that are asked for alone.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        content: ContentStore,
+        access: AccessRules,
+        *,
+        signals: Signals,
+        store: str,
+        bounds: Bounds,
+        transfers: Transfers,
+    ) -> None:
+        self._registry = registry
+        self._content = content
+        self._access = access
+        self._signals = signals
+        self._store = store
+        self._slots = Slots(bounds.resolves_per_registry)
+        self._transfers = transfers
+        self._fetching: dict[Digest, asyncio.Task[None]] = {}
+        self._in_hand = asyncio.Semaphore(_IN_HAND)
+
+    async def answer(self, body: bytes) -> bytes:
+        """The answer to an encoded question."""
+        return words.encode(await self._answer(body))
+
+    async def close(self) -> None:
+        """Break off what is being fetched."""
+        tasks = list(self._fetching.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _answer(self, body: bytes) -> words.Answer:
+        try:
+            question = words.decode(body)
+            async with AsyncExitStack() as stack:
+                await stack.enter_async_context(self._in_hand)
+                with self._registry.secrets.cleaning():
+                    self._check(question)
+                    return await self._of(question)
+        except Malformed as exc:
+            return words.Refused(code="question.malformed", message=printable(str(exc), _LONGEST_MESSAGE))
+        except (Permanent, Retryable) as exc:
+            return words.Refused(code=exc.code, message=printable(str(exc), _LONGEST_MESSAGE))
+        except (PullonceError, OSError) as exc:
+            return words.Refused(code="registry.unavailable", message=printable(str(exc), _LONGEST_MESSAGE))
+
+    def _check(self, question: words.Question) -> None:
+        """A source as it came over the bus becomes part of a URL that a secret is sent to."""
+        try:
+            parse(f"{question.source.registry}/{question.source.repository}")
+        except ReferenceInvalid as exc:
+            raise Permanent(str(exc), code="NAME_INVALID") from exc
+        if not isinstance(question, words.AskTags):
+            parse_digest(question.digest)
+        self._access.check_name(question.source.credential)
+
+    async def _of(self, question: words.Question) -> words.Answer:
+        match question:
+            case words.AskTags():
+                return await self._tags(question)
+            case words.AskReferrers():
+                return await self._referrers(question)
+            case words.AskAccess():
+                return await self._may(question)
+            case words.AskBlob():
+                return await self._blob(question)
+
+    async def _tags(self, question: words.AskTags) -> words.Tags:
+        query = {} if question.count is None else {"n": str(question.count)}
+        query |= {"last": question.last} if question.last else {}
+        headers, fields = await self._listing(question.source, "tags", "list", query)
+        there = fields.get("tags")
+        tags = [tag for tag in there if isinstance(tag, str)] if isinstance(there, list) else []
+        if question.last in tags or (question.count is not None and len(tags) > question.count):
+            # Registries of before the specification send all, in any order, whatever is asked.
+            tags = sorted(filter(lambda tag: _lexical(tag) > _lexical(question.last), tags), key=_lexical)
+        kept, size = 0, 0
+        for tag in tags if question.count is None else tags[: question.count]:
+            size += len(tag.encode()) + 4
+            if size > _MOST:
+                break
+            kept += 1
+        return words.Tags(tags=tuple(tags[:kept]), more=kept < len(tags) or bool(_next(headers)))
+
+    async def _referrers(self, question: words.AskReferrers) -> words.Referrers:
+        query = dict(parse_qsl(question.page, keep_blank_values=True))
+        query |= {"artifactType": question.artifact_type} if question.artifact_type else {}
+        headers, index = await self._listing(question.source, "referrers", question.digest, query)
+        manifests = index.get("manifests")
+        manifests = manifests if isinstance(manifests, list) else []
+        if wanted := question.artifact_type:  # a registry may leave that to who asks
+            manifests = [each for each in manifests if isinstance(each, dict) and each.get("artifactType") == wanted]
+        body = msgspec.json.encode({**index, "manifests": manifests})
+        if len(body) > _MOST:
+            what = f"{question.digest} has more referrers than a message holds ({len(body)} bytes in one page)"
+            raise Permanent(what, code="registry.answer")
+        return words.Referrers(index=msgspec.Raw(body), filtered=bool(wanted), page=urlsplit(_next(headers)).query[:2048])
+
+    async def _listing(
+        self, source: Source, kind: Any, locator: str, query: Mapping[str, str]
+    ) -> tuple[Mapping[str, str], dict[str, Any]]:
+        async with self._slots.of(source.registry):
+            headers, body = await self._registry.listing(source, kind, locator, query)
+        try:
+            fields = go_json.parse(body)
+        except go_json.NoDocument as exc:
+            raise Permanent(f"{source.registry}/{source.repository}: {exc}", code="registry.answer") from exc
+        if not isinstance(fields, dict):
+            raise Permanent(f"{source.registry}/{source.repository}: it answers with no object", code="registry.answer")
+        return headers, fields
+
+    async def _may(self, question: words.AskAccess) -> words.Access:
+        source, digest = question.source, question.digest
+        if self._access.imported(source, digest):
+            return words.Access(of="image")
+        if self._access.isolated:
+            blobs = {question.blob: question.size} if question.blob else {}
+            async with self._slots.of(source.registry):
+                await self._access.separate(source, () if question.blob else (digest,), blobs)
+            return words.Access(of="content")
+        if not await self._access.proved(source, digest):
+            async with self._slots.of(source.registry):
+                await self._access.prove(source, digest)
+        return words.Access(of="repository")
+
+    async def _blob(self, question: words.AskBlob) -> words.BlobFound:
+        source, digest = question.source, question.digest
+        async with self._slots.of(source.registry):
+            size = await self._registry.size(source, digest)
+        blob = Descriptor(media_type="", digest=digest, size=size)
+        if self._access.isolated and self._content.has(digest):
+            await self._access.separate(source, (), {digest: size})
+        if not self._content.has(digest) and digest not in self._fetching:
+            task = asyncio.create_task(self._fetch(source, blob), name=f"fetch {digest}")
+            self._fetching[digest] = task
+            task.add_done_callback(lambda _: self._fetching.pop(digest, None))
+        return words.BlobFound(size=size)
+
+    async def _fetch(self, source: Source, blob: Descriptor) -> None:
+        """Bring in a blob that no flight wants. It is said to nobody: it is on the disk, or it is not."""
+        progress = FetchProgress(self._signals, self._store, blob)
+        try:
+            with self._registry.secrets.cleaning():
+                await self._transfers.fetch(source, blob, progress)
+            await progress.verified()
+            log.info("fetched for whoever asked for it alone", extra={"digest": blob.digest, "size": blob.size})
+        except (PullonceError, OSError) as exc:
+            log.warning("not fetched: %s", self._registry.secrets.told(str(exc)), extra={"digest": blob.digest})
+
+
+def _lexical(tag: str) -> tuple[str, str]:
+    """The order of tags (distribution-spec 1.1, "Listing Tags")."""
+    return tag.lower(), tag
+
+
+def _next(headers: Mapping[str, str]) -> str:
+    """Where the next page is, as `Link` says (RFC 8288); empty: nowhere."""
+    found = _NEXT.search(headers.get("Link", ""))
+    return found[1] if found else ""

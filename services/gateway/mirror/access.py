@@ -1,0 +1,64 @@
+"""Who may have what the store holds: whoever has proved it to the registry, which the fetcher knows or finds out.
+
+Access is given by repository, as registries do, and remembered for some minutes. Where content is isolated, the fetcher is
+asked for each piece of it, once it is there.
+"""
+
+import asyncio
+from collections import OrderedDict
+
+from schemas.events import Source
+from schemas.oci import Digest
+from schemas.registry import Access as Answer
+from schemas.registry import AskAccess
+from services.gateway.mirror.catalog import Content
+from services.gateway.mirror.names import Wanted
+from services.gateway.mirror.questions import Questions
+
+REMEMBERED = 600.0
+"""Seconds for which access that was given is not asked about again."""
+_MOST = 10_000
+
+
+class Access:
+    """Access to the repositories of one store's images, by credential."""
+
+    def __init__(self, questions: Questions) -> None:
+        self._questions = questions
+        self._given: OrderedDict[tuple[str, str, Digest], float] = OrderedDict()
+
+    async def check(self, wanted: Wanted, content: Content, credential: str) -> bool:
+        """Whether all content of an image may be given; False: each piece is to be asked for, by `check_piece`.
+
+        Raises:
+            Refusal: no access, or nobody can say.
+        """
+        for digest in (Digest(""), content.top):
+            if self._given.get((wanted.place, credential, digest), 0.0) > _now():
+                return True
+        answer = await self._questions.ask(AskAccess(source=_source(wanted, credential), digest=content.top), Answer)
+        if answer.of == "content":
+            return False
+        digest = content.top if answer.of == "image" else Digest("")
+        self._given[wanted.place, credential, digest] = _now() + REMEMBERED
+        while len(self._given) > _MOST:
+            self._given.popitem(last=False)
+        return True
+
+    async def check_piece(self, wanted: Wanted, content: Content, credential: str) -> None:
+        """Content that is there and isolated may be given.
+
+        Raises:
+            Refusal: it may not.
+        """
+        await self._questions.ask(
+            AskAccess(source=_source(wanted, credential), digest=content.top, blob=wanted.digest, size=content.size), Answer
+        )
+
+
+def _source(wanted: Wanted, credential: str) -> Source:
+    return Source(registry=wanted.registry, repository=wanted.repository, credential=credential)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,222 @@
+"""Answers about blobs: from the store, or as they come into it.
+
+The head of an answer goes out with the first byte, or a while before it, where a layer waits for its turn: containerd gives it
+30 s. What fails after that breaks the connection off; the client comes back with `Range`, or goes elsewhere.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from pullonce.store.content import ContentStore
+from schemas.events import Source
+from schemas.registry import AskBlob, BlobFound
+from services.gateway.mirror.access import Access
+from services.gateway.mirror.catalog import Catalog, Content
+from services.gateway.mirror.counts import Counts
+from services.gateway.mirror.following import Broken, Followed
+from services.gateway.mirror.names import Wanted
+from services.gateway.mirror.pulls import Order, Pull, Pulls
+from services.gateway.mirror.questions import Questions
+from services.gateway.mirror.ranges import Span, span_of
+from services.gateway.mirror.refusals import Refusal
+from services.gateway.mirror.sending import Outlet
+
+log = logging.getLogger(__name__)
+
+_LOOK = 0.25
+"""Seconds between two looks at a growing file of which nothing is heard."""
+_QUIET = 10.0
+"""Seconds without any progress of a pull after which whoever has no byte yet is told to go elsewhere."""
+_HEAD_WITHIN = 15.0
+"""Seconds after which the head goes out without a byte, where the pull makes progress with other layers."""
+_STALLED = 60.0
+"""Seconds after which whoever has some is broken off, where nothing comes any more."""
+RESOLVED_WITHIN = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What answers are made of."""
+
+    content: ContentStore
+    catalog: Catalog
+    access: Access
+    pulls: Pulls
+    questions: Questions
+    counts: Counts
+    connected: Callable[[], bool]
+
+
+@dataclass(slots=True)
+class _Coming:
+    """A blob that is on its way."""
+
+    pull: Pull | None
+    """The pull that brings it; None: the fetcher was asked for it alone."""
+    began: float
+
+    @property
+    def heard_at(self) -> float:
+        return max(self.began, self.pull.heard_at if self.pull else 0.0)
+
+
+class Blobs:
+    """Answers GET and HEAD of blobs."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    async def answer(self, request: web.Request, wanted: Wanted, credential: str) -> web.StreamResponse:
+        """A blob, or the part of it that is wanted.
+
+        Raises:
+            Refusal: it cannot be had, and nothing was sent.
+        """
+        content = await self._parts.catalog.find(wanted.place, wanted.digest)
+        piecewise = False
+        if content is not None:
+            piecewise = not await self._parts.access.check(wanted, content, credential)
+            size = content.size
+        else:
+            size = await self._unknown(wanted, credential)
+        if self._parts.content.has(wanted.digest):
+            size = self._parts.content.size(wanted.digest)  # a manifest may say anything
+        span = span_of(request.headers.get("Range", ""), size)
+        if span is None:
+            return _unsatisfiable(wanted, size)
+        response = _head(wanted, span)
+        if request.method == "HEAD":
+            return response
+        with Followed(self._parts.content, wanted.digest, size) as followed:
+            coming = await self._coming(wanted, content, credential) if not _is_whole(followed, size) else None
+            if piecewise and content is not None:
+                if coming is not None:
+                    await self._until(lambda: _is_whole(followed, size), coming, patient=False)
+                await self._parts.access.check_piece(wanted, content, credential)
+            elif coming is not None:
+                await self._until(lambda: followed.look() > span.start, coming, patient=True)
+            await self._send(request, response, followed, span, coming)
+        return response
+
+    async def _unknown(self, wanted: Wanted, credential: str) -> int:
+        """The size of a blob of which no manifest is known: the registry says it, and whether it may be had."""
+        source = Source(registry=wanted.registry, repository=wanted.repository, credential=credential)
+        return (await self._parts.questions.ask(AskBlob(source=source, digest=wanted.digest), BlobFound)).size
+
+    async def _coming(self, wanted: Wanted, content: Content | None, credential: str) -> _Coming:
+        """Have a blob brought, by whatever brings it already.
+
+        Raises:
+            Refusal: it cannot be pulled.
+        """
+        now = asyncio.get_running_loop().time()
+        pull = self._parts.pulls.of_blob(wanted.digest)
+        if pull is None and content is not None:
+            if not self._parts.connected():
+                raise Refusal("the bus of pullonce does not answer", "pullonce.unavailable")
+            order = Order(f"{wanted.place}@{content.manifest}", credential, "if-not-present")
+            await self._parts.pulls.resolve(order, RESOLVED_WITHIN)
+            pull = self._parts.pulls.of_blob(wanted.digest)
+        return _Coming(pull, now)
+
+    async def _until(self, ready: Callable[[], bool], coming: _Coming, *, patient: bool) -> None:
+        """Wait until what is wanted may be given, or is so late that it is promised.
+
+        Args:
+            patient: whether it may be promised.
+
+        Raises:
+            Refusal: it does not come.
+        """
+        pull, loop = coming.pull, asyncio.get_running_loop()
+        while not ready():
+            if pull is not None and pull.task.done() and not ready():
+                raise pull.failure or Refusal("its pull ended without it", "BLOB_UNKNOWN")
+            if loop.time() - coming.heard_at > _QUIET or not self._parts.connected():
+                raise Refusal("it does not come", "pullonce.late")
+            if patient and loop.time() - coming.began > _HEAD_WITHIN:
+                return
+            await _news(pull)
+
+    async def _send(
+        self, request: web.Request, response: web.StreamResponse, followed: Followed, span: Span, coming: _Coming | None
+    ) -> None:
+        await response.prepare(request)
+        counts = self._parts.counts
+        with Outlet(request, response) as outlet:
+            try:
+                if coming is None:
+                    await outlet.send(followed.fd, span.start, span.length)
+                else:
+                    counts.followed += 1
+                    await self._follow(outlet, followed, span, coming)
+                counts.bytes += span.length
+            except (Broken, Refusal) as exc:
+                counts.broken += 1
+                log.warning("a blob was broken off: %s", exc, extra={"path": request.path})
+                outlet.reset()
+                raise ConnectionResetError(str(exc)) from None
+            except BaseException:
+                outlet.reset()
+                raise
+
+    async def _follow(self, outlet: Outlet, followed: Followed, span: Span, coming: _Coming) -> None:
+        """Send what is there, and wait for more, to the end."""
+        position, pull, loop = span.start, coming.pull, asyncio.get_running_loop()
+        moved = loop.time()
+        while position < span.end:
+            there = min(followed.look(position), span.end)
+            if there > position:
+                await outlet.send(followed.fd, position, there - position)
+                position, moved = there, loop.time()
+                continue
+            if pull is not None and pull.task.done():
+                if followed.look(position) > position:
+                    continue
+                raise pull.failure or Broken("its pull ended without it")
+            if loop.time() - max(moved, coming.heard_at) > (_STALLED if self._parts.connected() else _QUIET):
+                raise Broken("nothing comes any more")
+            await _news(pull)
+
+
+async def _news(pull: Pull | None) -> None:
+    """Wait until it is worth looking again."""
+    if pull is None:
+        await asyncio.sleep(_LOOK / 5)
+        return
+    try:
+        async with asyncio.timeout(_LOOK):
+            await pull.news.wait()
+    except TimeoutError:
+        pass
+
+
+def _is_whole(followed: Followed, size: int) -> bool:
+    return followed.look() == size and followed.verified
+
+
+def _head(wanted: Wanted, span: Span) -> web.StreamResponse:
+    response = web.StreamResponse(status=206 if span.partial else 200, headers=_headers(wanted))
+    response.content_length = span.length
+    if span.partial:
+        response.headers["Content-Range"] = span.content_range
+    return response
+
+
+def _unsatisfiable(wanted: Wanted, size: int) -> web.Response:
+    return web.Response(status=416, headers={**_headers(wanted), "Content-Range": f"bytes */{size}"})
+
+
+def _headers(wanted: Wanted) -> dict[str, str]:
+    return {
+        "Content-Type": "application/octet-stream",
+        "Docker-Content-Digest": wanted.digest,
+        "ETag": f'"{wanted.digest}"',
+        "Accept-Ranges": "bytes",
+        "Cache-Control": "max-age=31536000, immutable",
+        "Docker-Distribution-Api-Version": "registry/2.0",
+    }
