@@ -24,8 +24,8 @@ from services.gateway.link import BusLink
 from services.gateway.mirror.counts import measure
 from services.gateway.mirror.guests import Login as Shown
 from services.gateway.mirror.listening import PortTaken
-from services.gateway.mirror.opening import Outside as MirrorOutside
 from services.gateway.mirror.opening import Mirror, build, mirroring
+from services.gateway.mirror.opening import Outside as MirrorOutside
 from services.gateway.mirror.pulls import Begin, Order
 from services.gateway.mirror.routes import Rules
 from services.gateway.mirror.settings import MirrorSettings

@@ -16,9 +16,11 @@ LIMIT = 60
 
 
 def environment(home: Path, url: str = "") -> dict[str, str]:
-    """Ours without any setting of pullonce but these."""
+    """Ours without any setting of pullonce but these; and without the mirror, whose port is the same for all."""
     environ = {key: value for key, value in os.environ.items() if not key.startswith("PULLONCE_")}
-    return environ | {"PULLONCE_HOME": str(home)} | ({"PULLONCE_NATS_URL": url} if url else {})
+    return (
+        environ | {"PULLONCE_HOME": str(home), "PULLONCE_GATEWAY_MIRROR": "off"} | ({"PULLONCE_NATS_URL": url} if url else {})
+    )
 
 
 def pullonce(*arguments: str, home: Path, url: str = "") -> subprocess.CompletedProcess[str]:

@@ -12,7 +12,7 @@ from tests.support.command import environment
 from tests.support.programs import die_with_parent
 
 _SECONDS = 30.0
-_LISTENERS = ("SNAPSHOTTER", "CRI")
+_LISTENERS = ("SNAPSHOTTER", "CRI", "MIRROR")
 
 
 class GatewayProcess:

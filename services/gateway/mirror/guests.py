@@ -46,6 +46,12 @@ def is_browser(headers: Mapping[str, str]) -> bool:
     return "Origin" in headers or "Sec-Fetch-Site" in headers or "Sec-Fetch-Mode" in headers
 
 
+def is_fetcher(headers: Mapping[str, str]) -> bool:
+    """Whether it is a fetcher that asks. One of this machine asks for what it is being asked to fetch, if the configuration of
+    its mirrors is that of a runtime, and names this one."""
+    return headers.get("User-Agent", "").startswith("pullonce/")
+
+
 def is_plain_host(host: str) -> bool:
     """Whether a `Host` header is an address or `localhost`, and no name that somebody's DNS made to lead here."""
     found = _HOST.fullmatch(host)

@@ -16,6 +16,7 @@ from services.gateway.mirror.guests import (
     PASSWORD_CHALLENGE,
     Login,
     is_browser,
+    is_fetcher,
     is_password,
     is_plain_host,
     login_of,
@@ -102,6 +103,8 @@ class Routes:
             raise Refusal("the mirror answers no page of a browser", "DENIED", 403)
         if not self._rules.any_host and not is_plain_host(request.host):
             raise Refusal("without a password the mirror answers only to an address or localhost", "DENIED", 403)
+        if not self._rules.password and is_fetcher(request.headers):
+            raise Refusal("pullonce is no mirror for itself", "NAME_UNKNOWN")
         if self._rules.password and not is_password(login, self._rules.password):
             raise Refusal("the password of the mirror is asked for", "UNAUTHORIZED", 401)
 

@@ -66,7 +66,12 @@ class MirrorDoor:
         self.registry = registry
         self.host = f"127.0.0.1:{free_port()}"
         self.repository = ""
-        more = {"PULLONCE_GATEWAY_MIRROR": self.host, "PULLONCE_GATEWAY_SNAPSHOTTER": "off", **settings}
+        more = {
+            "PULLONCE_GATEWAY_MIRROR": self.host,
+            "PULLONCE_GATEWAY_SNAPSHOTTER": "off",
+            "PULLONCE_GATEWAY_CRI": "off",
+            **settings,
+        }
         self.up = Up(home, "--no-ledger", "--gateway", more=more)
         try:
             self.until_answered()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -182,6 +183,20 @@ def test_a_client_that_leaves_withdraws(door: MirrorDoor) -> None:
         door.until(lambda: any(flight["reference"] == f"{host}/a/b:1" for flight in door.flights()))
         connection.close()
         door.until(lambda: not any(flight["reference"] == f"{host}/a/b:1" for flight in door.flights()))
+
+
+def test_a_fetcher_that_has_the_mirror_for_a_mirror_goes_on(door: MirrorDoor) -> None:
+    """`PULLONCE_HOSTS_DIR` may be the directory that containerd reads."""
+    _, made = door.push()
+    hosts = door.home / "hosts" / "_default"
+    hosts.mkdir(parents=True)
+    (hosts / "hosts.toml").write_text(f'[host."http://{door.host}"]\ncapabilities = ["pull", "resolve"]\n')
+    try:
+        assert door.ask(f"/v2/{door.repository}/manifests/1").body == made.content
+        for digest, content in made.blobs.items():
+            assert door.ask(f"/v2/{door.repository}/blobs/{digest}").body == content
+    finally:
+        shutil.rmtree(hosts)
 
 
 def test_private_images_by_the_login_that_is_shown(door: MirrorDoor, tmp_path_factory: pytest.TempPathFactory) -> None:
