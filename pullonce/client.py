@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -34,8 +35,10 @@ from pullonce.pulling.identity import identify_request
 from pullonce.pulling.layers import LayerUpdate, LayerView
 from pullonce.pulling.listening import PullUpdate
 from pullonce.pulling.timings import Timings
+from pullonce.pushing import push
 from schemas import events, ledger, progress, subjects
 from schemas.malformed import Malformed
+from schemas.push import PushImage, PushStatus
 from schemas.status import Pong, Status, decode_pong, decode_status, with_workers
 
 log = logging.getLogger(__name__)
@@ -56,6 +59,17 @@ class PullOptions(TypedDict, total=False):
     unpack: bool
     requester: str
     door: str
+
+
+class PushOptions(TypedDict, total=False):
+    """What a push may ask for beyond the reference and the target; see `schemas.push.PushImage`."""
+
+    store: str
+    platform: str
+    all_platforms: bool
+    nondistributable: bool
+    credential: str
+    requester: str
 
 
 @asynccontextmanager
@@ -160,6 +174,23 @@ class Client:
         # The normalised form is stored, so that every reader sees the one spelling.
         normal = msgspec.structs.replace(request, reference=identity.reference, platform=identity.platform)
         return await self._flights.join(normal, identity, timeout=timeout, tell=progress)
+
+    async def push(
+        self, reference: str, target: str = "", *, told: Callable[[PushStatus], None] = lambda status: None,
+        **options: Unpack[PushOptions],
+    ) -> PushStatus:  # fmt: skip
+        """Push an image of a store to a registry; the fetchers of the store do it, with the logins that they have.
+
+        Args:
+            target: where to; empty: what the reference itself names.
+            told: called with each change of how it stands.
+
+        Raises:
+            PushFailed: it cannot be done; `code` says why.
+            ServicesMissing: no fetcher answers.
+        """
+        wanted = PushImage(id=secrets.token_hex(16), reference=reference, target=target, **options)
+        return await push(self._bus.signals, wanted, told)
 
     async def watch(self, apply: Callable[[Recorded], None], *, start: int = 1, idle: Callable[[], None] | None = None) -> None:
         """Hand every stored event from sequence `start` on to `apply`, in order, for ever; see `bus.Log.follow`."""

@@ -26,19 +26,30 @@ from schemas.events import (
 )
 from schemas.orders import ORDERS, FetchBlob, Order, RecordImage, ResolveReference, UnpackLayer
 from schemas.progress import BlobProgress, LayerProgress, Progress, ProgressNow, PullProgress
+from schemas.push import PushImage, PushNow, PushStatus
 from schemas.status import Pong, Status, StoreNow
 
 Message = Event | Order | Progress
 """Whatever is published and has a type."""
 
-QUESTIONS: dict[str, type[Pong | Status | ProgressNow | StoreNow]] = {
+QUESTIONS: dict[str, type[Pong | Status | ProgressNow | StoreNow | PushStatus]] = {
     subjects.PING_SUBJECT: Pong,
     subjects.STATUS_SUBJECT: Status,
     subjects.PROGRESS_NOW_SUBJECT: ProgressNow,
     subjects.STORE_NOW_SUBJECT: StoreNow,
+    subjects.PUSH_IMAGE_SUBJECT: PushStatus,
+    subjects.PUSH_NOW_SUBJECT: PushStatus,
 }
-"""Requests over core NATS: subject → what is answered. Their bodies are empty; only the one for progress may name works."""
+"""Requests over core NATS: subject → what is answered. Their bodies are empty but for those of `ASKED`, and the one for
+progress, which may name works."""
 
+ASKED: dict[str, type[PushImage | PushNow]] = {
+    subjects.PUSH_IMAGE_SUBJECT: PushImage,
+    subjects.PUSH_NOW_SUBJECT: PushNow,
+}
+"""Questions that say something: subject → what."""
+
+_PUSHES = (subjects.PUSH_IMAGE_SUBJECT, subjects.PUSH_NOW_SUBJECT)
 _OF_WORKERS = (subjects.PING_SUBJECT, subjects.PROGRESS_NOW_SUBJECT, subjects.STORE_NOW_SUBJECT)
 
 
@@ -88,7 +99,7 @@ ROLES = {
         ),
         receives=(ResolveReference, FetchBlob, RecordImage, *_WITHDRAWN, PullFailed),
         asks=(subjects.STORE_NOW_SUBJECT,),
-        answers=(*_OF_WORKERS, subjects.REGISTRY_SUBJECT),
+        answers=(*_OF_WORKERS, *_PUSHES, subjects.REGISTRY_SUBJECT),
         of_a_store=True,
     ),
     "unpacker": Role(
@@ -115,10 +126,11 @@ ROLES = {
         folds=True,
     ),
     "caretaker": Role(
-        # Whoever runs rm, gc and verify: says what is not there any more, and has it pulled again.
+        # Whoever runs rm, gc and verify: says what is not there any more, and has it pulled again. And whoever pushes: that
+        # gives away what the store holds, with the logins of its fetchers.
         sends=(BlobLost, LayerLost, PullRequested, PullCancelled),
         receives=(PullCompleted, PullFailed),
-        asks=(subjects.STATUS_SUBJECT,),
+        asks=(subjects.STATUS_SUBJECT, *_PUSHES),
         answers=(),
         claims=("blob", "layer"),
         of_a_store=True,

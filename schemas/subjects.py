@@ -15,6 +15,7 @@ in `routing.py`.
     core     progress.<store>.<digest, chain or flight>       progress.now.<store>
              registry.ask.<store> (`registry.py`)
              pullonce.here   pullonce.ping   coordinator.status (`status.py`)
+             push.image.<store>   push.now.<store>.<push> (`push.py`)
 
 Digests and ChainIDs are written `sha256-<hex>`: a KV key may hold no colon.
 """
@@ -58,6 +59,8 @@ STATUS_SUBJECT = "coordinator.status"
 PROGRESS_NOW_SUBJECT = "progress.now.{store}"
 STORE_NOW_SUBJECT = "store.now.{store}"
 REGISTRY_SUBJECT = "registry.ask.{store}"
+PUSH_IMAGE_SUBJECT = "push.image.{store}"
+PUSH_NOW_SUBJECT = "push.now.{store}.{push}"
 LEDGER_SUBJECT = "ledger.query"
 
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789:/_@-")
@@ -228,6 +231,16 @@ def store_now_subject(store: str) -> str:
 def registry_subject(store: str) -> str:
     """Where the fetchers of a store are asked what only a registry knows."""
     return REGISTRY_SUBJECT.format(store=store)
+
+
+def push_image_subject(store: str) -> str:
+    """Where a fetcher of a store is asked to push an image."""
+    return PUSH_IMAGE_SUBJECT.format(store=store)
+
+
+def push_now_subject(store: str, push: str) -> str:
+    """Where the fetcher that is at a push is asked how it stands."""
+    return PUSH_NOW_SUBJECT.format(store=store, push=push)
 
 
 def parked_subject(stream: str, sequence: int) -> str:

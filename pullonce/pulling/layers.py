@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 HALF_LIFE = 2.0
 """Seconds after which a byte counts half as much in the rate."""
-FINISHED = ("present", "unpacked")
+FINISHED = ("present", "unpacked", "pushed", "mounted", "there", "left")
+"""Of a pull, and of a push."""
 _BROKEN = ("retrying", "aborted")
 
 

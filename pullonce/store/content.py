@@ -170,7 +170,7 @@ def open_store(root: Path, *, sync: bool = True, group: str | None = None) -> Co
             layout.images,
         ):
             private.make(str(directory))
-        for closed in (layout.staging, layout.trees):
+        for closed in (layout.staging, layout.trees, layout.uploads):
             private.make(str(closed), 0o700)
         _make(layout.marker, _LAYOUT)
         _make(layout.store, msgspec.json.encode({"incarnation": secrets.token_hex(8)}) + b"\n")

@@ -9,6 +9,7 @@
     images/<hash of a reference>        what is listed under it: our own index of index.json
     uses/<flight>                       what each flight was resolved to
     holds/<holder>/<name>               what is promised to others
+    uploads/<hash>                      pushes of blobs that are under way or were interrupted, each locked by whoever pushes
     access.sqlite  access.key           who has proved access to what, and the key of the fingerprints in it
     credentials/                        what clients brought to the gateway to pull with, and the key of their names
     pins.json  store.json               images that stay; who this store is, and the file that its lock lies on
@@ -39,7 +40,7 @@ class Layout:
     __slots__ = (
         "access", "access_key",
         "blobs", "credentials", "holds", "images", "index", "ingest", "marker", "owed", "pins", "quarantine", "root",
-        "snapshots", "staging", "store", "trees", "uses",
+        "snapshots", "staging", "store", "trees", "uploads", "uses",
     )  # fmt: skip
 
     def __init__(self, root: Path) -> None:
@@ -58,6 +59,7 @@ class Layout:
         self.trees = root / "l"
         self.uses = root / "uses"
         self.holds = root / "holds"
+        self.uploads = root / "uploads"
         self.staging = root / "staging"
         self.quarantine = root / "quarantine"
         self.owed = self.quarantine / "images.json"

@@ -12,12 +12,12 @@ import msgspec
 
 from schemas import routing, subjects
 from schemas.derive import core_channels
-from schemas.derive.json_schema import answer_kind, file_name, meaning
+from schemas.derive.json_schema import answer_kind, file_name, meaning, question_kind
 from schemas.derive.samples import SAMPLES
 from schemas.events import Event, PullRequested
 from schemas.orders import FetchBlob, Order
 from schemas.progress import BlobProgress, LayerProgress, Progress, PullProgress
-from schemas.roles import QUESTIONS, ROLES, Message, Role
+from schemas.roles import ASKED, QUESTIONS, ROLES, Message, Role
 
 Json: TypeAlias = Any
 """A JSON value."""
@@ -33,6 +33,7 @@ PARAMETERS = {
     "digest": "Digest of a blob, or ChainID of a layer, with `-` in place of `:`.",
     "chain": "ChainID of a layer, with `-` in place of `:`.",
     "revision": "Revision of the claim that justifies the order.",
+    "push": "What its asker called a push: 16 to 64 hex digits.",
     **core_channels.PARAMETERS,
 }
 """What the holes in a subject stand for."""
@@ -105,9 +106,11 @@ def _channels() -> dict[str, Json]:
         names = {"type": ["array", "null"], "items": {"type": "string"}}
         named = subject == subjects.PROGRESS_NOW_SUBJECT
         body = "may name digests, ChainIDs and flights" if named else "has an empty body"
+        body = "is a message" if subject in ASKED else body
         channels[subject] = _channel(subject, f"Core NATS request; the question {body}.")
+        question = {"name": f"{subject}.question", "payload": names if named else {"type": "null"}}
         channels[subject]["messages"] = {
-            "question": {"name": f"{subject}.question", "payload": names if named else {"type": "null"}},
+            "question": _ref("components", "messages", question_kind(subject)) if subject in ASKED else question,
             "answer": _ref("components", "messages", answer_kind(subject)),
         }
     for name, at in core_channels.ADDRESSES.items():
@@ -182,7 +185,8 @@ def _messages() -> dict[str, Json]:
         for kind, sample in SAMPLES.items()
     }
     answers = {answer_kind(subject): cls for subject, cls in QUESTIONS.items()}
-    return messages | {kind: _message(kind, cls) for kind, cls in (answers | core_channels.KINDS).items()}
+    asked = {question_kind(subject): cls for subject, cls in ASKED.items()}
+    return messages | {kind: _message(kind, cls) for kind, cls in (answers | asked | core_channels.KINDS).items()}
 
 
 def _message(kind: str, cls: type[msgspec.Struct]) -> dict[str, Json]:

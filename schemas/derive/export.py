@@ -14,9 +14,9 @@ from pathlib import Path
 import msgspec
 
 from schemas.derive import asyncapi, core_channels
-from schemas.derive.json_schema import Json, answer_kind, file_name, json_schema
+from schemas.derive.json_schema import Json, answer_kind, file_name, json_schema, question_kind
 from schemas.derive.samples import SAMPLES
-from schemas.roles import QUESTIONS
+from schemas.roles import ASKED, QUESTIONS
 
 HERE = Path(__file__).parents[1]
 
@@ -33,6 +33,9 @@ def derived() -> dict[str, str]:
     for subject, answer in QUESTIONS.items():
         kind = answer_kind(subject)
         files[f"json/{file_name(kind)}"] = json_text(json_schema(kind, answer))
+    for subject, question in ASKED.items():
+        kind = question_kind(subject)
+        files[f"json/{file_name(kind)}"] = json_text(json_schema(kind, question))
     for kind, cls in core_channels.KINDS.items():
         files[f"json/{file_name(kind)}"] = json_text(json_schema(kind, cls))
     return files

@@ -3,6 +3,7 @@
 import ast
 import functools
 import inspect
+import re
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, TypeAlias
@@ -10,7 +11,7 @@ from typing import Any, TypeAlias
 import msgspec
 from msgspec import Struct
 
-from schemas import claims, fact, ledger, oci, orders, progress, pull_facts, registry, status, work_facts
+from schemas import claims, fact, ledger, oci, orders, progress, pull_facts, push, registry, status, work_facts
 from schemas.events import Event
 from schemas.orders import Order
 from schemas.progress import Progress
@@ -18,7 +19,7 @@ from schemas.progress import Progress
 Json: TypeAlias = Any
 """A JSON value."""
 
-_MODULES = (oci, fact, pull_facts, work_facts, orders, progress, status, claims, ledger, registry)
+_MODULES = (oci, fact, pull_facts, work_facts, orders, progress, status, push, claims, ledger, registry)
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _HERE = "#/$defs/{name}"
 
@@ -30,7 +31,16 @@ def file_name(kind: str) -> str:
 
 def answer_kind(subject: str) -> str:
     """What the answer to a question is called among the messages: `pullonce.ping.answer`."""
-    return f"{subject.replace('.{store}', '')}.answer"
+    return f"{_plain(subject)}.answer"
+
+
+def question_kind(subject: str) -> str:
+    """The same of the question itself, where it says something."""
+    return _plain(subject)
+
+
+def _plain(subject: str) -> str:
+    return re.sub(r"\.\{\w+\}", "", subject)
 
 
 def json_schema(kind: str, cls: type[Struct]) -> dict[str, Json]:

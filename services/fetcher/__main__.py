@@ -25,8 +25,12 @@ from services.fetcher.answering import Answerer
 from services.fetcher.auth.credentials import Credentials
 from services.fetcher.handlers import Handlers
 from services.fetcher.progress import on_disk
+from services.fetcher.pushing.push import Pusher
+from services.fetcher.pushing.records import UploadRecords
+from services.fetcher.pushing.service import Pushes
 from services.fetcher.remote.registry import connect as connect_registry
 from services.fetcher.settings import FetcherSettings
+from services.fetcher.slots import Slots
 from services.fetcher.telling import clean_logs
 
 _IN_HAND = 1024
@@ -60,6 +64,7 @@ async def main() -> None:
         proofs = Proofs(settings.store.root, lifetime=settings.access.lifetime)
         access = AccessRules(registry, credentials, proofs, settings.access)
         handlers = Handlers(registry, content, present.signals, access=access, store=store, bounds=settings.bounds)
+        attempts = attempts_for(settings.retry)
         worker = Worker(
             bus,
             store,
@@ -69,10 +74,12 @@ async def main() -> None:
                 RecordImage: (measured.measured(traced(spans, handlers.record_image)), _IN_HAND),
             },
             give_up=measured.giving_up(handlers.give_up),
-            attempts=attempts_for(settings.retry),
+            attempts=attempts,
             retrying=present.retrying,
             watching=present,
         )
+        records, slots = UploadRecords(content.layout.uploads), Slots(settings.bounds.fetches_per_registry)
+        pusher = Pusher(registry, content, records, slots, attempts)
         one = OneStore(bus.signals, store, lambda: content.incarnation)
         await one.begin()
         await bus.log.append(StoreOpened(store=store, incarnation=content.incarnation))
@@ -83,9 +90,10 @@ async def main() -> None:
         )  # fmt: skip
         stack.push_async_callback(answerer.close)
         await bus.signals.answer(registry_subject(store), answerer.answer, queue="fetcher")
-        await answer_pings(bus.signals, "fetcher", store, health.details)
-        health.ready = lambda: connection.signals.connected
-        await one.guarding(worker.run())
+        async with Pushes(bus.signals, store, pusher):
+            await answer_pings(bus.signals, "fetcher", store, health.details)
+            health.ready = lambda: connection.signals.connected
+            await one.guarding(worker.run())
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def _subject(message: type[Message], scope: str) -> str:
 
 def _question(subject: str, scope: str) -> str:
     """The subject of a question, of one store or of all."""
-    return subject.format(store=scope or "*")
+    return subject.format(store=scope or "*", push="*")
 
 
 def _said(role: Role, scope: str) -> list[str]:

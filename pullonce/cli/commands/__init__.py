@@ -23,6 +23,7 @@ GROUPS = {
     "mount": "store",
     "export": "exchange",
     "import": "exchange",
+    "push": "exchange",
     "umount": "store",
     "rm": "caretaking",
     "pin": "caretaking",

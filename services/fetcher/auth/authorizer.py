@@ -26,8 +26,24 @@ _QUIET = 60.0
 
 _REFUSED = ("UNAUTHORIZED", "DENIED")
 
+PULL, PUSH = "pull", "pull,push"
+"""What a token has to allow, as token servers call it."""
+
 AskFront = Callable[[], Awaitable[Iterable[str] | None]]
 """Asks a registry's front page (`/v2/`): its challenges, or None where it asks for nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What somebody wants of a repository.
+
+    Attributes:
+        source: the repository under the name of the host: credentials belong to whom they are shown.
+        actions: `PULL` or `PUSH`. What was learnt of one says nothing of the other: who may pull need not be let push.
+    """
+
+    source: Source
+    actions: str = PULL
 
 
 class Authorizer:
@@ -36,35 +52,31 @@ class Authorizer:
     def __init__(self, tokens: Tokens, credentials: Credentials) -> None:
         self._tokens = tokens
         self._credentials = credentials
-        self._asked: Remembered[Source, Challenge] = Remembered(_MOST)
-        self._scopes: Remembered[Source, frozenset[str]] = Remembered(_MOST)
+        self._asked: Remembered[Access, Challenge] = Remembered(_MOST)
+        self._scopes: Remembered[Access, frozenset[str]] = Remembered(_MOST)
         self._quiet: Remembered[tuple[str, str], bool] = Remembered(_MOST, seconds=_QUIET)
 
-    def authorization(self, source: Source, host: Host) -> "Authorization":
-        """One request's way past the challenges of a server.
+    def authorization(self, access: Access, host: Host) -> "Authorization":
+        """One request's way past the challenges of a server."""
+        return Authorization(self, access, host)
 
-        Args:
-            source: what is asked for, under the name of the host: credentials belong to whom they are shown.
-        """
-        return Authorization(self, source, host)
-
-    async def remembered(self, source: Source, host: Host) -> "ShownSecret | None":
+    async def remembered(self, access: Access, host: Host) -> "ShownSecret | None":
         """What to begin with; None while the server has not asked for anything.
 
         Raises:
             Permanent, Retryable: the credential cannot be had.
         """
-        challenge = self._asked.get(source)
+        challenge = self._asked.get(access)
         if challenge is None:
             return None
-        secret = await self._secret(source, host)
+        secret = await self._secret(access.source, host)
         try:
-            return await self._made(challenge, source, host, secret)
+            return await self._made(challenge, access, host, secret)
         except (Permanent, Retryable):
-            self.forget(source)
+            self.forget(access)
             return None
 
-    async def answer(self, source: Source, host: Host, challenge: Challenge, since: float) -> "ShownSecret | None":
+    async def answer(self, access: Access, host: Host, challenge: Challenge, since: float) -> "ShownSecret | None":
         """What a challenge asks for, and its memory; None where there is nothing to show.
 
         Args:
@@ -73,27 +85,28 @@ class Authorizer:
         Raises:
             Permanent, Retryable: the credential or the token cannot be had.
         """
-        self._asked.put(source, challenge)
+        source = access.source
+        self._asked.put(access, challenge)
         try:
-            return await self._made(challenge, source, host, await self._secret(source, host))
+            return await self._made(challenge, access, host, await self._secret(source, host))
         except (Permanent, Retryable) as exc:
-            self.forget(source)
+            self.forget(access)
             # A helper may have a fresher secret than the one that it gave and the token server refuses.
             if not (exc.code in _REFUSED and self._credentials.forget(source.registry, since)):
                 raise
-        self._asked.put(source, challenge)
-        return await self._made(challenge, source, host, await self._secret(source, host))
+        self._asked.put(access, challenge)
+        return await self._made(challenge, access, host, await self._secret(source, host))
 
-    def widen(self, source: Source, scopes: frozenset[str]) -> bool:
+    def widen(self, access: Access, scopes: frozenset[str]) -> bool:
         """Add what a challenge names to what tokens for a repository are asked for; whether that is more than before."""
-        before = self._scopes.get(source) or frozenset()
-        self._scopes.put(source, before | scopes)
+        before = self._scopes.get(access) or frozenset()
+        self._scopes.put(access, before | scopes)
         return not scopes <= before
 
-    def forget(self, source: Source) -> None:
+    def forget(self, access: Access) -> None:
         """What was remembered of a repository is not true any more."""
-        self._asked.drop(source)
-        self._scopes.drop(source)
+        self._asked.drop(access)
+        self._scopes.drop(access)
 
     def forget_token(self, sent: str) -> None:
         """An `Authorization` was refused: if it was a token, it is not used again."""
@@ -122,13 +135,14 @@ class Authorizer:
         needed = not host.mirror
         return await self._credentials.find(source.registry, source.repository, source.credential, needed=needed)
 
-    async def _made(self, challenge: Challenge, source: Source, host: Host, secret: Secret | None) -> "ShownSecret | None":
+    async def _made(self, challenge: Challenge, access: Access, host: Host, secret: Secret | None) -> "ShownSecret | None":
         if challenge.scheme == "basic":
             return ShownSecret(f"Basic {secret.basic}", secret=True) if secret else None
         if secret and secret.registry_token:
             return ShownSecret(f"Bearer {secret.registry_token}", secret=True)
         # Until a challenge names one, the customary scope.
-        scope = self._scopes.get(source) or frozenset((f"repository:{source.repository}:pull",))
+        source = access.source
+        scope = self._scopes.get(access) or frozenset((f"repository:{source.repository}:{access.actions}",))
         wanted = WantedToken(source.registry, source.credential, challenge.realm, challenge.service, scope, secret)
         return ShownSecret(f"Bearer {await self._tokens.get(wanted, host)}", secret=secret is not None)
 
@@ -149,9 +163,9 @@ class Authorization:
         secret: whether a secret stands behind it.
     """
 
-    def __init__(self, authorizer: Authorizer, source: Source, host: Host) -> None:
+    def __init__(self, authorizer: Authorizer, access: Access, host: Host) -> None:
         self._authorizer = authorizer
-        self._source = source
+        self._access = access
         self._host = host
         self._begun = time.monotonic()
         self._challenged = False
@@ -169,7 +183,7 @@ class Authorization:
 
     async def begin(self) -> None:
         """Look for what may be sent at once."""
-        self._shown = await self._authorizer.remembered(self._source, self._host)
+        self._shown = await self._authorizer.remembered(self._access, self._host)
 
     async def again(self, status: int, headers: Iterable[str], door: AskFront) -> bool:
         """Take in a refusal: whether to ask once more, with what is now to be sent.
@@ -189,19 +203,19 @@ class Authorization:
         if self._knocked or status not in (401, 403, 404) or challenge is not None:
             return False
         self._knocked = True
-        challenge = await self._authorizer.front(self._source, self._host, door)
+        challenge = await self._authorizer.front(self._access.source, self._host, door)
         return challenge is not None and await self._answer(challenge)
 
     async def _answer(self, challenge: Challenge) -> bool:
         """Whether there is something to show to a challenge that was not refused just now."""
-        wider = self._authorizer.widen(self._source, challenge.scopes)
+        wider = self._authorizer.widen(self._access, challenge.scopes)
         if self._challenged and not wider:
             return False
         self._challenged = True
         sent = self.header
         if sent:
             self._authorizer.forget_token(sent)
-        made = await self._authorizer.answer(self._source, self._host, challenge, self._begun)
+        made = await self._authorizer.answer(self._access, self._host, challenge, self._begun)
         if made is None or made.header == sent:
             return False
         self._shown = made
@@ -210,10 +224,10 @@ class Authorization:
     def _doubt(self) -> bool:
         """Ask from the beginning, once: what was sent was remembered, or a helper may know a fresher secret."""
         remembered = not self._challenged
-        self._authorizer.forget(self._source)
+        self._authorizer.forget(self._access)
         if self.header:
             self._authorizer.forget_token(self.header)
-        fresher = self._authorizer.refused(self._source, self._begun)
+        fresher = self._authorizer.refused(self._access.source, self._begun)
         if self._doubted or not (remembered or fresher):
             return False
         self._doubted, self._challenged, self._shown = True, False, None

@@ -16,7 +16,7 @@ from pullonce.printable import printable
 from schemas.events import Concerns
 from schemas.oci import Descriptor
 
-Asked = Literal["manifest", "blob", "token"]
+Asked = Literal["manifest", "blob", "token", "push"]
 
 _MALFORMED = "a malformed address"
 _CODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -24,7 +24,12 @@ _CODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _LATER = frozenset({408, 425, 429, 499})
 """With every 5xx, those of proxies before a registry too (520 to 530): what may be right another time."""
 _LONGEST_WAIT = 300.0
-_UNKNOWN: dict[str, str] = {"manifest": "MANIFEST_UNKNOWN", "blob": "BLOB_UNKNOWN", "token": "UNAUTHORIZED"}
+_UNKNOWN: dict[str, str] = {
+    "manifest": "MANIFEST_UNKNOWN",
+    "blob": "BLOB_UNKNOWN",
+    "token": "UNAUTHORIZED",
+    "push": "NAME_UNKNOWN",
+}
 
 
 class _Error(msgspec.Struct):
@@ -61,7 +66,7 @@ def failure(
         return Retryable(message, code=code, after=after, concerns=concerns)
     if status in (401, 403):
         code = told.code or ("UNAUTHORIZED" if status == 401 else "DENIED")
-        hint = "; it does not exist, or the credential may not read it"
+        hint = "; it does not exist, or the credential may not " + ("push to it" if asked == "push" else "read it")
         return Permanent(message + hint, code=code, concerns="credential")
     if status in (404, 410):
         return Permanent(message, code=_unknown_code(asked, told.code), concerns="source")

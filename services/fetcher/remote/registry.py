@@ -19,7 +19,6 @@ from schemas.events import Source
 from schemas.oci import Descriptor, Digest
 from services.fetcher.auth.authorizer import Authorizer
 from services.fetcher.auth.credentials import Credentials
-from services.fetcher.auth.redaction import Secrets
 from services.fetcher.auth.tokens import Tokens
 from services.fetcher.remote.answers import unforeseen
 from services.fetcher.remote.bodies import Interrupted
@@ -28,6 +27,7 @@ from services.fetcher.remote.failures import explain_blob
 from services.fetcher.remote.judgement import Judged, Kind
 from services.fetcher.remote.requests import Requests, named_of
 from services.fetcher.remote.transport import Transport
+from services.fetcher.remote.uploads import Destination, Uploads
 from services.fetcher.servers.hosts import Capability, Host, having
 from services.fetcher.servers.mirrors import REST, Mirrors
 from services.fetcher.settings import RegistrySettings
@@ -45,10 +45,13 @@ class Registry:
 
     Attributes:
         secrets: what must not be told, whoever says it.
+        uploads: what brings content to a `destination`.
     """
 
-    def __init__(self, requests: Requests, mirrors: Mirrors, secrets: Secrets) -> None:
-        self.secrets = secrets
+    def __init__(self, requests: Requests, uploads: Uploads, mirrors: Mirrors, credentials: Credentials) -> None:
+        self.secrets = credentials.secrets
+        self._credentials = credentials
+        self.uploads = uploads
         self._requests = requests
         self._mirrors = mirrors
 
@@ -149,6 +152,20 @@ class Registry:
                 if not hosts:
                     raise explain_blob(blob, _combined(tried))
 
+    async def destination(self, source: Source) -> Destination:
+        """Where a repository is pushed to: a server whose table in `hosts.toml` names the capability `push`, else the registry
+        itself. A mirror is not pushed to because it is there.
+
+        Raises:
+            Permanent: `hosts.invalid`, `credential.unknown`; Permanent, Retryable: as `head`.
+        """
+        self._credentials.check(source.credential)
+        hosts = having(self._mirrors.of(source.registry), "push")
+        if not hosts:
+            what = f"no server that the hosts.toml of {source.registry} names has the capability 'push'"
+            raise Permanent(what, code="hosts.invalid")
+        return Destination(await self._requests.settled(hosts[0], source), source)
+
     # -- which server ----------------------------------------------------------------------------------------------------
 
     def _hosts(self, source: Source, locator: str) -> list[Host]:
@@ -198,7 +215,7 @@ async def connect(settings: RegistrySettings, credentials: Credentials, version:
         secrets = credentials.secrets
         authorizer = Authorizer(Tokens(connections, settings, mirrors, secrets), credentials)
         transport = Transport(connections, authorizer, settings, mirrors, secrets)
-        yield Registry(Requests(transport, secrets), mirrors, secrets)
+        yield Registry(Requests(transport, secrets), Uploads(transport, secrets, settings.patience), mirrors, credentials)
 
 
 def _combined(tried: list[tuple[Host, Failure]]) -> Failure:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import replace
 
 import aiohttp
 import yarl
@@ -166,6 +167,17 @@ class Requests:
                 return
         what = f"{named_of(source, blob.digest)}: the registry answers with parts that were not asked for"
         raise Permanent(what, code="registry.ranges")
+
+    async def settled(self, host: Host, source: Source) -> Host:
+        """A server by the one scheme that it speaks, for requests that cannot find that out by the way.
+
+        Raises:
+            Permanent, Retryable: nobody there, or nothing said.
+        """
+        if not host.guessed:
+            return host
+        async with self._asked("GET", host, source, "manifests", "latest", {"Accept": ACCEPT}):
+            return secured(host) if self._speak_tls.get(host.origin) else replace(host, guessed=False)
 
     # -- below: one step each --
 

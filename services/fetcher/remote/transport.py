@@ -2,8 +2,9 @@
 
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -11,7 +12,7 @@ import yarl
 
 from pullonce.errors import Permanent, Retryable
 from schemas.events import Source
-from services.fetcher.auth.authorizer import Authorizer
+from services.fetcher.auth.authorizer import PULL, Access, Authorizer
 from services.fetcher.auth.redaction import Secrets
 from services.fetcher.remote.answers import read_limited, registry_errors
 from services.fetcher.remote.connections import Connections
@@ -33,6 +34,21 @@ _MOST_ASKED = 6
 """Attempts at one request: without a secret, with it, with a wider scope, and once more where what was remembered fails."""
 _MIRROR_CONNECT = 5.0
 """Seconds that a mirror has to take a connection, where nothing else is said: there are others to ask."""
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What a request sends.
+
+    Attributes:
+        size: bytes of it.
+        read: begins it anew, for each attempt.
+        patience: seconds for an answer once all of it is sent: a registry may have much to hash, or to move. None: the usual.
+    """
+
+    size: int
+    read: Callable[[], AsyncGenerator[bytes, None]]
+    patience: float | None = None
 
 
 class Transport:
@@ -58,19 +74,27 @@ class Transport:
         source: Source,
         headers: Mapping[str, str],
         judged: Callable[[bool, bool, Mapping[str, str]], Awaitable[None]] | None = None,
+        *,
+        body: Body | None = None,
+        actions: str = PULL,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Ask, answering challenges; whatever the server says in the end.
 
         Args:
-            url: on the host.
+            url: on the host, or where the host said that an upload goes on: that is asked without a secret, as storage is.
             source: what is asked for, under the name of the host: credentials belong to whom they are shown.
             judged: told whether what was asked for is given or refused, where the answer says either, whether a secret was
                 shown for it, and the headers of the answer. A token server that refuses the credential has refused it too.
+            actions: what a token has to allow.
 
         Raises:
             Permanent, Retryable: there is no answer, or none to trust.
         """
-        authorization = self._authorizer.authorization(source, host)
+        if not _same_place(url, yarl.URL(host.origin)):
+            async with self._followed(method, url, host, dict(headers), body) as response:
+                yield response
+            return
+        authorization = self._authorizer.authorization(Access(source, actions), host)
         await authorization.begin()
 
         async def door() -> list[str] | None:
@@ -78,7 +102,7 @@ class Transport:
 
         for attempt in range(_MOST_ASKED):
             sent = {**headers, "Authorization": authorization.header} if authorization.header else dict(headers)
-            async with self._followed(method, url, host, sent) as response:
+            async with self._followed(method, url, host, sent, body) as response:
                 at_home = _same_place(response.url, url)
                 if at_home:
                     self._hear(host, source, response)
@@ -119,21 +143,25 @@ class Transport:
 
     @asynccontextmanager
     async def _followed(
-        self, method: str, url: yarl.URL, host: Host, headers: dict[str, str]
+        self, method: str, url: yarl.URL, host: Host, headers: dict[str, str], body: Body | None = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """One request with its redirects. Authorization never leaves the registry: storage refuses it beside a signature."""
-        home = by = url
+        home = by = yarl.URL(host.origin)
         reach = self._connections.home(host.name)
+        if _same_place(url, home):
+            by = url
+        else:
+            reach = self.check_redirect(home, url)
         for _ in range(_MOST_REDIRECTS + 1):
             with self._listening(url, by):
-                response = await self._send(method, url, host, headers, reach, at_home=_same_place(url, home))
+                response = await self._send(method, url, host, headers, reach, body, at_home=_same_place(url, home))
             try:
                 location = response.headers.get("Location")
                 if response.status not in _REDIRECTS or not location:
                     yield response
                     return
                 await _drain(response)
-                target = _target(url, location)
+                target = target_of(url, location)
             finally:
                 response.release()
             if not _same_place(url, target):
@@ -143,14 +171,16 @@ class Transport:
         raise Permanent(f"{redacted(str(url))} redirects more than {_MOST_REDIRECTS} times", code="registry.redirects")
 
     async def _send(
-        self, method: str, url: yarl.URL, host: Host, headers: dict[str, str], reach: Reach, *, at_home: bool
+        self, method: str, url: yarl.URL, host: Host, headers: dict[str, str], reach: Reach, body: Body | None, *, at_home: bool
     ) -> aiohttp.ClientResponse:
         """What `hosts.toml` gives a host to send, or to be trusted by, is for that host alone."""
         ours = {name.lower() for name in headers}
         given = [(name, value) for name, value in host.headers if at_home and name.lower() not in ours]
         patience = self._settings.patience
         connect = (host.connect or (min(_MIRROR_CONNECT, patience) if host.mirror else patience)) if at_home else patience
-        timeout = aiohttp.ClientTimeout(total=None, connect=connect, sock_connect=connect, sock_read=patience)
+        answer = patience if body is None else body.patience or patience
+        timeout = aiohttp.ClientTimeout(total=None, connect=connect, sock_connect=connect, sock_read=answer)
+        length = [("Content-Length", str(body.size))] if body is not None else []
         proxy = self._settings.proxy(url.scheme, url.host or "", url.port)
         trusted = self._mirrors.context(host, elsewhere=not at_home) or True
         # A proxy is where the operator says, and looks names up itself.
@@ -158,7 +188,8 @@ class Transport:
         return await session.request(
             method,
             url,
-            headers=[*given, *headers.items()],
+            headers=[*given, *headers.items(), *length],
+            data=body.read() if body is not None and body.size else None,
             proxy=proxy,
             ssl=trusted,
             timeout=timeout,
@@ -218,8 +249,12 @@ async def _drain(response: aiohttp.ClientResponse) -> None:
         await read_limited(response, ERROR_LIMIT)
 
 
-def _target(url: yarl.URL, location: str) -> yarl.URL:
-    """Where a redirect leads. A signed address is taken letter by letter."""
+def target_of(url: yarl.URL, location: str) -> yarl.URL:
+    """Where a `Location` leads. A signed address is taken letter by letter.
+
+    Raises:
+        Permanent: `registry.redirects`; nowhere.
+    """
     try:
         target = url.join(yarl.URL(location, encoded=True))
         target.origin()

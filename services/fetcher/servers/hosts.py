@@ -26,12 +26,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-Capability = Literal["pull", "resolve"]
+Capability = Literal["pull", "resolve", "push"]
 
 HUB = "docker.io"
 HUB_HOST = "registry-1.docker.io"
 _CAPABILITIES = ("pull", "resolve", "push", "referrers")
-"""What containerd knows, in any case of letters. Nothing is pushed here, and no referrers are asked for."""
+"""What containerd knows, in any case of letters. No referrers are asked for."""
+_OF_MIRRORS, _OF_SERVERS = ("pull", "resolve"), ("pull", "resolve", "push")
+"""What each can where its table does not say: who pushes means the registry, and a mirror only where somebody wrote so."""
 _DURATION = re.compile(r"\+?(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|\u00b5s|\u03bcs|ms|s|m|h))+|0")
 """As Go's time.ParseDuration reads it: `1m30s`, `.5s`, `0`."""
 _STEP = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|\u00b5s|\u03bcs|ms|s|m|h)")
@@ -60,7 +62,7 @@ class Host:
     origin: str
     path: str = "/v2"
     mirror: bool = False
-    capabilities: frozenset[str] = frozenset(("pull", "resolve"))
+    capabilities: frozenset[str] = frozenset(_OF_SERVERS)
     ca: tuple[str, ...] = ()
     client: tuple[tuple[str, str], ...] = ()
     skip_verify: bool = False
@@ -168,9 +170,8 @@ def is_host(name: str) -> bool:
 
 def _host(address: str, fields: Mapping[str, Any], beside: str, what: str) -> Host:
     """One table. A `path` of nothing stands for `override_path` until the address is read."""
-    capabilities = [
-        each.lower() for each in _texts(fields.get("capabilities") or ["pull", "resolve"], f"capabilities of {what}")
-    ]
+    usual = [*(_OF_MIRRORS if address else _OF_SERVERS)]
+    capabilities = [each.lower() for each in _texts(fields.get("capabilities") or usual, f"capabilities of {what}")]
     if strange := [each for each in capabilities if each not in _CAPABILITIES]:
         raise HostsInvalid(f"{what} has the capability {strange[0]!r}; known are {', '.join(_CAPABILITIES)}")
     return Host(

@@ -39,7 +39,7 @@ MAY_SAY = {
     ],
     "fetcher": [
         *(f"pull.resolved.{PULL}", f"blob.fetched.{BLOB}", "store.opened.default", f"progress.{BLOB}"),
-        *("_INBOX.x", "_INBOX_ledger.x", "_INBOX_unpacker.x", "$JS.API.STREAM.MSG.GET.EVENTS"),
+        *("_INBOX.x", "_INBOX_ledger.x", "_INBOX_unpacker.x", "_INBOX_caretaker.x", "$JS.API.STREAM.MSG.GET.EVENTS"),
     ],
     "unpacker": [f"layer.unpacked.{BLOB}", f"layer.lost.{BLOB}", f"progress.{BLOB}", "_INBOX.x", "_INBOX_fetcher.x"],
     "ledger": ["pullonce.here", EVENTS_CONSUMER, "_INBOX.x"],
@@ -48,6 +48,7 @@ MAY_SAY = {
         *("coordinator.status", f"pull.requested.{PULL}", f"pull.cancelled.{PULL}", "$JS.API.STREAM.MSG.GET.KV_claims"),
         f"$JS.API.DIRECT.GET.EVENTS.pull.completed.{PULL}",
         "$JS.API.STREAM.INFO.ORDERS",
+        *("push.image.default", "push.now.default.0123456789abcdef"),
     ],
 }
 
@@ -59,6 +60,7 @@ REFUSED = {
             f"pull.resolved.{PULL}",
             f"blob.fetched.{BLOB}",
             "store.opened.default",
+            "push.image.default",
         ),
         *(f"fetch.blob.{BLOB}.1", f"$KV.claims.blob.{BLOB}", "parked.EVENTS.1", "ledger.query", "_INBOX_fetcher.x"),
         *(EVENTS_CONSUMER, "$JS.API.STREAM.DELETE.EVENTS", "$JS.API.STREAM.PURGE.EVENTS", "$JS.API.STREAM.MSG.GET.EVENTS"),
@@ -70,7 +72,7 @@ REFUSED = {
         *("_INBOX_fetcher.x", "_INBOX_unpacker.x"),
     ],
     "fetcher": [
-        *("_INBOX_coordinator.x", "_INBOX_caretaker.x", "$JS.API.DIRECT.GET.EVENTS"),
+        *("_INBOX_coordinator.x", "$JS.API.DIRECT.GET.EVENTS"),
         *(f"pull.completed.{PULL}", f"pull.failed.{PULL}", f"pull.requested.{PULL}", f"layer.unpacked.{BLOB}"),
         *(f"fetch.blob.{BLOB}.1", f"$KV.claims.blob.{BLOB}", f"blob.claimed.{BLOB}", f"blob.fetched.other.sha256-{'0' * 64}"),
         *("$JS.API.CONSUMER.CREATE.ORDERS.unpacker-default.unpack.layer.default.>", "store.opened.other"),
@@ -303,6 +305,11 @@ def test_what_becomes_of_a_store_is_its_caretakers(tmp_path: Path) -> None:
                 again = run("pull", "-q", "--timeout", "60", kept, home=home, environ=bus.environ("gateway"))
                 assert again.returncode == 0, f"a gateway pulls for others: {again.stderr}"
                 assert run("status", home=home, environ=bus.environ("gateway")).returncode == 0
+                target = kept.replace("some/image", "other/image")
+                pushed = run("push", kept, target, "--json", home=home, environ=caretaker)
+                assert pushed.returncode == 0 and json.loads(pushed.stdout)["state"] == "pushed", pushed.stderr
+                refused = run("push", kept, target, home=home, environ=bus.environ("client"))
+                assert refused.returncode != 0 and "does not permit" in refused.stderr
                 refused = run("gc", home=home, environ=bus.environ("client"))
                 assert refused.returncode != 0 and "does not permit" in refused.stderr
                 collected = run("gc", "--json", home=home, environ=caretaker)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
+import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -121,3 +123,14 @@ def registry(tmp_path: Path) -> Iterator[RegistryServer]:
     server = RegistryServer(tmp_path / "registry").start()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> ssl.SSLContext:
+    """A certificate that nobody vouches for."""
+    words = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=own"]
+    words += ["-keyout", "own.key", "-out", "own.pem", "-days", "2"]
+    subprocess.run(["openssl", *words], cwd=tmp_path, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "own.pem", tmp_path / "own.key")
+    return context

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 
@@ -26,17 +24,6 @@ NGINX = (
 )
 ALERT = bytes((0x15, 3, 1, 0, 2, 2, 70))
 """A TLS alert, `protocol_version`."""
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> ssl.SSLContext:
-    """A certificate that nobody vouches for."""
-    words = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=own"]
-    words += ["-keyout", "own.key", "-out", "own.pem", "-days", "2"]
-    subprocess.run(["openssl", *words], cwd=tmp_path, check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "own.pem", tmp_path / "own.key")
-    return context
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""What a pull draws on a terminal."""
+"""What a pull or a push draws on a terminal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import io
 import pytest
 
 from pullonce.cli.bars import ProgressView, line
+from pullonce.cli.push import PushView
 from pullonce.pulling.layers import LayerUpdate
+from schemas.oci import Digest
+from schemas.push import PushedBlob, PushStatus
 from tests.support.screen import Screen
 
 FLIGHT = "0123456789abcdef"
@@ -114,3 +117,17 @@ def test_no_line_is_wider_than_its_terminal() -> None:
         for state in ("waiting", "fetching", "unpacking", "retrying", "present"):
             for size in (0, 1, 10**13):
                 assert len(line(update(state=state, size=size, error="x" * 200, rate=1e10, left=1e9), width)) <= width
+
+
+def test_a_blob_that_is_pushed_has_a_bar_as_a_layer_that_is_fetched() -> None:
+    stream = io.StringIO()
+    view = PushView(stream)
+    digest = Digest(f"sha256:{'a' * 64}")
+    for done in (0, 500_000):
+        view.take(PushStatus(id="0" * 16, blobs=(PushedBlob(digest=digest, size=1_000_000, done=done, state="pushing"),)))
+    view.close()
+    drawn = stream.getvalue().rpartition("\r")[2]
+    assert drawn.startswith("aaaaaaaaaaaa  pushing    [====") and "0.5/1.0 MB" in drawn
+    view.take(PushStatus(id="0" * 16, note="again in 2 s", blobs=(PushedBlob(digest=digest, size=1_000_000, state="there"),)))
+    view.close()
+    assert "again in 2 s" in stream.getvalue() and "aaaaaaaaaaaa  there      1.0 MB" in stream.getvalue()

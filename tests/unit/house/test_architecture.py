@@ -51,16 +51,17 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "schemas", "pullonce.errors", "pullonce.trace", "pullonce.oci", "pullonce.bus",
         "pullonce.bus.nats",
     ),
+    "pullonce.pushing": ("schemas", "pullonce.errors", "pullonce.bus"),
     # The front: what people use. Everything is put together here.
     "pullonce.client": (
         "schemas", "pullonce.errors", "pullonce.environment", "pullonce.config", "pullonce.bus", "pullonce.bus.nats",
-        "pullonce.process", "pullonce.pulling",
+        "pullonce.process", "pullonce.pulling", "pullonce.pushing",
     ),
     "pullonce.cli": (
         "schemas", "pullonce.errors",
         "pullonce.printable", "pullonce.environment", "pullonce.trace", "pullonce.config", "pullonce.oci",
         "pullonce.bus", "pullonce.bus.nats", "pullonce.store", "pullonce.care", "pullonce.process", "pullonce.pulling",
-        "pullonce.exchange", "pullonce.client", "pullonce.runtimes",
+        "pullonce.pushing", "pullonce.exchange", "pullonce.client", "pullonce.runtimes",
     ),
     "pullonce.runtimes": ("pullonce.errors", "pullonce.config"),
     "pullonce.demo": ("schemas", "pullonce.errors", "pullonce.config", "pullonce.oci", "pullonce.store"),

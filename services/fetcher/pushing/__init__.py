@@ -1,0 +1,1 @@
+"""Images of the store into registries: what is pushed, blob by blob, resumed where it broke."""
