@@ -1,19 +1,15 @@
-"""How many references are being resolved at a time, and whose turn is next: a flood by one costs the others little. Pure.
+"""How many keys of one kind are out at a time, and whose turn it is next: a flood by one costs the others little. Pure.
 
-Every flight begins by resolving its reference, and a client can open twenty thousand in a second. Were all ordered at once,
-whoever asks next, be it for an image that is there, would stand behind them. So only so many are out at a time, for each
-registry and in all, and the rest waits here. What was pulled before does not wait: it costs a question, and nobody can have
-ordered much of it in vain."""
+A client can open twenty thousand flights in a second, and a registry that drips can keep what was ordered of it for hours. Were
+all of it ordered at once, whoever asks next, be it for an image that is there, would stand behind them, and workers' hands
+would be full. So only so many are out at a time, for each registry and for each store, and the rest waits here. An image
+that was pulled before does not wait to be resolved: it costs a question, and nobody can have ordered much of it in vain."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-OF_A_REGISTRY = 32
-"""Out at a time for one store and registry: as many as two fetchers work on."""
-OF_A_STORE = 128
-"""Out at a time for one store."""
 SWEPT = 1024
 """Out at a time, in all, before those that nobody waits for any more are looked for: known images ask no leave."""
 REMEMBERED = 20_000
@@ -24,12 +20,19 @@ Place = tuple[str, str]
 
 
 class Admission:
-    """The turn of each key. Whoever may not go now is named by `next` later."""
+    """The turn of each key of one kind. Whoever may not go now is named by `next` later.
 
-    def __init__(self) -> None:
+    Args:
+        of_a_registry: how many may be out at a time for one store and registry.
+        of_a_store: how many for one store.
+    """
+
+    def __init__(self, of_a_registry: int, of_a_store: int) -> None:
+        self._of_a_registry = of_a_registry
+        self._of_a_store = of_a_store
         self._out: dict[str, Place] = {}
         self._count: Counter[Place | str] = Counter()
-        self._waiting: dict[Place, dict[str, bool]] = {}
+        self._waiting: dict[Place, dict[str, None]] = {}
         self._queued: set[str] = set()
         self._known: dict[str, None] = {}
         self._sweep_at = SWEPT
@@ -50,49 +53,58 @@ class Admission:
         if len(self._known) > REMEMBERED:
             del self._known[next(iter(self._known))]
 
-    def may_go(self, key: str, flight: str, place: Place, *, ensure: bool, wanted: Callable[[str], bool]) -> bool:
+    def may_go(self, key: str, flight: str, place: Place, *, wanted: Callable[[str], bool]) -> bool:
         """Whether a key may be pursued now; otherwise it is given out by `next`.
 
         Args:
             flight: its flight key.
-            ensure: how it is to be pursued; kept for it.
             wanted: whether somebody waits for a key.
         """
         if key in self._out:
             return True
         if flight not in self._known:
             if place not in self._waiting and not self._has_room(place):
-                self._sweep(wanted)
+                self.sweep(wanted)
             if place in self._waiting or not self._has_room(place):
-                queue = self._waiting.setdefault(place, {})
-                queue[key] = queue.get(key, False) or ensure
+                self._waiting.setdefault(place, {})[key] = None
                 self._queued.add(key)
                 return False
         if len(self._out) >= self._sweep_at:
-            self._sweep(wanted)
+            self.sweep(wanted)
             self._sweep_at = max(SWEPT, 2 * len(self._out))
         self._go(key, place)
         return True
 
-    def next(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bool]]:
-        """Those whose turn it is now, and how they are to be pursued; one of each registry after the other."""
-        if not self._waiting:
-            return
-        self._sweep(wanted)
+    def done(self, key: str) -> None:
+        """Nobody waits for a key any more, or it has come: another may have its place."""
+        place = self._out.pop(key, None)
+        if place is not None:
+            for counted in (place, place[0]):
+                self._count[counted] -= 1
+                if not self._count[counted]:
+                    del self._count[counted]
+
+    def sweep(self, wanted: Callable[[str], bool]) -> None:
+        """Those that nobody waits for any more are not out: resolved, failed, or left."""
+        for key in [key for key in self._out if not wanted(key)]:
+            self.done(key)
+
+    def next(self, wanted: Callable[[str], bool]) -> Iterator[str]:
+        """Those whose turn it is now; one of each registry after the other."""
         ready = [place for place in self._waiting if self._has_room(place)]
         while ready:
             for place in ready:
                 if not self._has_room(place):
                     continue
-                key, ensure = next(iter(self._waiting[place].items()))
+                key = next(iter(self._waiting[place]))
                 self._leave_queue(key, place)
                 if wanted(key):
                     self._go(key, place)
-                    yield key, ensure
+                    yield key
             ready = [place for place in ready if place in self._waiting and self._has_room(place)]
 
     def _has_room(self, place: Place) -> bool:
-        return self._count[place] < OF_A_REGISTRY and self._count[place[0]] < OF_A_STORE
+        return self._count[place] < self._of_a_registry and self._count[place[0]] < self._of_a_store
 
     def _go(self, key: str, place: Place) -> None:
         self._out[key] = place
@@ -107,12 +119,3 @@ class Admission:
         self._queued.discard(key)
         if not queue:
             del self._waiting[place]
-
-    def _sweep(self, wanted: Callable[[str], bool]) -> None:
-        """Those that nobody waits for any more are not out: resolved, failed, or left."""
-        for key in [key for key in self._out if not wanted(key)]:
-            place = self._out.pop(key)
-            for counted in (place, place[0]):
-                self._count[counted] -= 1
-                if not self._count[counted]:
-                    del self._count[counted]

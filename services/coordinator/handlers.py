@@ -13,9 +13,8 @@ from pullonce.errors import BusError
 from pullonce.failpoints import reach
 from pullonce.telemetry.spans import Span, Spans
 from pullonce.trace import carried
-from schemas.events import PullCompleted, PullFailed, PullRequested, oversized
+from schemas.events import PullFailed, PullRequested, oversized
 from services.coordinator import claim
-from services.coordinator.admission import Admission
 from services.coordinator.board import Board
 from services.coordinator.driving import Driver
 from services.coordinator.flight import Ending
@@ -25,6 +24,7 @@ from services.coordinator.keeper import LOG_BYTES, LogKeeper
 from services.coordinator.leases import partition_of
 from services.coordinator.pursuit import Pursuer
 from services.coordinator.traces import Traces
+from services.coordinator.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Coordinator:
         self._read = 0
         self._behind: list[tuple[int, asyncio.Future[None]]] = []
         """Who waits for the fold to come to a position."""
-        self._admission = Admission()
+        self._turns = Turns(self.board)
         self._parked = 0
         self._ready: Callable[[], Coroutine[Any, Any, None]] | None = None
         self._tasks: asyncio.TaskGroup | None = None
@@ -100,7 +100,7 @@ class Coordinator:
         """What is wanted of this coordinator now and had its turn, once it acts; what was wanted first comes first."""
         every = self.board.waits.everything() if self.live else iter(())
         mine = (each for each in every if isinstance(each, Want) and self.leases.owns(each.store))
-        return (each for each in mine if not self._admission.is_waiting(each.key))
+        return (each for each in mine if not self._turns.is_waiting(each.key))
 
     def pursue_anew(self, key: str) -> None:
         """Pursue a key, trusting nothing that is known of its order."""
@@ -134,13 +134,13 @@ class Coordinator:
             self._traces.note(recorded)
             intents = self.board.apply(recorded.event, recorded.sequence)
             self.keeper.note(recorded)
-            if isinstance(recorded.event, PullCompleted):
-                self._admission.completed(recorded.event.flight)
+            self._turns.note(recorded.event, intents)
             if self.live:
                 if intents:
                     self._act_on(intents)
                 if not isinstance(recorded.event, PullRequested):
-                    self._go_on_resolving()
+                    for key in self._turns.next():
+                        self._driver.want(key)
         if self._behind:
             self._tell_position()
         if not self.live and recorded.pending == 0:
@@ -212,7 +212,7 @@ class Coordinator:
                 continue
             match intent:
                 case Want(key=key):
-                    if self._has_turn(key):
+                    if self._turns.may_go(key):
                         self._driver.want(key)
                 case End(ending=ending):
                     with carried(self._traces.of_flight(ending.flight)):
@@ -222,20 +222,6 @@ class Coordinator:
         for intent in intents:
             if isinstance(intent, Settle):
                 self._driver.settle(intent.key, intent.at)
-
-    def _has_turn(self, key: str) -> bool:
-        """Resolving waits for its turn; all else comes of what was resolved."""
-        noun, _, rest = key.partition(".")
-        flight = self.board.flights.get(rest.split(".")[1]) if noun == "resolve" else None
-        if flight is None:
-            return True
-        place = flight.store, flight.reference.partition("/")[0]
-        return self._admission.may_go(key, flight.name, place, ensure=False, wanted=self.board.waits.is_wanted)
-
-    def _go_on_resolving(self) -> None:
-        """Something was settled: it may be somebody's turn."""
-        for key, _ in self._admission.next(self.board.waits.is_wanted):
-            self._driver.want(key)
 
     async def _end(self, ending: Ending, spans: tuple[Span, ...]) -> None:
         reach("ending.ready")

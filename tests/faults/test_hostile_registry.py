@@ -20,6 +20,7 @@ from aiohttp import web
 
 from pullonce.client import connect
 from pullonce.errors import PullFailed
+from schemas.events import PullResolved
 from tests.integration.fetcher.test_silence import silent
 from tests.support.buses import eventually
 from tests.support.chaos import Crew
@@ -92,6 +93,46 @@ async def test_his_registry_is_mute_and_a_hundred_ask_it(crew: Crew) -> None:
         for each in hundred:
             each.cancel()
         await asyncio.gather(*hundred, return_exceptions=True)
+
+
+def hoard(images: int, layers: int) -> Image:
+    """Many images, of many layers each, behind one registry: each to be asked for by its digest."""
+    made = [image([layer(tar_of({f"{a}.{b}": b""})) for b in range(layers)]) for a in range(images)]
+    manifests = {each.digest: (each.media_type, each.content) for each in made}
+    return dataclasses.replace(made[0], manifests=manifests, blobs={k: v for each in made for k, v in each.blobs.items()})
+
+
+async def test_he_has_thousands_of_layers_that_do_not_come(crew: Crew) -> None:
+    """More than workers can have in hand: neither a fetcher nor an unpacker is full of them."""
+    his, (made, _), never = hoard(8, 400), victims(5), asyncio.Event()
+
+    async def hold(request: web.Request, content: bytes) -> None:
+        if not content.startswith(b"{"):  # configs come, so that all is ordered
+            await never.wait()
+
+    async with (
+        FaultyRegistry(his) as hostile,
+        FaultyRegistry(made) as honest,
+        connect(crew.url, patience=LIMIT) as client,
+    ):
+        hostile.plan("GET /v2/app/blobs/", hold, times=100_000)
+        resolved: set[str] = set()
+
+        def take(update: object) -> None:
+            if isinstance(update, PullResolved):
+                resolved.add(update.reference)
+
+        references = [f"{hostile.host}/app@{digest}" for digest in his.manifests]
+        his_pulls = [asyncio.ensure_future(client.pull(each, progress=take, timeout=LIMIT)) for each in references]
+        await until(lambda: len(resolved) == len(references))
+        begun = time.monotonic()
+        await client.pull(honest.reference, timeout=LIMIT)
+        print(f"a pull beside 6,400 orders that come to nothing took {time.monotonic() - begun:.3f} s")
+        assert not any(each.done() for each in his_pulls)
+        for each in his_pulls:
+            each.cancel()
+        await asyncio.gather(*his_pulls, return_exceptions=True)
+        never.set()
 
 
 async def test_he_leads_a_shared_blob_and_lets_it_drip(crew: Crew) -> None:

@@ -183,6 +183,7 @@ PURE = (
     "services.coordinator.pursuit",
     "services.coordinator.requesters",
     "services.coordinator.slow",
+    "services.coordinator.turns",
     "services.coordinator.waits",
     "services.fetcher.auth.challenge",
     "services.fetcher.remote.failures",
