@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 class PullonceError(Exception):
     """Base of all errors raised on purpose."""
 
+    usage = False
+    """What somebody said cannot be used, whatever the state of things."""
+
 
 class Retryable(PullonceError):
     """The order may succeed later.

@@ -55,6 +55,20 @@ GATEWAY_STEPS = (
 )
 """Those of the snapshot service: a layer that is promised, a container's directory, one that becomes a layer, a removal."""
 
+BUNDLE_STEPS = (
+    "bundle.opened",
+    "bundle.held",
+    "bundle.begun",
+    "bundle.laid",
+    "bundle.mounted",
+    "bundle.written",
+    "unbundle.unmounted",
+    "unbundle.unwritten",
+    "unbundle.unheld",
+    "unbundle.emptied",
+)
+"""Those of `pullonce bundle`, and of `pullonce unbundle` behind them."""
+
 
 def _pass(step: str) -> None:
     """Nothing is armed here, ever."""

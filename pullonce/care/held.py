@@ -26,10 +26,11 @@ class HeldThings:
         """
         found: dict[Thing, set[str]] = defaultdict(set)
         for hold in self._holds.all():
+            holder = hold.shown or hold.holder
             for digest in hold.blobs:
-                found[blob(digest)].add(hold.holder)
+                found[blob(digest)].add(holder)
             for chain_id in hold.chain_ids:
-                self._stack(chain_id, hold.holder, found)
+                self._stack(chain_id, holder, found)
         return dict(found)
 
     def holders(self, thing: Thing) -> str:

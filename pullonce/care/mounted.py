@@ -1,15 +1,13 @@
 """Which snapshots somebody has mounted: as layers of an overlay, or by bind mounts of their trees.
 
-Read from `mountinfo` of every process that this one may look at, once for each mount namespace. What cannot be seen from here
-is not known: mounts in namespaces of other users' processes (unless root asks), of processes in another PID namespace, and of
-namespaces that no process lives in.
+What cannot be seen from here is not known: see `pullonce.store.tables`.
 """
 
 import re
-from collections.abc import Collection, Iterable
-from pathlib import Path
+from collections.abc import Collection, Iterable, Iterator
 
 from pullonce.store.layout import short_name
+from pullonce.store.tables import tables as tables_in_sight
 from schemas.oci import ChainID
 from schemas.subjects import digest_of
 
@@ -26,24 +24,14 @@ def mounted(chain_ids: Iterable[ChainID], tables: Iterable[str] | None = None) -
     wanted = set(names.values())
     if not names:
         return set()
-    found = {name for table in (_tables() if tables is None else tables) for name in _NAMES.findall(table)}
+    found = {name for table in (_texts() if tables is None else tables) for name in _NAMES.findall(table)}
     return {names[name] for name in found & names.keys()} | (wanted & {ChainID(digest_of(n)) for n in found if "-" in n})
 
 
 def mounted_names(names: Collection[str]) -> set[str]:
     """Those of some short names of trees that are mounted anywhere."""
-    return set(names) & {name for table in _tables() for name in _NAMES.findall(table)} if names else set()
+    return set(names) & {name for table in _texts() for name in _NAMES.findall(table)} if names else set()
 
 
-def _tables() -> Iterable[str]:
-    """The mount tables of all namespaces in sight."""
-    seen: set[str] = set()
-    for process in (Path("/proc/self"), *Path("/proc").glob("[0-9]*")):
-        try:
-            namespace = str((process / "ns" / "mnt").readlink())
-            if namespace not in seen:
-                table = (process / "mountinfo").read_text(errors="surrogateescape")
-                seen.add(namespace)
-                yield table
-        except OSError:
-            continue  # it has ended, or is none of our business
+def _texts() -> Iterator[str]:
+    return (text for _, text in tables_in_sight())

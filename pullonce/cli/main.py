@@ -88,7 +88,7 @@ def _say(exc: Exception) -> int:
         case BusError() | PullTimeout():
             code = NO_SERVICE
         case PullonceError():
-            code = FAILED
+            code = USAGE if exc.usage else FAILED
         case _ if type(exc).__name__ == "SettingInvalid":
             code = USAGE
         case _:

@@ -26,10 +26,20 @@ if TYPE_CHECKING:
 
 def pull(args: "Namespace") -> int:
     """Carry out `pullonce pull`."""
+    return _report(obtain(args), as_json=args.json)
+
+
+def obtain(args: "Namespace", door: str = "cli") -> Ending:
+    """Have an image pulled, and show how far that is; its ending, whichever it is.
+
+    Args:
+        args: what `pullonce pull` accepts.
+        door: by which the request comes.
+    """
     fields = {name: getattr(args, name) for name in FLIGHT_FIELDS}
     identity = identify(args.reference, **fields)
     requester = f"pullonce pull, process {os.getpid()} on {os.uname().nodename}"[:128]
-    wanted = Wanted(identity, requester=requester, door="cli", **fields)
+    wanted = Wanted(identity, requester=requester, door=door, **fields)
     if "TRACEPARENT" in os.environ:
         from pullonce.trace import of_environment
 
@@ -38,13 +48,12 @@ def pull(args: "Namespace") -> int:
     users = join_or_start(args.home, args.store)
     view = _view(args, identity.flight)
     try:
-        ending = _wait(args.home, users, wanted, args.timeout, view)
+        return _wait(args.home, users, wanted, args.timeout, view)
     finally:
         if view:
             view.close()
         if users:
             let_go(args.home, users)
-    return _report(ending, as_json=args.json)
 
 
 def _wait(
@@ -100,15 +109,20 @@ class StopSignals:
 
 
 def _report(ending: Ending, *, as_json: bool) -> int:
-    fields = ending.fields
     if as_json:
         print(ending.body.decode())
+    check(ending)
+    if not as_json:
+        print("\n".join(summary(ending.fields)))
+    return 0
+
+
+def check(ending: Ending) -> None:
+    """Raises PullFailed for a pull that ended badly."""
     if not ending.completed:
+        fields = ending.fields
         reference, message = str(fields.get("reference")), str(fields.get("message"))
         raise PullFailed(message if reference in message else f"{reference}: {message}", code=str(fields.get("code")))
-    if not as_json:
-        print("\n".join(summary(fields)))
-    return 0
 
 
 def summary(fields: "dict[str, object]") -> "list[str]":

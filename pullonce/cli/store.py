@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from pullonce.cli.columns import columns
 from pullonce.config import store_root
 from pullonce.errors import PullonceError
 from pullonce.oci import reference
@@ -35,9 +36,7 @@ def images(args: argparse.Namespace) -> int:
         (each.reference, each.platform, each.image_id[7:19], each.digest[7:19], str(len(each.chain_ids) or "not unpacked"))
         for each in records
     ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print("\n".join(columns(rows)))
     return 0
 
 

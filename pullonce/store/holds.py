@@ -33,6 +33,8 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Whose it is, as people call it: `containerd`."""
     name: str
     """What its holder calls it; one hold a name."""
+    shown: str = ""
+    """What people are told that keeps something, where the holder has several of them that they know: a bundle."""
     chain_ids: tuple[ChainID, ...] = ()
     """Snapshots that stay, with all below them."""
     blobs: tuple[Digest, ...] = ()

@@ -186,6 +186,10 @@ class UnpackerService:
         image.store(self._running.content)
         orders = image.orders()
         random.Random(seed).shuffle(orders)
+        self.carry_out(orders)
+
+    def carry_out(self, orders: Sequence[UnpackLayer]) -> None:
+        """Unpack layers whose blobs are in the store, at once."""
         self._runner.run(self._carry_out(orders))
 
     async def _enter(self) -> Unpacker:

@@ -25,6 +25,9 @@ GROUPS = {
     "import": "exchange",
     "push": "exchange",
     "umount": "store",
+    "bundle": "bundle",
+    "unbundle": "bundle",
+    "bundles": "bundle",
     "rm": "caretaking",
     "pin": "caretaking",
     "unpin": "caretaking",
@@ -71,7 +74,7 @@ def read(words: "list[str]") -> "tuple[str, argparse.Namespace] | None":
         return None
     # One command's parser, not all: building the others would cost each pull as much as its whole conversation.
     command = declared(words[0])
-    args = command.parser(words[0]).parse_args(words[1:])
+    args = command.read(words[0], words[1:])
     return getattr(args, "handler", command.handler), args
 
 

@@ -50,6 +50,10 @@ class Command:
         self.fill(made)
         return made
 
+    def read(self, name: str, words: "list[str]") -> argparse.Namespace:
+        """The arguments in the words behind its name."""
+        return self.parser(name).parse_args(words)
+
 
 def subcommands(parser: argparse.ArgumentParser, commands: "Mapping[str, Command]") -> None:
     """Give a command commands of its own, one of which must be said; the handler is that of the one that was."""

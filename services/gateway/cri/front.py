@@ -65,7 +65,7 @@ class Front:
         if not name:
             return
         try:
-            await _attend(lambda tell: carry_out(request, self.pull, self.credentials, tell), self.connected)
+            await attend(lambda tell: carry_out(request, self.pull, self.credentials, tell), self.connected)
         except PullonceError as exc:
             log.info("an image cannot be pulled: the runtime tries by itself", extra={"reference": name, "why": str(exc)})
 
@@ -82,7 +82,7 @@ class GaveUp(PullonceError):
     """A pull takes so long that the runtime should try."""
 
 
-async def _attend(pull: Callable[[Tell], Awaitable[str]], connected: Callable[[], bool]) -> None:
+async def attend(pull: Callable[[Tell], Awaitable[str]], connected: Callable[[], bool]) -> None:
     """Wait for a pull as long as there is hope.
 
     Raises:

@@ -6,12 +6,12 @@ being made, or being removed, when the process died.
 
 import os
 import secrets
-import stat
 from collections.abc import Collection
 from pathlib import Path
 
 from pullonce.store.disk import disk_errors
 from pullonce.store.trees import remove_tree
+from pullonce.store.upper import make_upper
 from services.gateway.snapshotter.records import Usage
 
 
@@ -51,14 +51,7 @@ class Places:
         place = self.path(number)
         with disk_errors(place):
             place.mkdir(mode=0o700, exist_ok=True)
-            tree = place / "fs"
-            tree.mkdir(exist_ok=True)
-            like = below.stat() if below is not None else None
-            uid, gid = owner or ((like.st_uid, like.st_gid) if like else (-1, -1))
-            os.chown(tree, uid, gid)
-            tree.chmod(stat.S_IMODE(like.st_mode) if like else 0o755)
-            if like is not None:
-                os.utime(tree, ns=(like.st_atime_ns, like.st_mtime_ns))
+            make_upper(place / "fs", below, owner)
             if work:
                 (place / "work").mkdir(mode=0o711, exist_ok=True)
 

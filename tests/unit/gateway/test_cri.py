@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+from collections.abc import Awaitable, Callable
 
 import pytest
 from grpclib.const import Status
@@ -10,8 +12,9 @@ from grpclib.const import Status
 from pullonce.environment import SettingInvalid
 from pullonce.errors import BusUnavailable, PullFailed, PullonceError, ReferenceInvalid
 from services.gateway.credentials import CredentialNotKept, Login
+from services.gateway.cri import front
 from services.gateway.cri.logins import AuthInvalid, login_of
-from services.gateway.cri.pulls import refusal
+from services.gateway.cri.pulls import Tell, refusal
 from services.gateway.protocols.images_pb2 import AuthConfig
 from services.gateway.settings import GatewaySettings
 
@@ -80,6 +83,53 @@ REFUSALS: list[tuple[PullonceError, Status, str]] = [
 @pytest.mark.parametrize(("error", "status", "message"), REFUSALS)
 def test_what_a_failed_pull_is_for_kubelet(error: PullonceError, status: Status, message: str) -> None:
     assert refusal("r/x:1", error) == (status, message)
+
+
+async def test_a_pull_without_hope_is_given_up_and_withdrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bus went away in the middle of it; or it is there, and nothing is heard."""
+    left: list[str] = []
+
+    def pulling(name: str) -> Callable[[Tell], Awaitable[str]]:
+        async def pull(tell: Tell) -> str:
+            tell("begun")
+            try:
+                await asyncio.Event().wait()
+            finally:
+                left.append(name)
+            return ""
+
+        return pull
+
+    monkeypatch.setattr(front, "AWAY", 0.0)
+    with pytest.raises(front.GaveUp, match="the bus went away"):
+        await front.attend(pulling("away"), lambda: False)
+    monkeypatch.setattr(front, "SILENT", 0.0)
+    with pytest.raises(front.GaveUp, match="nothing was heard"):
+        await front.attend(pulling("silent"), lambda: True)
+    assert left == ["away", "silent"]
+
+
+async def test_a_pull_that_fails_fails_as_it_is_and_who_leaves_takes_it_along() -> None:
+    left = asyncio.Event()
+
+    async def fails(tell: Tell) -> str:
+        raise failed("DENIED")
+
+    async def waits(tell: Tell) -> str:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            left.set()
+        return ""
+
+    with pytest.raises(PullFailed):
+        await front.attend(fails, lambda: True)
+    task = asyncio.create_task(front.attend(waits, lambda: True))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert left.is_set()
 
 
 SOCKETS: list[tuple[dict[str, str], str | None, str | None]] = [

@@ -1,0 +1,240 @@
+"""Bundles on the disk: made, mounted again, taken apart, each in steps of which any may be the last.
+
+    DIR/                 closed to others
+    DIR/pullonce.json    a `Bundle`: what it is made of, for as long as anything of it is there
+    DIR/rootfs, overlay  see `rootfs`
+    DIR/config.json      what a runtime reads; written last, so a bundle that has none is not finished
+
+A bundle is a hold of its store, written and synced before the layers are looked at and mounted: they stay until it is taken
+apart, mounted or not. `pullonce.json` names the store and the hold has all that `pullonce.json` has, so whatever a crash leaves
+is found from either side: `bundle` begins anew what is not finished, and `unbundle` removes what there is.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pullonce import private
+from pullonce.bundle.errors import BundleRefused
+from pullonce.bundle.record import CONFIG, STATE, Bundle, bundle_at, decode, encode, no_bundle, read
+from pullonce.bundle.rootfs import Rootfs, check_reach
+from pullonce.failpoints import reach
+from pullonce.store.content import ContentStore
+from pullonce.store.disk import disk_errors, locked, replace_file
+from pullonce.store.holds import Hold, Holds
+from pullonce.store.snapshots import Snapshots
+
+HOLDER = "bundles"
+
+_DRAFTS = (f".{STATE}.", f".{CONFIG}.")
+_OURS = (STATE, CONFIG, "rootfs", "overlay")
+
+
+Describe = Callable[[Rootfs], dict[str, Any]]
+"""Makes the runtime's config, once the root can be looked at."""
+
+
+class Bundles:
+    """The bundles of one store."""
+
+    def __init__(self, content: ContentStore) -> None:
+        self._content = content
+        self._holds = Holds(content.root)
+        self._snapshots = Snapshots(content.root)
+
+    def all(self) -> list[Bundle]:
+        """Every bundle that the store keeps layers for. Raises HoldUnreadable."""
+        return [decode(hold.note) for hold in self._holds.all(HOLDER)]
+
+    def make(self, wanted: Bundle, describe: Describe) -> None:
+        """Make a bundle, or finish one of which a part is there. What was begun is undone where that does not go well.
+
+        Raises:
+            BundleRefused: its directory is not empty, not ours, or cannot be used.
+            SnapshotMissing: a layer is not there any more; nothing was made.
+            ConfigInvalid, UserUnknown, MappingInvalid: there is no config for it.
+            MountFailed, Permanent: the kernel or the disk refuses.
+        """
+        place = Path(wanted.directory)
+        with _opened(place) as made:
+            known = self._unfinished(place)
+            wanted = msgspec.structs.replace(wanted, made=made or (known is not None and known.made))
+            reach("bundle.opened")
+            try:
+                if wanted.mappings is not None:
+                    check_reach(place, wanted.mappings)
+                if known is not None:
+                    self._begin_anew(known, place)
+                self._make(wanted, place, describe)
+            except BaseException:
+                self._undo(wanted, place)
+                raise
+
+    def _begin_anew(self, known: Bundle, place: Path) -> None:
+        """Remove what an earlier attempt left, which may have been about another image of another store."""
+        _clear(known, place, force=True)
+        if known.store != str(self._content.root):
+            Holds(Path(known.store)).drop(HOLDER, known.directory)
+        Rootfs(place).remove()
+
+    def _make(self, wanted: Bundle, place: Path, describe: Describe) -> None:
+        with disk_errors(place):
+            self._hold(wanted)
+            reach("bundle.held")
+            replace_file(place / STATE, encode(wanted))
+            reach("bundle.begun")
+            if wanted.mappings is not None:
+                place.chmod(0o710)  # the container's root goes there as who he is on this machine
+                os.chown(place, -1, wanted.mappings.owner(0, 0)[1])
+            rootfs = Rootfs(place)
+            rootfs.lay(self._snapshots, wanted.chain_id, wanted.mappings)
+            reach("bundle.laid")
+            rootfs.mount(self._snapshots, wanted.chain_id, wanted.mappings, read_only=False)
+            reach("bundle.mounted")
+            config = describe(rootfs)
+            if wanted.read_only:
+                rootfs.close(config["mounts"], wanted.mappings)
+            replace_file(place / CONFIG, msgspec.json.format(msgspec.json.encode(config), indent=2) + b"\n")
+            reach("bundle.written")
+
+    def remount(self, directory: Path) -> bool:
+        """Mount a bundle again, after a reboot say; False where it is mounted.
+
+        Raises:
+            BundleRefused: there is none, or it is not finished.
+            SnapshotMissing: a layer is not there; `bundle_at` tells what to pull.
+            MountFailed, Permanent: the kernel or the disk refuses.
+        """
+        bundle = bundle_at(directory)
+        with _held_directory(directory), disk_errors(directory):
+            if not (directory / CONFIG).exists():
+                raise BundleRefused(f"{directory} is not finished; make it again with `pullonce bundle`, or `unbundle` it")
+            here = msgspec.structs.replace(bundle, directory=str(directory))
+            self._hold(here)
+            if here != bundle:  # it was moved
+                replace_file(directory / STATE, encode(here))
+                self._holds.drop(HOLDER, bundle.directory)
+            rootfs = Rootfs(directory)
+            if rootfs.is_mounted:
+                return False
+            rootfs.mount(self._snapshots, bundle.chain_id, bundle.mappings, read_only=bundle.read_only)
+            return True
+
+    def take_apart(self, directory: Path, *, force: bool) -> None:
+        """Unmount a bundle, remove what was written in it, and let its layers go. It may be done again after a crash.
+
+        Raises:
+            BundleRefused: there is no bundle, or it is in use.
+            MountFailed, Permanent: the kernel or the disk refuses.
+        """
+        if not directory.is_dir():
+            if not self._holds.drop(HOLDER, str(directory)):
+                raise no_bundle(directory)
+            return
+        with _held_directory(directory), disk_errors(directory):
+            bundle = read(directory) or self._kept_for(directory)
+            if bundle is None:
+                raise no_bundle(directory)
+            _clear(bundle, directory, force=force)
+            self._finish(bundle, directory)
+
+    def _hold(self, bundle: Bundle) -> None:
+        """Have the layers stay. Raises SnapshotMissing, where one is not there."""
+        self._holds.put(
+            Hold(
+                holder=HOLDER, name=bundle.directory, shown=f"the bundle {bundle.directory}", chain_ids=(bundle.chain_id,),
+                reference=bundle.reference, note=encode(bundle).decode(),
+            )
+        )  # fmt: skip
+        # Behind the hold, and under the lock: a collector that looked before it has removed a layer by now, or not at all.
+        with self._content.images.hold():
+            for _ in self._snapshots.chain(bundle.chain_id):
+                pass
+
+    def _unfinished(self, place: Path) -> Bundle | None:
+        """What an earlier attempt left in a directory; None where it is empty.
+
+        Raises:
+            BundleRefused: something else is in it, or a whole bundle.
+        """
+        names = {path.name for path in place.iterdir() if not path.name.startswith(_DRAFTS)}
+        known = read(place)
+        if known is not None and CONFIG in names:
+            raise BundleRefused(
+                f"{place} is a bundle of {known.reference} already; `pullonce bundle --remount` mounts it again, "
+                "`pullonce unbundle` removes it"
+            )
+        if names - set(_OURS) or (names and known is None):
+            raise BundleRefused(f"{place} is not empty; expected a directory that is not there yet, or an empty one")
+        return known or self._kept_for(place)
+
+    def _kept_for(self, directory: Path) -> Bundle | None:
+        """A bundle of which there is the hold alone."""
+        return next((each for each in self.all() if each.directory == str(directory)), None)
+
+    def _undo(self, wanted: Bundle, place: Path) -> None:
+        _clear(wanted, place, force=True)
+        self._finish(wanted, place)
+
+    def _finish(self, bundle: Bundle, place: Path) -> None:
+        """The last steps: the layers may go, and then nothing is left."""
+        Holds(Path(bundle.store)).drop(HOLDER, bundle.directory)
+        reach("unbundle.unheld")
+        Rootfs(place).remove()
+        for path in list(place.iterdir()):
+            if path.name.startswith(_DRAFTS):
+                path.unlink()
+        reach("unbundle.emptied")
+        (place / STATE).unlink(missing_ok=True)
+        if bundle.made and not any(place.iterdir()):
+            place.rmdir()
+
+
+def _clear(bundle: Bundle, place: Path, *, force: bool) -> None:
+    """Unmount it, and have nobody start it any more."""
+    rootfs = Rootfs(place)
+    if rootfs.is_mounted:
+        rootfs.unmount(force=force)
+    reach("unbundle.unmounted")
+    (place / CONFIG).unlink(missing_ok=True)
+    reach("unbundle.unwritten")
+
+
+@contextmanager
+def _opened(place: Path) -> Iterator[bool]:
+    """The directory of a bundle, made where it is missing, ours alone for the block; yields whether it was made.
+
+    Raises:
+        BundleRefused: it is no directory, or somebody else's.
+        Permanent: others may write to where it leads, or the disk refuses.
+    """
+    made = not place.exists()
+    if not made and not place.is_dir():
+        raise BundleRefused(f"{place} is no directory; expected one that is not there yet, or an empty one")
+    with disk_errors(place):
+        private.directory(str(place))
+    with _held_directory(place):
+        yield made
+
+
+@contextmanager
+def _held_directory(place: Path) -> Iterator[None]:
+    """Nobody else makes or takes apart this bundle for the block.
+
+    Raises:
+        BundleRefused: it belongs to somebody else, or was removed meanwhile.
+    """
+    try:
+        before = place.stat()
+    except OSError as exc:
+        raise BundleRefused(f"{place} cannot be used: {exc.strerror}") from exc
+    if before.st_uid != os.geteuid():
+        raise BundleRefused(f"{place} belongs to user {before.st_uid}, who could change the bundle; expected one of our own")
+    with locked(place):
+        if not place.is_dir() or place.stat().st_ino != before.st_ino:
+            raise BundleRefused(f"{place} was removed meanwhile; try again")
+        yield

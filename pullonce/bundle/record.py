@@ -1,0 +1,96 @@
+"""What a bundle is made of, as its directory and the hold of its layers say it."""
+
+import os
+import stat
+from pathlib import Path
+
+import msgspec
+
+from pullonce.bundle.errors import BundleRefused
+from pullonce.bundle.rootfs import Rootfs
+from pullonce.oci.mappings import Mappings
+from schemas.oci import ChainID, Digest
+
+STATE, CONFIG = "pullonce.json", "config.json"
+
+
+class Bundle(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One bundle."""
+
+    directory: str
+    store: str
+    """Directory of its store."""
+    reference: str
+    platform: str
+    digest: Digest
+    """What the reference named."""
+    image_id: Digest
+    chain_id: ChainID
+    read_only: bool = False
+    mappings: Mappings | None = None
+    made: bool = False
+    """The directory was not there before, and goes with the bundle."""
+
+
+encode = msgspec.json.Encoder().encode
+decode = msgspec.json.Decoder(Bundle).decode
+
+
+def directory_of(text: str) -> Path:
+    """The directory that is meant, by its one name.
+
+    Raises:
+        BundleRefused: somebody else decides where it lies, or its name cannot be written down.
+    """
+    try:
+        found = os.lstat(text)
+        if stat.S_ISLNK(found.st_mode) and found.st_uid not in (0, os.geteuid()):
+            raise BundleRefused(f"{text} is a link that user {found.st_uid} made; it may lead anywhere: name the directory")
+    except (OSError, ValueError):
+        pass  # it is not there yet, or whoever makes it says what is wrong with it
+    if "\0" in text or not text:
+        raise BundleRefused(f"{text!r} is no name of a directory")
+    path = Path(os.path.realpath(text))
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise BundleRefused(f"{text!r} is no name in UTF-8, which config.json has to be; choose another") from None
+    return path
+
+
+def read(directory: Path) -> Bundle | None:
+    """The bundle in a directory, finished or not; None where there is none.
+
+    Raises:
+        BundleRefused: what it is made of cannot be read.
+    """
+    path = directory / STATE
+    try:
+        return decode(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as exc:
+        raise BundleRefused(f"{path} cannot be read: {exc}; it says what the bundle is made of") from exc
+
+
+def bundle_at(directory: Path) -> Bundle:
+    """The same, where there has to be one; raises BundleRefused."""
+    found = read(directory)
+    if found is None:
+        raise no_bundle(directory)
+    return found
+
+
+def no_bundle(directory: Path) -> BundleRefused:
+    """The error of a directory in which there is none."""
+    return BundleRefused(f"{directory} is no bundle; `pullonce bundles` lists those of a store, --store says of which")
+
+
+def state_of(bundle: Bundle) -> str:
+    """How a bundle stands: `mounted`, `not mounted`, `not finished`, or `gone` with its directory."""
+    place = Path(bundle.directory)
+    if not (place / STATE).exists():
+        return "not finished" if place.is_dir() else "gone"
+    if not (place / CONFIG).exists():
+        return "not finished"
+    return "mounted" if Rootfs(place).is_mounted else "not mounted"
