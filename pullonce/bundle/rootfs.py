@@ -50,19 +50,24 @@ class Rootfs:
         """Make its directories. Repeating it is harmless.
 
         Raises:
-            BundleRefused: overlayfs cannot write to the file system here.
+            BundleRefused: overlayfs cannot write to the file system here, or not read these layers right.
             MappingInvalid: whoever owns the image's root is nobody on this machine.
             OSError: the disk refuses.
         """
         self.path.mkdir(exist_ok=True)
         self._own.mkdir(mode=0o700, exist_ok=True)
         try:
-            opaque_attribute(self._own, self._own)
+            mark = opaque_attribute(self._own, self._own)
         except StoreUnsuitable:
             raise BundleRefused(
                 f"{self._own.parent} lies on a file system ({file_system(self._own) or 'unknown'}) to which overlayfs cannot "
                 "write; choose a directory on ext4, xfs, btrfs or tmpfs"
             ) from None
+        if mark.startswith(b"user.") and not all(each.userxattr for each in snapshots.chain(chain_id)):
+            raise BundleRefused(
+                f"layers of {snapshots.root} were unpacked by root, whose marks of what they hide count for root alone; use a "
+                "store of your own (PULLONCE_HOME)"
+            )
         below = snapshots.path(chain_id)
         root = below.stat()
         owner = mappings.owner(root.st_uid, root.st_gid) if mappings else None

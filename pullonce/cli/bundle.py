@@ -4,7 +4,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,10 @@ from pullonce.bundle.spec import Found, runtime_config, volumes
 from pullonce.cli.bundled_image import FoundImage, find, pull_again
 from pullonce.cli.columns import columns
 from pullonce.config import store_root
+from pullonce.errors import PullonceError
 from pullonce.oci.mappings import mappings
-from pullonce.store.content import ContentStore, open_store
+from pullonce.printable import printable
+from pullonce.store.content import ContentStore, opened
 from pullonce.store.snapshots import SnapshotMissing
 
 _TRIES = 3
@@ -97,39 +99,46 @@ def options_of(args: argparse.Namespace) -> Options:
         new_privileges=args.new_privileges,
     )
     mounts = tuple(options.mount_of(each, str(Path.cwd())) for each in args.mount)
+    missing = [each.source for each in mounts if each.is_bind and not Path(each.source).exists()]
+    if missing:
+        raise OptionInvalid(f"{missing[0]} is to be mounted in the container, and is not there")
     return options.consistent(Options(process, isolation, mounts, args.read_only))
 
 
 def _remount(args: argparse.Namespace) -> int:
-    for name in args.words:
-        directory = directory_of(name)
+    def remount(directory: Path) -> None:
         known = bundle_at(directory)
-        with _disk(directory):
-            content = open_store(Path(known.store))
-            try:
-                mounted = Bundles(content).remount(directory)
-            except SnapshotMissing:
-                if args.policy == "never":
-                    raise
-                pull_again(args, known)
-                mounted = Bundles(content).remount(directory)
+        held = Bundles(opened(Path(known.store)))
+        try:
+            mounted = held.remount(directory)
+        except SnapshotMissing:
+            if args.policy == "never":
+                raise
+            pull_again(args, known)
+            mounted = held.remount(directory)
         print(f"{directory} is mounted{'' if mounted else ' already'}")
-    return 0
+
+    return _each(args.words, remount)
 
 
 def unbundle(args: argparse.Namespace) -> int:
     """Carry out `pullonce unbundle`."""
     _check_root()
+    return _each(args.directories, lambda place: _bundles_of(args, place).take_apart(place, force=args.force))
+
+
+def _each(names: list[str], act: Callable[[Path], None]) -> int:
+    """Do something with each of some directories; what goes wrong with one of several is said, and the others go on."""
     failed = 0
-    for name in args.directories:
+    for name in names:
         try:
             directory = directory_of(name)
             with _disk(directory):
-                _bundles_of(args, directory).take_apart(directory, force=args.force)
-        except BundleRefused as exc:
-            if len(args.directories) == 1:
+                act(directory)
+        except PullonceError as exc:
+            if len(names) == 1:
                 raise
-            print(f"pullonce: {exc}", file=sys.stderr)
+            print(f"pullonce: {printable(str(exc))}", file=sys.stderr)
             failed = 1
     return failed
 

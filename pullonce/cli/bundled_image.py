@@ -13,7 +13,7 @@ from pullonce.config import store_root
 from pullonce.errors import Permanent
 from pullonce.oci import reference
 from pullonce.oci.platform import normalise, serves, spell
-from pullonce.store.content import ContentStore, open_store
+from pullonce.store.content import ContentStore, opened
 from pullonce.store.images import ImageRecord, Images
 from pullonce.store.layout import Layout
 
@@ -57,7 +57,7 @@ def find(args: argparse.Namespace, name: str, *, again: bool) -> FoundImage:
         raise BundleRefused(
             f"{parsed} is for {record.platform}; a bundle is for Linux: say --platform linux/… where it has that"
         )
-    content = open_store(root)
+    content = opened(root)
     try:
         return FoundImage(content, record, content.read(record.image_id, _LONGEST_CONFIG))
     except Permanent as exc:
@@ -66,7 +66,9 @@ def find(args: argparse.Namespace, name: str, *, again: bool) -> FoundImage:
 
 def pull_again(args: argparse.Namespace, known: Bundle) -> None:
     """Bring back the layers of a bundle: of its very image, whatever its reference names by now."""
-    _pull(args, f"{reference.parse(known.reference).name}@{known.digest}", known.platform)
+    store = Path(known.store)  # HOME/stores/NAME
+    there = argparse.Namespace(**{**vars(args), "home": str(store.parents[1]), "store": store.name})
+    _pull(there, f"{reference.parse(known.reference).name}@{known.digest}", known.platform)
 
 
 def _platform(args: argparse.Namespace) -> str:

@@ -180,6 +180,19 @@ def open_store(root: Path, *, sync: bool = True, group: str | None = None) -> Co
     return store
 
 
+def opened(root: Path) -> ContentStore:
+    """A store, with what is missing of it made.
+
+    One that belongs to another user, a fetcher without privileges, is that user's to make: its owner could not write to what
+    root made in it.
+
+    Raises:
+        Permanent: the disk refuses.
+    """
+    foreign = root.is_dir() and root.stat().st_uid != os.geteuid()
+    return ContentStore(root) if foreign else open_store(root)
+
+
 def _make(path: Path, content: bytes) -> None:
     """Give a file its first content. Of several processes one wins, and nobody sees it empty."""
     if path.exists():

@@ -2,11 +2,10 @@
 
 import contextlib
 import os
-from pathlib import Path
 
 import msgspec
 
-from pullonce.store.content import ContentStore, open_store
+from pullonce.store.content import ContentStore, opened
 from pullonce.store.holds import Hold, Holds
 from pullonce.store.snapshots import Snapshot, SnapshotMissing, Snapshots
 from schemas.oci import ChainID
@@ -16,19 +15,6 @@ HOLDER = "containerd"
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Record).decode
-
-
-def opened(root: Path) -> ContentStore:
-    """A store, with what is missing of it made.
-
-    One that belongs to another user, a fetcher without privileges, is that user's to make: its owner could not write to what
-    root made in it.
-
-    Raises:
-        Permanent: the disk refuses.
-    """
-    foreign = root.is_dir() and root.stat().st_uid != os.geteuid()
-    return ContentStore(root) if foreign else open_store(root)
 
 
 class Layers:

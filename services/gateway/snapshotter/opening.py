@@ -10,12 +10,13 @@ from pathlib import Path
 
 from google.protobuf.message import Message
 
+from pullonce.store.content import opened
 from schemas.events import PullResolved, decode
 from schemas.malformed import Malformed
 from services.gateway.protocols import snapshots_pb2
 from services.gateway.rpc.serving import serving
 from services.gateway.snapshotter.arrivals import Arrivals, Pull, Resolved
-from services.gateway.snapshotter.layers import Layers, opened
+from services.gateway.snapshotter.layers import Layers
 from services.gateway.snapshotter.offers import Offers
 from services.gateway.snapshotter.service import Parts, Snapshotter
 from services.gateway.snapshotter.store import Records

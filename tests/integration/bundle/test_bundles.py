@@ -170,6 +170,7 @@ def test_a_link_of_the_image_leads_within_it(shelf: Shelf, tmp_path: Path) -> No
         ([APP, "DIR", "--uidmap", "0:200000:10"], 2, "user 1000 of the container is nobody"),
         ([APP, "DIR", "--cap-add", "fly"], 2, "no capability"),
         ([APP, "DIR", "--mount", "dst=/x"], 2, "needs a source"),
+        ([APP, "DIR", "--mount", "src=/not/there,dst=/x"], 2, "is not there"),
         ([APP, "DIR", "--cwd", "x"], 2, "absolute path"),
         ([APP, "DIR", "--args", "a", "--", "b"], 2, "the whole command"),
         ([APP, "DIR", "--", "a\udcff"], 2, "no UTF-8"),
@@ -305,3 +306,28 @@ def test_whoever_is_not_root_is_told_what_is_needed(shelf: Shelf, tmp_path: Path
     finally:
         os.seteuid(0)
     assert code == 1 and "unshare --user" in err
+
+
+def test_of_several_one_that_cannot_be_holds_up_no_other(shelf: Shelf, tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    for place in (one, other):
+        shelf.bundle(APP, place)
+        unmount(place / "rootfs")
+    code, out, err = shelf.say("bundle", "--remount", one, tmp_path / "none", other)
+    assert (code, out, err.count("\n")) == (1, f"{one} is mounted\n{other} is mounted\n", 1)
+    code, out, err = shelf.say("unbundle", one, tmp_path / "none", other)
+    assert (code, out, err.count("\n"), shelf.held()) == (1, "", 1, [])
+
+
+@pytest.mark.parametrize("options", [(), ("--uidmap", "0:200000:65536")])
+def test_other_users_do_not_get_into_it(shelf: Shelf, reachable: Path, options: tuple[str, ...]) -> None:
+    place = reachable / "bundle"
+    shelf.bundle(APP, place, *options)
+    for path in (place / "rootfs" / "set", place / "config.json", place / "overlay" / "upper"):
+        os.seteuid(65534)
+        try:
+            with pytest.raises(PermissionError):
+                path.stat()
+        finally:
+            os.seteuid(0)
+    shelf.say("unbundle", place)

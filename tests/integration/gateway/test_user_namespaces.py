@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from pullonce.oci.mappings import Mappings, mappings
+from pullonce.store import idmapping
 from pullonce.store.content import open_store
-from pullonce.store.layout import Layout, link_to_tree
-from pullonce.store.snapshots import short_name
+from pullonce.store.kernel import checked, libc
+from pullonce.store.layout import Layout, link_to_tree, short_name
+from pullonce.store.mounting import unmount
 from schemas.oci import ChainID
 from services.gateway.snapshotter.records import name_of
 from tests.integration.gateway.test_calls import Bus, service
@@ -22,67 +23,25 @@ from tests.integration.gateway.test_calls import Bus, service
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 HOST, LENGTH, DEPTH = 200_000, 65_536, 60
 LABELS = {f"containerd.io/snapshot/{each}mapping": f"0:{HOST}:{LENGTH}" for each in ("uid", "gid")}
-_OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
-_AT_EMPTY_PATH, _RECURSIVE, _CLONE, _IDMAP, _CLONE_NEWUSER = 0x1000, 0x8000, 1, 0x00100000, 0x10000000
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-class Attributes(ctypes.Structure):
-    """`struct mount_attr`. Source: mount_setattr(2)."""
-
-    _fields_ = (
-        ("set", ctypes.c_uint64), ("clear", ctypes.c_uint64), ("propagation", ctypes.c_uint64), ("userns", ctypes.c_uint64),
-    )  # fmt: skip
-
-
-def checked(result: int) -> int:
-    if result < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return result
 
 
 @contextmanager
-def user_namespace() -> Iterator[int]:
-    """A user namespace with the mapping of the labels, by a process that only keeps it."""
-    ready, written = os.pipe(), os.pipe()
-    child = os.fork()
-    if not child:
-        _libc.unshare(_CLONE_NEWUSER)
-        os.write(ready[1], b"x")
-        signal.pause()
-        os._exit(0)
-    try:
-        os.read(ready[0], 1)
-        for each in ("uid_map", "gid_map"):
-            Path(f"/proc/{child}/{each}").write_text(f"0 {HOST} {LENGTH}")
-        fd = os.open(f"/proc/{child}/ns/user", os.O_RDONLY)
-        yield fd
-        os.close(fd)
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        for each in (*ready, *written):
-            os.close(each)
-
-
-@contextmanager
-def idmapped(directory: Path, target: Path, namespace: int) -> Iterator[None]:
+def idmapped(directory: Path, target: Path, mapped: Mappings) -> Iterator[None]:
     """One idmapped mount of a directory with all below it. Skips where the file system cannot have one."""
-    tree = checked(_libc.syscall(_OPEN_TREE, -100, os.fsencode(directory), _CLONE | os.O_CLOEXEC | _RECURSIVE))
+    tree = idmapping.clone(directory)
     try:
-        wanted = Attributes(set=_IDMAP, userns=namespace)
-        try:
-            size = ctypes.sizeof(wanted)
-            checked(_libc.syscall(_MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH | _RECURSIVE, ctypes.byref(wanted), size))
-        except OSError as exc:
-            pytest.skip(f"the file system below {directory} has no idmapped mounts: {exc.strerror}")
-        checked(_libc.syscall(_MOVE_MOUNT, tree, b"", -100, os.fsencode(target), 4))
+        with idmapping.user_namespace(mapped) as namespace:
+            try:
+                idmapping.map_ids(tree, namespace)
+            except OSError as exc:
+                pytest.skip(f"the file system below {directory} has no idmapped mounts: {exc.strerror}")
+        idmapping.attach(tree, target)
     finally:
         os.close(tree)
     try:
         yield
     finally:
-        _libc.umount2(os.fsencode(target), 2)
+        unmount(target, lazily=True)
 
 
 def stacked(root: Path) -> list[ChainID]:
@@ -120,14 +79,16 @@ async def test_a_deep_stack_is_mounted_with_the_owners_of_its_namespace(tmp_path
     layers.mkdir()
     target.mkdir()
     short = [each.name for each in lower]
-    with user_namespace() as namespace, idmapped(lower[0].parent, layers, namespace):
+    mapped = mappings([f"0:{HOST}:{LENGTH}"], [])
+    assert mapped is not None
+    with idmapped(lower[0].parent, layers, mapped):
         # As containerd: from within what the lower directories have in common.
         here = Path.cwd()
         os.chdir(layers)
         try:
             data = f"lowerdir={':'.join(short)},upperdir={options['upperdir']},workdir={options['workdir']},index=off"
             assert len(data) < 4096
-            checked(_libc.mount(b"overlay", os.fsencode(target), b"overlay", 0, data.encode()))
+            checked(libc.mount(b"overlay", os.fsencode(target), b"overlay", 0, data.encode()))
         finally:
             os.chdir(here)
         try:
@@ -137,4 +98,4 @@ async def test_a_deep_stack_is_mounted_with_the_owners_of_its_namespace(tmp_path
             (target / "of-user-0").write_text("changed")
             assert stat.S_ISREG((Path(options["upperdir"]) / "of-user-0").stat().st_mode)
         finally:
-            _libc.umount2(os.fsencode(target), 2)
+            unmount(target, lazily=True)

@@ -459,3 +459,22 @@ def test_what_was_promised_to_others_stays_until_it_is_let_go(world: World) -> N
     damaged.unlink()
     assert holds.drop("containerd", "a") and not holds.drop("containerd", "a")
     assert world.report("gc")["held"] == {} and not world.snapshots.has(chain[0]) and not world.content.has(blob)
+
+
+@needs_root
+def test_the_layers_of_a_bundle_stay_and_are_said_to_be_its(world: World, tmp_path: Path) -> None:
+    """Made by a pull of the command's own, which asks nobody again for what is there."""
+    reference, pushed, chain = world.push()
+    place, words = tmp_path / "bundle", ("-q", reference)
+    assert "runc run" in world.run("bundle", *words, str(place), "--", "sh")
+    assert world.registry.counts()["GET blobs"] == len(pushed.blobs)
+    world.registry.forget()
+    world.run("bundle", *words, str(tmp_path / "other"), "--", "sh")
+    assert world.registry.counts() == {}
+    assert "2 for bundles" in world.run("status")
+    world.run("unbundle", str(tmp_path / "other"))
+    assert f"{len(chain)} of its {len(chain)} layers stay until the bundle {place} lets them go" in world.run("rm", reference)
+    assert f"kept for the bundle {place}: {len(chain)} that nothing else needs" in world.run("gc")
+    assert [world.snapshots.has(each) for each in chain] == [True] * len(chain)
+    world.run("unbundle", str(place))
+    assert world.report("gc")["layers"] == len(chain)
