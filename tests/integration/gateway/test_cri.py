@@ -27,6 +27,8 @@ from tests.support.images import Image, digest_of, image, layer, tar_of
 from tests.support.registry import RegistryServer
 
 _numbers = count(1)
+TALKATIVE = {"PULLONCE_LOG_LEVEL": "debug"}
+"""So that what the libraries tell is looked at for secrets, too."""
 BASIC = base64.b64encode(f"ali:{PASSWORD}".encode()).decode()
 
 
@@ -40,7 +42,7 @@ class Alone:
         self.up = up
         self.store = home / "stores" / "default"
         self.socket = home / "run" / "alone.sock"
-        self.gateway = GatewayProcess(home, "alone", {"CRI": str(self.socket)}, url=up.url)
+        self.gateway = GatewayProcess(home, "alone", {"CRI": str(self.socket)}, url=up.url, more=TALKATIVE)
 
     def push(self, layers: int = 2, *, tags: tuple[str, ...] = ("1",), user: str = "") -> tuple[str, Image]:
         """A fresh image: its reference, by its first tag, and itself."""
@@ -79,7 +81,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alone]:
     private = RegistryServer(closed, htpasswd=HTPASSWD).start()
     home = Path(tempfile.mkdtemp(prefix="cri-"))  # sockets have short paths
     try:
-        with Up(home, "--no-ledger", "--no-gateway") as up:
+        with Up(home, "--no-ledger", "--no-gateway", more=TALKATIVE) as up:
             made = Alone(home, registry, private, up)
             with made.gateway:
                 yield made
