@@ -60,6 +60,8 @@ class Bundles:
             MountFailed, Permanent: the kernel or the disk refuses.
         """
         place = Path(wanted.directory)
+        if place.is_relative_to(self._content.root.resolve()):
+            raise BundleRefused(f"{place} lies in the store, which removes what it does not know; choose another directory")
         with _opened(place) as made:
             known = self._unfinished(place)
             wanted = msgspec.structs.replace(wanted, made=made or (known is not None and known.made))

@@ -100,27 +100,33 @@ def consistent(options: Options) -> Options:
     return options
 
 
-def command_of(text: str) -> tuple[str, ...]:
-    """The words of a command: a JSON list of them, or one text that is taken apart as a shell does.
+def command_of(texts: Sequence[str]) -> tuple[str, ...]:
+    """The words of a command: a JSON list of them; one text that is taken apart as a shell does; or several, a word each.
 
     Raises:
-        OptionInvalid: it is neither, or empty.
+        OptionInvalid: it is none of them, or names no program.
     """
-    if text.lstrip().startswith("["):
-        try:
-            words = json.loads(text)
-        except ValueError as exc:
-            raise OptionInvalid(f"{text[:60]!r} is no JSON list of words: {exc}") from None
-        if not all(isinstance(word, str) for word in words):
-            raise OptionInvalid(f"{text[:60]!r} has what is no text; expected a JSON list of words")
-    else:
-        try:
-            words = shlex.split(text)
-        except ValueError as exc:
-            raise OptionInvalid(f"{text[:60]!r} cannot be taken apart as a shell does: {exc}") from None
+    if not texts:
+        return ()
+    words = list(texts) if len(texts) > 1 else _words(texts[0])
     if not words or not words[0]:
         raise OptionInvalid("a command needs at least a program")
     return checked_words("the command", words)
+
+
+def _words(text: str) -> list[str]:
+    if not text.lstrip().startswith("["):
+        try:
+            return shlex.split(text)
+        except ValueError as exc:
+            raise OptionInvalid(f"{text[:60]!r} cannot be taken apart as a shell does: {exc}") from None
+    try:
+        words = json.loads(text)
+    except ValueError as exc:
+        raise OptionInvalid(f"{text[:60]!r} is no JSON list of words: {exc}") from None
+    if not all(isinstance(word, str) for word in words):
+        raise OptionInvalid(f"{text[:60]!r} has what is no text; expected a JSON list of words")
+    return list(words)
 
 
 def checked_words(what: str, words: Sequence[str]) -> tuple[str, ...]:

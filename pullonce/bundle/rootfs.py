@@ -12,12 +12,14 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import msgspec
+
 from pullonce.bundle.errors import BundleRefused
 from pullonce.bundle.inside import make_place, opened
 from pullonce.bundle.spec import Directory
 from pullonce.oci.mappings import Mappings
 from pullonce.store import idmapping
-from pullonce.store.mounting import MountFailed, make_read_only, mount, unmount
+from pullonce.store.mounting import MountFailed, make_read_only, mount, shared_options, unmount
 from pullonce.store.snapshots import Snapshots
 from pullonce.store.suitable import StoreUnsuitable, file_system, opaque_attribute
 from pullonce.store.tables import processes_with
@@ -84,6 +86,7 @@ class Rootfs:
         if self.is_mounted:
             return
         overlay = snapshots.overlay(chain_id, upper=self._own / "upper", work=self._own / "work")
+        overlay = msgspec.structs.replace(overlay, options=[*overlay.options, *shared_options()])
         mount(overlay, self.path, suid=True, dev=True, read_only=read_only, mappings=mappings)
 
     def close(self, mounts: Iterable[Mapping[str, str]], mappings: Mappings | None) -> None:

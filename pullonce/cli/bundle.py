@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from pullonce.bundle.rootfs import Rootfs
 from pullonce.bundle.spec import Found, runtime_config, volumes
 from pullonce.cli.bundled_image import FoundImage, find, pull_again
 from pullonce.cli.columns import columns
+from pullonce.cli.pull import interrupt
 from pullonce.config import store_root
 from pullonce.errors import PullonceError
 from pullonce.oci.mappings import mappings
@@ -36,6 +38,7 @@ _TRIES = 3
 def bundle(args: argparse.Namespace) -> int:
     """Carry out `pullonce bundle`."""
     _check_root()
+    signal.signal(signal.SIGTERM, interrupt)
     if args.remount:
         return _remount(args)
     if len(args.words) != 2:
@@ -83,7 +86,7 @@ def options_of(args: argparse.Namespace) -> Options:
         OptionInvalid, MappingInvalid: it cannot be read, or contradicts itself.
     """
     process = Process(
-        command=options.command_of(args.args) if args.args else (),
+        command=options.command_of(args.args),
         arguments=options.checked_words("the arguments", args.arguments),
         env=tuple(options.variable_of(each, os.environ) for each in args.env),
         cwd=options.absolute("--cwd", args.cwd) if args.cwd else "",

@@ -44,7 +44,7 @@ def obtain(args: "Namespace", door: str = "cli") -> Ending:
         from pullonce.trace import of_environment
 
         wanted.trace = of_environment()
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     users = join_or_start(args.home, args.store)
     view = _view(args, identity.flight)
     try:
@@ -153,7 +153,8 @@ def say(line: str) -> None:
     print(f"pullonce: {printable(line)}", file=sys.stderr, flush=True)
 
 
-def _interrupt(number: int, _: object) -> None:
+def interrupt(number: int, _: object) -> None:
+    """Handles a signal by leaving, so that what was begun is undone."""
     raise SystemExit(128 + number)
 
 

@@ -72,6 +72,14 @@ def mount(
         raise MountFailed(f"cannot mount {len(overlay.names)} layers on {where}: {exc.strerror}{hint}") from exc
 
 
+def shared_options() -> list[str]:
+    """Of every overlay mount that is written upon, where the kernel knows them.
+
+    Layers are shared and may come anew, so they are in no index of one upper directory.
+    """
+    return ["index=off"] if Path("/sys/module/overlay/parameters/index").exists() else []
+
+
 def make_read_only(target: Path) -> None:
     """Have nobody write to what is mounted there, and to its upper directory, any more.
 
@@ -113,8 +121,8 @@ def _mount_piecewise(overlay: Overlay, target: Path, attributes: int) -> None:
     try:
         for name in overlay.names:
             _configure(context, _SET_STRING, b"lowerdir+", os.fsencode(name))
-        for option in overlay.options:
-            _configure(context, _SET_FLAG, option.encode(), None)
+        for name, _, value in (option.partition("=") for option in overlay.options):
+            _configure(context, _SET_STRING if value else _SET_FLAG, name.encode(), value.encode() or None)
         if overlay.upper is not None and overlay.work is not None:
             _configure(context, _SET_STRING, b"upperdir", os.fsencode(escaped(overlay.upper)))
             _configure(context, _SET_STRING, b"workdir", os.fsencode(escaped(overlay.work)))

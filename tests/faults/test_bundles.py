@@ -137,6 +137,23 @@ def made_again(house: Household, reference: str, place: Path) -> None:
         assert house.say("bundle", "--remount", str(place)) == (0, "")
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("step", ["bundle.held", "bundle.mounted"])
+def test_one_that_is_interrupted_is_undone(
+    house: Household, tmp_path: Path, step: str, number: signal.Signals, code: int
+) -> None:
+    reference = house.push("interrupted", b"top")
+    house.crew.arm(step, "stop")
+    command = [sys.executable, "-m", "pullonce", "bundle", "-q", reference, str(tmp_path / "bundle")]
+    running = subprocess.Popen(command, env=house.crew.environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    _, status = os.waitpid(running.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status) and len(list(house.holds.all())) == 1
+    for each in (number, signal.SIGCONT):
+        running.send_signal(each)
+    running.communicate(timeout=LIMIT)
+    assert (running.returncode, list(house.holds.all()), list(tmp_path.iterdir())) == (code, [], [])
+
+
 def test_lost_layers_of_a_bundle_come_again_though_its_tag_moved(house: Household, tmp_path: Path) -> None:
     reference, place = house.push("moved", b"before"), tmp_path / "bundle"
     assert house.say("bundle", "-q", reference, str(place)) == (0, "")

@@ -33,11 +33,12 @@ def _bundle(sub: argparse.ArgumentParser) -> None:
 def _process(sub: argparse.ArgumentParser) -> None:
     group = sub.add_argument_group("the process (default: as the image says)")
     group.add_argument(
-        "--args", metavar="COMMAND", default="",
-        help="the whole command, in place of the image's entrypoint and command: as a shell takes it apart, or a JSON list",
+        "--args", metavar="COMMAND", action="append", default=[],
+        help="the whole command, in place of the image's entrypoint and command: as a shell takes it apart, or a JSON list; "
+        "said several times: a word each",
     )  # fmt: skip
     group.add_argument("--env", "-e", metavar="NAME[=VALUE]", action="append", default=[], help="a variable (repeatable)")
-    group.add_argument("--cwd", metavar="PATH", default="", help="working directory")
+    group.add_argument("--cwd", "-w", metavar="PATH", default="", help="working directory")
     group.add_argument("--user", "-u", metavar="USER[:GROUP]", default="", help="names of the image's own files, or numbers")
     group.add_argument("--tty", "-t", action="store_true", help="a terminal")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from google.protobuf.message import Message
 
 from pullonce.store.content import opened
+from pullonce.store.mounting import shared_options
 from schemas.events import PullResolved, decode
 from schemas.malformed import Malformed
 from services.gateway.protocols import snapshots_pb2
@@ -61,7 +62,7 @@ async def snapshotting(store: Path, place: Path, socket: Path, outside: Outside)
     arrivals = Arrivals(outside.pull, layers.has)
     unlisting = Unlisting(outside.unlist, records.state, records.unlisting, lambda name: records.table.named_by(name) > 0)
     offers = Offers(records, layers, arrivals, outside.resolved, outside.connected)
-    trees = Trees(layers, records.places, _options(), outside.shown)
+    trees = Trees(layers, records.places, shared_options(), outside.shown)
     snapshotter = Snapshotter(Parts(records, layers, offers, unlisting, trees))
     calls = _Calls()
     service = snapshots_pb2.DESCRIPTOR.services_by_name["Snapshots"]
@@ -94,12 +95,6 @@ def hear_resolved(resolved: Resolved) -> Callable[[str, bytes], None]:
             resolved.take(event)
 
     return hear
-
-
-def _options() -> list[str]:
-    """Of every overlay mount, where the kernel knows them: layers are shared, so none may be the index of one upper
-    directory."""
-    return ["index=off"] if Path("/sys/module/overlay/parameters/index").exists() else []
 
 
 class _Calls:

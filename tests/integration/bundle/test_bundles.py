@@ -82,6 +82,30 @@ def test_a_directory_that_cannot_be_one(shelf: Shelf, tmp_path: Path, there: Cal
     assert shelf.held() == []
 
 
+def test_a_directory_in_the_store_is_refused(shelf: Shelf) -> None:
+    """What lies there unknown is collected."""
+    code, _, err = shelf.say("bundle", APP, shelf.store / "staging" / "bundle")
+    assert code == 1 and "lies in the store" in err
+    assert not (shelf.store / "staging" / "bundle").exists()
+
+
+def test_a_disk_without_room_is_told_and_nothing_is_left(shelf: Shelf, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    for inodes in range(2, 19, 2):
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"nr_inodes={inodes}", "tmpfs", str(small)], check=True)
+        try:
+            code, _, err = shelf.say("bundle", APP, small / "bundle")
+            if code == 0:
+                shelf.say("unbundle", small / "bundle")
+            else:
+                assert any(told in err for told in ("no inodes left", "No space left")) and err.count("\n") == 1
+            assert (list(small.iterdir()), shelf.held()) == ([], [])
+        finally:
+            unmount(small)
+    assert code == 0, "there was room in the end"
+
+
 def test_an_empty_directory_of_ours_is_taken_and_left(shelf: Shelf, tmp_path: Path) -> None:
     real = tmp_path / "real"
     real.mkdir()

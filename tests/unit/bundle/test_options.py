@@ -12,6 +12,10 @@ from pullonce.bundle.options import Isolation, Mount, Options, Process
 from pullonce.oci.mappings import IdRange, MappingInvalid, Mappings, mappings
 
 
+def command(text: str) -> tuple[str, ...]:
+    return options.command_of([text])
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -22,7 +26,12 @@ from pullonce.oci.mappings import IdRange, MappingInvalid, Mappings, mappings
     ],
 )
 def test_a_command(text: str, expected: tuple[str, ...]) -> None:
-    assert options.command_of(text) == expected
+    assert options.command_of([text]) == expected
+
+
+def test_a_command_word_by_word() -> None:
+    assert options.command_of(["sh", "-c", "echo a b"]) == ("sh", "-c", "echo a b")
+    assert options.command_of([]) == ()
 
 
 @pytest.mark.parametrize(
@@ -65,13 +74,13 @@ def test_a_word(read: Callable[[str], str], text: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("read", "text"),
     [
-        (options.command_of, "  "),
-        (options.command_of, "sh -c 'x"),
-        (options.command_of, "[1]"),
-        (options.command_of, '["a"'),
-        (options.command_of, "[]"),
-        (options.command_of, '[""]'),
-        (options.command_of, "a\0b"),
+        (command, "  "),
+        (command, "sh -c 'x"),
+        (command, "[1]"),
+        (command, '["a"'),
+        (command, "[]"),
+        (command, '[""]'),
+        (command, "a\0b"),
         (options.capability_of, "FLY"),
         (options.capability_of, ""),
         (options.namespace_of, "blue"),
@@ -93,7 +102,7 @@ def test_a_word(read: Callable[[str], str], text: str, expected: str) -> None:
         (lambda text: options.mount_of(text, "/"), "src=/a\0,dst=/x"),
     ],
 )
-def test_a_word_that_is_none(read: Callable[[str], str], text: str) -> None:
+def test_a_word_that_is_none(read: Callable[[str], object], text: str) -> None:
     with pytest.raises(OptionInvalid):
         read(text)
 
