@@ -24,10 +24,23 @@ def _die_with_parent() -> None:
 
 
 class Engine:
-    """`with Engine() as engine:`; everything in it is gone afterwards."""
+    """`with Engine() as engine:`; everything in it is gone afterwards.
 
-    def __init__(self) -> None:
-        need("dockerd", "containerd", "docker-compose", "docker")
+    Args:
+        options: further ones of the daemon.
+        within: a command that starts the daemon, its command line behind it.
+        needs: programs that have to be there.
+    """
+
+    def __init__(
+        self,
+        *options: str,
+        within: tuple[str, ...] = (),
+        needs: tuple[str, ...] = ("dockerd", "containerd", "docker-compose", "docker"),
+    ) -> None:
+        need(*needs)
+        self._options = options
+        self._within = within
         # A short path: a socket's name has at most 107 bytes.
         self._home = Path(tempfile.mkdtemp(prefix="pullonce-docker-"))
         self.socket = f"unix://{self._home}/docker.sock"
@@ -40,9 +53,11 @@ class Engine:
 
     def __enter__(self) -> Engine:
         command = [
+            *self._within,
             *("dockerd", "--host", self.socket, "--iptables=false", "--bridge=none", "--userland-proxy=true"),
             *("--data-root", str(self._home / "data"), "--exec-root", str(self._home / "exec")),
             *("--pidfile", str(self._home / "docker.pid"), "--config-file", str(self._home / "none.json")),
+            *self._options,
         ]
         (self._home / "none.json").write_text("{}")
         with self._log.open("wb") as log:

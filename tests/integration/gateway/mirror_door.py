@@ -40,7 +40,10 @@ class Answer:
 
 def ask(host: str, path: str, *, method: str = "GET", headers: Mapping[str, str] = {}) -> Answer:
     """Ask once."""
-    connection = http.client.HTTPConnection(host, timeout=_SECONDS)
+    connection = http.client.HTTPConnection("localhost" if host.startswith("unix:") else host, timeout=_SECONDS)
+    if host.startswith("unix:"):
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.connect(host.removeprefix("unix://"))
     try:
         connection.request(method, path, headers=dict(headers))
         response = connection.getresponse()
@@ -64,7 +67,8 @@ class MirrorDoor:
     def __init__(self, home: Path, registry: RegistryServer, **settings: str) -> None:
         self.home = home
         self.registry = registry
-        self.host = f"127.0.0.1:{free_port()}"
+        place = settings.get("PULLONCE_GATEWAY_MIRROR", "")
+        self.host = place or f"127.0.0.1:{free_port()}"
         self.repository = ""
         more = {
             "PULLONCE_GATEWAY_MIRROR": self.host,
