@@ -3,10 +3,13 @@
     in    the tree first, then the directory: the snapshot is there from the second rename on
     out   the directory first, then the tree: it is gone from the first rename on
 
-So a crash between the two leaves a tree that belongs to nobody, and never a snapshot without its tree. One lock, on `l/`
-itself, keeps those who do this for one ChainID apart.
+So a crash between the two leaves a tree that belongs to nobody, and never a snapshot without its tree. Of several that put one
+in, the kernel lets one come first, and none holds a lock: one that stands still between its renames keeps nobody waiting.
+What takes more than these two (something is in the way, is taken out, or belongs to nobody) is done one at a time, under a
+lock on `l/` itself.
 """
 
+import errno
 import os
 import secrets
 import stat
@@ -14,12 +17,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+import msgspec
+
+from pullonce.errors import Retryable
 from pullonce.failpoints import reach
 from pullonce.oci.digest import is_digest
 from pullonce.store.disk import exchange, locked
-from pullonce.store.layout import EMPTY_TREE, Layout, link_to_tree, short_name
+from pullonce.store.layout import EMPTY_TREE, RECORD, Layout, link_to_tree, short_name
+from pullonce.store.trees import is_abandoned
 from schemas.oci import ChainID
 
+_TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
+"""What rename(2) says to a directory whose new name another one has, or a link."""
 _PRIVATE = 0o700
 """Mode of `l/`. No user but ours looks into a tree by its path: a layer's set-id programs are not for them."""
 
@@ -32,25 +41,96 @@ def put_in(layout: Layout, chain_id: ChainID, draft: Path, *, there: Callable[[]
     """Make a finished snapshot visible; False where another is there already.
 
     Args:
-        draft: a directory on the same file system with all that belongs into `snapshots/<chain>`, and the tree as `fs`.
+        draft: a directory two levels below `staging/`, with all that belongs into `snapshots/<chain>`, and the tree as `fs`.
         there: whether a snapshot counts that is in place.
         replaced: two fresh paths, for a snapshot in its place that does not count, and for a tree that belongs to nobody.
 
     Raises:
         OSError: the disk refuses.
+        Retryable: it was taken out again before it was whole.
     """
-    with _hold(layout):
-        if there():
-            return False
-        _move_out(layout, chain_id, replaced[0])
-        if os.path.lexists(layout.tree(chain_id)):  # of a process that died between the two renames
-            _move(layout.tree(chain_id), replaced[1])
-        _move(draft / "fs", layout.tree(chain_id))
-        reach("snapshot.placed")
-        (draft / "fs").symlink_to(link_to_tree(chain_id))
+    if there():
+        return False
+    if os.path.lexists(layout.snapshot(chain_id)) or not _placed(layout, chain_id, draft):
+        with _hold(layout):
+            if _is_decided(layout, chain_id, draft, there, replaced):
+                return False
+    reach("snapshot.placed")
+    (draft / "fs").symlink_to(link_to_tree(chain_id))
+    try:
         draft.rename(layout.snapshot(chain_id))
-        reach("snapshot.renamed")
-        return True
+    except OSError as exc:
+        if exc.errno in _TAKEN:  # somebody was first, with our tree or with its own
+            return False
+        raise
+    reach("snapshot.renamed")
+    if not layout.tree(chain_id).exists():
+        _check_tree(layout, chain_id, replaced[0])
+    return True
+
+
+def _placed(layout: Layout, chain_id: ChainID, draft: Path) -> bool:
+    """Give a draft's tree its place; False where something is there."""
+    place = layout.tree(chain_id)
+    if os.path.lexists(place):
+        return False
+    try:
+        _move(draft / "fs", place)
+    except OSError as exc:
+        if exc.errno in _TAKEN:
+            return False
+        raise
+    return True
+
+
+def _is_decided(layout: Layout, chain_id: ChainID, draft: Path, there: Callable[[], bool], replaced: Sequence[Path]) -> bool:
+    """Clear the way and have a tree in its place. True: another one has made the snapshot meanwhile. Under the lock.
+
+    The tree of somebody who lives and stands between his two renames is finished and as good as ours: it stays, since he may
+    go on at any moment. What a dead process left may have lost content in a power cut: it makes room.
+    """
+    if os.path.lexists(layout.snapshot(chain_id)):
+        if there():
+            return True
+        _move_out(layout, chain_id, replaced[0])
+    place = layout.tree(chain_id)
+    if os.path.lexists(place):
+        if short_name(chain_id) in _between(layout) and _same_root(place, draft / "fs"):
+            _move(draft / "fs", replaced[1])
+            return False
+        _move(place, replaced[1])
+    _move(draft / "fs", place)
+    return False
+
+
+def _same_root(one: Path, other: Path) -> bool:
+    """Whether the roots of two trees have one mode: that of a tree which was just moved may be about to be set back."""
+    return one.lstat().st_mode == other.lstat().st_mode
+
+
+def _check_tree(layout: Layout, chain_id: ChainID, target: Path) -> None:
+    """A snapshot of ours has no tree: somebody took it away, the snapshot included, while we stood still. Ours must go, too."""
+    with _hold(layout):
+        if layout.tree(chain_id).exists():
+            return
+        _move_out(layout, chain_id, target)
+    raise Retryable(f"{chain_id} was removed while it was put in its place", code="unpack.failed", concerns="key")
+
+
+def _between(layout: Layout) -> set[str]:
+    """Short names of the trees whose makers live and stand between their two renames: the record is in `staging/` still."""
+    found = set()
+    for process in layout.staging.glob("*"):
+        if not process.is_dir() or is_abandoned(process):
+            continue
+        for record in process.glob(f"*/*/{RECORD}"):
+            tree = record.with_name("fs")
+            if tree.is_symlink() or not tree.exists():
+                try:
+                    found.add(short_name(msgspec.json.decode(record.read_bytes())["chain_id"]))
+                except FileNotFoundError:
+                    continue  # it is in its place by now
+    return found
 
 
 def take_out(layout: Layout, chain_id: ChainID, target: Path) -> bool:
@@ -107,14 +187,19 @@ def _movable(tree: Path) -> Iterator[None]:
 def strays(layout: Layout) -> list[str]:
     """Short names below `l/` that no snapshot has: what a crash between two renames left."""
     with _hold(layout):
-        known = {short_name(each) for each in all_of(layout)}
+        known = _owned(layout)
         return sorted(path.name for path in layout.trees.iterdir() if path.name not in known and path.name != EMPTY_TREE)
 
 
+def _owned(layout: Layout) -> set[str]:
+    """Short names of the trees that belong to somebody. In this order: a record goes from those between to the snapshots."""
+    return _between(layout) | {short_name(each) for each in all_of(layout)}
+
+
 def take_out_stray(layout: Layout, name: str, target: Path) -> bool:
-    """Move such a tree away; False where a snapshot has it by now, or it is gone."""
+    """Move such a tree away; False where it belongs to somebody by now, or is gone."""
     with _hold(layout):
-        if name in {short_name(each) for each in all_of(layout)}:
+        if name in _owned(layout):
             return False
         try:
             _move(layout.trees / name, target)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -58,6 +61,7 @@ def is_as_it_should(layout: Layout, *chain_ids: ChainID) -> bool:
 def draft(layout: Layout, chain_id: ChainID, name: str = "draft") -> Path:
     made = layout.staging / name
     (made / "fs").mkdir(parents=True)
+    (made / "fs").chmod(0o700)
     (made / "fs" / "file").write_text(chain_id)
     (made / "snapshot.json").write_text(describe(chain_id))
     return made
@@ -142,6 +146,90 @@ def test_a_tree_that_belongs_to_nobody_is_replaced_and_found(tmp_path: Path) -> 
     assert not placing.take_out_stray(layout, short_name(chain("a")), tmp_path / "gone"), "it has a snapshot by now"
     assert placing.take_out_stray(layout, short_name(chain("b")), tmp_path / "gone")
     assert placing.strays(layout) == []
+
+
+PUT_IN = """
+import sys
+from pathlib import Path
+from pullonce.store.layout import Layout
+from services.unpacker.staging import Staging
+from pullonce.store.snapshots import Snapshot
+staging = Staging(Path(sys.argv[1]))
+staging.open()
+draft = staging.draft()
+(draft.tree / "file").write_text(sys.argv[2])
+print(staging.commit(draft, Snapshot(chain_id=sys.argv[2], diff_id=sys.argv[2], blob=sys.argv[2])))
+"""
+
+
+@contextmanager
+def standing_still(root: Path, chain_id: ChainID, step: str) -> Iterator[subprocess.Popen[str]]:
+    """Another process that puts a snapshot in, and stops at a step (SIGSTOP)."""
+    armed = root.with_name("armed")
+    armed.mkdir()
+    (armed / step).write_text("stop")
+    environ = {**os.environ, "PULLONCE_FAILPOINTS": str(armed)}
+    command, pipe = [sys.executable, "-c", PUT_IN, str(root), chain_id], subprocess.PIPE
+    with subprocess.Popen(command, env=environ, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            _, status = os.waitpid(process.pid, os.WUNTRACED)
+            assert os.WIFSTOPPED(status)
+            yield process
+        finally:
+            process.kill()
+
+
+def goes_on(process: subprocess.Popen[str]) -> tuple[str, str]:
+    process.send_signal(signal.SIGCONT)
+    return process.communicate(timeout=30)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    open_store(tmp_path / "store")
+    return tmp_path / "store"
+
+
+@pytest.mark.parametrize("step", ["snapshot.made", "snapshot.placed"])
+def test_who_stands_still_keeps_nobody_waiting_and_is_second(root: Path, step: str) -> None:
+    layout = Layout(root)
+    with standing_still(root, chain("a"), step) as other:
+        placed = layout.tree(chain("a")).stat().st_ino if step == "snapshot.placed" else None
+        assert placing.strays(layout) == [], "it belongs to whoever goes on with it"
+        assert not placing.take_out_stray(layout, short_name(chain("a")), root / "gone")
+        assert put_in(layout, draft(layout, chain("a"), "own"), chain("a"))
+        assert put_in(layout, draft(layout, chain("b")), chain("b")), "nor anybody with another one"
+        assert placed in (None, layout.tree(chain("a")).stat().st_ino), "never exchanged under whoever may have mounted it"
+        assert goes_on(other)[0] == "False\n"
+    assert is_as_it_should(layout, chain("a"), chain("b")) and placing.strays(layout) == []
+
+
+def test_who_stood_still_behind_its_last_rename_made_the_snapshot(root: Path) -> None:
+    layout = Layout(root)
+    with standing_still(root, chain("a"), "snapshot.renamed") as other:
+        assert not put_in(layout, draft(layout, chain("a")), chain("a"))
+        assert goes_on(other)[0] == "True\n"
+    assert is_as_it_should(layout, chain("a"))
+
+
+def test_what_was_taken_out_while_somebody_stood_still_is_not_half_there_again(root: Path) -> None:
+    layout = Layout(root)
+    with standing_still(root, chain("a"), "snapshot.placed") as other:
+        assert put_in(layout, draft(layout, chain("a")), chain("a"))
+        assert placing.take_out(layout, chain("a"), layout.staging / "out")
+        assert "was removed while" in goes_on(other)[1]
+    assert placing.all_of(layout) == [] and placing.strays(layout) == []
+
+
+def test_the_tree_of_one_that_died_standing_still_is_nobodys(root: Path) -> None:
+    layout = Layout(root)
+    with standing_still(root, chain("a"), "snapshot.placed") as other:
+        other.kill()
+        other.wait()
+        assert placing.strays(layout) == [short_name(chain("a"))]
+        (layout.tree(chain("a")) / "file").write_text("lost in a power cut")
+        assert put_in(layout, draft(layout, chain("a")), chain("a"))
+    assert is_as_it_should(layout, chain("a"))
 
 
 @pytest.mark.parametrize("old", [True, False], ids=["earlier version", "this version"])
