@@ -22,6 +22,7 @@ from pullonce.store.disk import disk_errors, replace_file, sync_directory
 from pullonce.store.images import Images
 from pullonce.store.ingest import Ingest, ingesting
 from pullonce.store.layout import Layout
+from pullonce.store.together import Together
 from schemas.oci import Descriptor, Digest
 
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}\n'
@@ -40,6 +41,7 @@ class ContentStore:
         self.layout = Layout(root)
         self.images = Images(root, sync=sync)
         self._sync = sync
+        self._together = Together()
 
     @property
     def incarnation(self) -> str:
@@ -114,7 +116,8 @@ class ContentStore:
             TimeoutError: another one is still at it.
             Permanent: the disk refuses, or has visibly too little room (`disk.full`).
         """
-        return ingesting(self.ingest_path(blob.digest), self.blob_path(blob.digest), blob, sync=self._sync, wait=wait)
+        growing, final = self.ingest_path(blob.digest), self.blob_path(blob.digest)
+        return ingesting(growing, final, blob, sync=self._sync, together=self._together, wait=wait)
 
     async def put(self, blob: Descriptor, content: bytes) -> None:
         """Store a small blob that is at hand. Afterwards it is there, whoever stored it.

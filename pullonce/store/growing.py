@@ -14,9 +14,15 @@ from pullonce.oci.digest import Verifier
 from pullonce.store.disk import begin_writing, disk_errors, disk_full, free_bytes, release, reserve, sync_directory
 from schemas.oci import Descriptor
 
+SMALL = 1 << 16
+"""Bytes up to which a blob is not worth following while it grows: it is written, verified and published in one step."""
 _PIECE = 1 << 20
 _STRETCH = 8 << 20
 """Bytes after which the disk is given something to do: else all of it would be left to the end."""
+
+
+class Unverified(Exception):
+    """What lies in a growing file has another digest than the blob."""
 
 
 class GrowingFile:
@@ -40,6 +46,11 @@ class GrowingFile:
         self._sync = sync
         self._published = False
         self._begun = 0
+
+    @property
+    def empty_yet(self) -> bool:
+        """Nothing was ever written to it."""
+        return os.fstat(self._fd).st_size == 0
 
     def still_named(self) -> bool:
         """Whether this is the file that bears the name: whoever held the lock before may have renamed or removed it."""
@@ -99,16 +110,41 @@ class GrowingFile:
 
     def publish(self, final: Path) -> None:
         """Make the file visible as what it has proved to be. Raises Permanent where the disk refuses."""
+        self.sync()
+        self.rename(final)
+        self.sync_names(final.parent)
+
+    # -- the steps of `publish`, for those who take each with many files at once; all raise Permanent where the disk refuses --
+
+    def complete(self, chunks: list[bytes]) -> None:
+        """Write the last bytes, and have the disk begin with them. Raises Unverified where they do not make the blob."""
+        if chunks:
+            self.append(chunks)
+        if not self.verifier.verified():
+            raise Unverified
+        if self._sync:
+            begin_writing(self._fd, 0, self.stored)
+
+    def sync(self) -> None:
+        """Have its bytes on the disk."""
         reach("blob.verified")
-        with disk_errors(final, self._blob.size):
-            if self._sync:
+        if self._sync:
+            with disk_errors(self._path, self._blob.size):
                 os.fsync(self._fd)
+
+    def rename(self, final: Path) -> None:
+        """Give it the name under which everybody sees it."""
+        with disk_errors(final, self._blob.size):
             final.parent.mkdir(exist_ok=True)  # the first blob of its digest algorithm
             self._path.rename(final)
-            self._published = True
-            reach("blob.renamed")
-            if self._sync:
-                sync_directory(final.parent)
+        self._published = True
+        reach("blob.renamed")
+
+    def sync_names(self, directory: Path) -> None:
+        """Have the names in a directory on the disk."""
+        if self._sync:
+            with disk_errors(directory):
+                sync_directory(directory)
 
     def close(self) -> None:
         """Give up the lock, and the room that was reserved."""

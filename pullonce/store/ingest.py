@@ -1,6 +1,7 @@
 """A blob on its way into the store: one writer at a time, continued after a crash, visible to others only when verified.
 
-Bytes are collected to batches of 1 MB; a thread writes and hashes a batch while the event loop receives the next one.
+Bytes are collected to batches of 1 MB; a thread writes and hashes a batch while the event loop receives the next one. A small
+blob is held until it is complete, and published together with others (`together`).
 """
 
 import asyncio
@@ -13,7 +14,8 @@ from pathlib import Path
 
 from pullonce.errors import Permanent, Retryable
 from pullonce.store.disk import disk_errors
-from pullonce.store.growing import GrowingFile
+from pullonce.store.growing import SMALL, GrowingFile, Unverified
+from pullonce.store.together import Together
 from schemas.oci import Descriptor
 
 _BATCH = 1 << 20
@@ -29,11 +31,14 @@ class Ingest:
     Attributes:
         present: the blob is complete and visible: there before, or committed.
         offset: bytes that were accepted; the next one to fetch.
+        small: nobody need follow it: it is written when all of it has come.
     """
 
-    def __init__(self, file: GrowingFile, final: Path, blob: Descriptor) -> None:
+    def __init__(self, file: GrowingFile, final: Path, blob: Descriptor, together: Together) -> None:
         self.present = final.exists()
         self.offset = 0
+        self.small = blob.size <= SMALL
+        self._together = together
         self._file = file
         self._final = final
         self._blob = blob
@@ -41,7 +46,7 @@ class Ingest:
         self._pending: list[bytes] = []
         self._pending_size = 0
         self._running: asyncio.Future[None] | None = None
-        self._started = 0.0
+        self._started = asyncio.get_running_loop().time() if self.small else 0.0
 
     @property
     def stored(self) -> int:
@@ -82,16 +87,21 @@ class Ingest:
             Permanent: `size.mismatch` or `digest.mismatch`: the source does not hold what the descriptor promises.
             Retryable: the same, where part of it came from an earlier attempt and may be to blame; it was dropped.
         """
-        await self.flush()
+        await (self._settled() if self.small else self.flush())
         if self.offset != self._blob.size:
             raise self._wrong_size(f"{self.offset} bytes instead of {self._blob.size}")
-        if not self._file.verifier.verified():
+        if self.small:
+            await self._publish_together()
+        elif not self._file.verifier.verified():
             await self._refuse()
-        await self._in_thread(lambda: self._file.publish(self._final))
+        else:
+            await self._in_thread(lambda: self._file.publish(self._final))
         self.present = True
 
     async def take_over(self) -> None:
         """Go on behind what an earlier attempt left. Raises Permanent (`disk.full`) where the rest has no room."""
+        if self.small and self._file.empty_yet:
+            return  # what is written at once asks for its room at once
         await self._in_thread(self._file.take_over)
         self.offset = self._inherited = self._file.stored
         await self._in_thread(self._file.reserve)
@@ -114,6 +124,15 @@ class Ingest:
         if self._pending:
             batch, self._pending, self._pending_size = self._pending, [], 0
             self._start(lambda: self._file.append(batch))
+
+    async def _publish_together(self) -> None:
+        batch, self._pending, self._pending_size = self._pending, [], 0
+        self._running = self._together.publish(self._file, self._final, batch)
+        try:
+            await self._settled()
+        except Unverified:
+            self._running = None
+            await self._refuse()
 
     async def _in_thread(self, work: Callable[[], None]) -> None:
         self._start(work)
@@ -145,13 +164,13 @@ class Ingest:
 
 @asynccontextmanager
 async def ingesting(
-    growing: Path, final: Path, blob: Descriptor, *, sync: bool, wait: float | None = None
+    growing: Path, final: Path, blob: Descriptor, *, sync: bool, together: Together, wait: float | None = None
 ) -> AsyncIterator[Ingest]:
     """See `ContentStore.ingest`."""
     async with asyncio.timeout(wait):
         with disk_errors(growing, blob.size):
             file = await _open(growing, final, blob, sync=sync, poll=wait is not None)
-    ingest = Ingest(file, final, blob)
+    ingest = Ingest(file, final, blob, together)
     try:
         if not ingest.present:
             await ingest.take_over()

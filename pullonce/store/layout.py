@@ -20,12 +20,16 @@ unpacker turns them round when it starts (`placing.take_over`).
 """
 
 import base64
+from functools import lru_cache
 from pathlib import Path
 
 from schemas.oci import ChainID, Digest
 
 EMPTY_TREE = ".empty"
 """Name in `l/` of an empty tree: overlayfs wants two lower directories where there is no upper one."""
+
+RECORD, UNSYNCED = "snapshot.json", "unsynced"
+"""Names in the directory of a snapshot; see `Layout`."""
 
 _SHORT = 20
 
@@ -71,19 +75,19 @@ class Layout:
 
     def growing(self, digest: Digest) -> Path:
         """The growing file of a blob."""
-        return self.ingest / digest.replace(":", "-", 1)
+        return self.ingest / spelled(digest)
 
     def snapshot(self, chain_id: ChainID) -> Path:
         """The directory that says all of a snapshot but its tree."""
-        return self.snapshots / chain_id.replace(":", "-", 1)
+        return self.snapshots / spelled(chain_id)
 
     def record(self, chain_id: ChainID) -> Path:
         """What is known of a snapshot; while it is there, the snapshot is."""
-        return self.snapshot(chain_id) / "snapshot.json"
+        return self.snapshot(chain_id) / RECORD
 
     def unsynced(self, chain_id: ChainID) -> Path:
         """The boot in which it was written, for as long as it may not be on the disk."""
-        return self.snapshot(chain_id) / "unsynced"
+        return self.snapshot(chain_id) / UNSYNCED
 
     def link(self, chain_id: ChainID) -> Path:
         """The link from a snapshot to its tree."""
@@ -94,11 +98,17 @@ class Layout:
         return self.trees / short_name(chain_id)
 
 
+def spelled(digest: Digest | ChainID) -> str:
+    """A digest as the name of a file or directory."""
+    return digest.replace(":", "-", 1)
+
+
 def link_to_tree(chain_id: ChainID) -> Path:
     """What the link says: it stays right wherever the store lies."""
     return Path("..", "..", "l", short_name(chain_id))
 
 
+@lru_cache(maxsize=4096)
 def short_name(chain_id: ChainID) -> str:
     """20 characters that name a ChainID on this store: 100 bits of it in base 32."""
     return base64.b32encode(bytes.fromhex(chain_id.partition(":")[2]))[:_SHORT].decode()

@@ -16,8 +16,10 @@ from pathlib import Path
 import msgspec
 
 from pullonce.errors import PullonceError
-from pullonce.store.layout import EMPTY_TREE, Layout, short_name
+from pullonce.store.layout import EMPTY_TREE, RECORD, UNSYNCED, Layout, short_name, spelled
 from schemas.oci import ChainID, DiffID, Digest
+
+_MOST_PARENTS = 10_000
 
 
 class SnapshotMissing(PullonceError):
@@ -51,7 +53,10 @@ class Snapshots:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.layout = Layout(root)
-        self._boot = boot_id()
+        self._snapshots, self._trees = os.fspath(self.layout.snapshots), os.fspath(self.layout.trees)
+        self._boot = boot_id().encode()
+        self._parents: dict[ChainID, ChainID] = {}
+        """What was read of which snapshot lies below which; a ChainID says that for ever. The latest `_MOST_PARENTS`."""
 
     def directory(self, chain_id: ChainID) -> Path:
         """Where a snapshot lies, whether or not it is there."""
@@ -63,15 +68,24 @@ class Snapshots:
 
     def has(self, chain_id: ChainID) -> bool:
         """Whether the snapshot is there: complete, verified, and not left in doubt by a power cut."""
-        # Without its tree it is nothing: then it is unpacked again, whatever took the tree away.
-        return self.layout.record(chain_id).exists() and self.layout.tree(chain_id).exists() and not self.in_doubt(chain_id)
+        # Without its tree it is nothing: then it is unpacked again, whatever took the tree away. All of a chain is asked for
+        # again and again: names are put together as text, which takes a fifth of the time that paths do.
+        there = f"{self._snapshots}/{spelled(chain_id)}"
+        return _is_there(f"{there}/{RECORD}") and _is_there(f"{self._trees}/{short_name(chain_id)}") and not self._doubts(there)
 
     def in_doubt(self, chain_id: ChainID) -> bool:
         """Whether a snapshot was written in an earlier boot and not synced before it ended."""
+        return self._doubts(f"{self._snapshots}/{spelled(chain_id)}")
+
+    def _doubts(self, snapshot: str) -> bool:
         try:
-            return self.layout.unsynced(chain_id).read_text() != self._boot
+            mark = os.open(f"{snapshot}/{UNSYNCED}", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
+        try:
+            return os.read(mark, len(self._boot) + 1) != self._boot
+        finally:
+            os.close(mark)
 
     def get(self, chain_id: ChainID) -> Snapshot:
         """What is known of a snapshot.
@@ -85,6 +99,20 @@ class Snapshots:
         except FileNotFoundError:
             pass
         raise SnapshotMissing(f"{chain_id} is not unpacked in {self.root}; pull the image again")
+
+    def parent(self, chain_id: ChainID) -> ChainID:
+        """ChainID of the layer below a snapshot; empty for the lowest. It is not looked whether the snapshot is there still.
+
+        Raises:
+            SnapshotMissing: it was never read before, and is not there.
+        """
+        known = self._parents.get(chain_id)
+        if known is None:
+            known = self.get(chain_id).parent
+            self._parents[chain_id] = known
+            if len(self._parents) > _MOST_PARENTS:
+                del self._parents[next(iter(self._parents))]
+        return known
 
     def chain(self, chain_id: ChainID) -> Iterator[Snapshot]:
         """A snapshot and all below it, from the top down.
@@ -145,6 +173,14 @@ class Overlay(msgspec.Struct, frozen=True, kw_only=True):
     def describe(self) -> dict[str, object]:
         """The same for programs, in the form containerd and runc know: type, source, options."""
         return {"type": "overlay", "source": "overlay", "options": ["rw" if self.writable else "ro", *_split(self.data())]}
+
+
+def _is_there(path: str) -> bool:
+    try:
+        os.stat(path)  # noqa: PTH116 - see `Snapshots.has`
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def boot_id() -> str:

@@ -103,6 +103,7 @@ class Transfers:
 
     async def _verify(self, ingest: Ingest, progress: FetchProgress) -> None:
         turn("verify")
-        await ingest.flush()
-        await progress.advance(ingest.stored)  # whoever follows need not wait until the disk has it all
+        if not ingest.small:
+            await ingest.flush()
+            await progress.advance(ingest.stored)  # whoever follows need not wait until the disk has it all
         await ingest.commit()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pullonce.store.content import ContentStore
+from pullonce.store.growing import SMALL
 from pullonce.store.snapshots import Snapshot, Snapshots
 from pullonce.worker.stopwatch import turn
 from schemas.orders import UnpackLayer
@@ -66,31 +67,37 @@ class Attempt:
         Raises:
             Permanent, Retryable: see `Unpacker.unpack_layer`.
         """
-        draft, snapshot = await self.draft()
-        turn("commit")
+        draft, outcome, lower = await self._ready()
         try:
-            made = await to_its_end(self._parts.staging.commit, draft, snapshot)
+            snapshot, made = await to_its_end(self._finish, draft, outcome, lower)
         finally:  # it may be there although nobody waits any more; whoever is woken looks
             self._parts.durability.want()
-            self._parts.news.tell("layer", snapshot.chain_id)
+            self._parts.news.tell("layer", self._order.chain_id)
         return snapshot, made
 
     async def draft(self) -> tuple[Draft, Snapshot]:
         """The finished tree, and what is to be said of it; nothing is visible yet. Raises as `run`."""
-        self._verified = self._parts.content.has(self._order.blob.digest)
+        draft, outcome, lower = await self._ready()
+        return draft, await to_its_end(self._complete, draft, outcome, lower)
+
+    async def _ready(self) -> tuple[Draft, Outcome, list[Path] | None]:
+        """The tree as it is unpacked on its own, its blob verified, and the trees below that are to complete it: those are
+        there. None: there is nothing to complete."""
+        order = self._order
+        self._verified = self._parts.content.has(order.blob.digest)
         if not self._verified:
-            self._parts.announcer.say(self._order, "waiting")
-            await self._waiting.bytes(self._order, self._watch)
+            self._parts.announcer.say(order, "waiting")
+            await (self._waiting.blob if order.blob.size <= SMALL else self._waiting.bytes)(order, self._watch)
         draft, outcome = await self._unpack()
-        turn("blob")
         if not self._verified:  # it was not there yet when it began to be unpacked
-            await self._waiting.blob(self._order, self._watch)
-        if needs_layers_below(outcome):
-            turn("parent")
-            await self._waiting.parent(self._order)
-            turn("complete")
-            draft, outcome = await self._complete(draft, outcome)
-        return draft, self._describe(outcome)
+            turn("blob")
+            await self._waiting.blob(order, self._watch)
+        if not needs_layers_below(outcome):
+            return draft, outcome, None
+        turn("parent")
+        await self._waiting.parent(order)
+        turn("complete")
+        return await self._resolved(draft, outcome)
 
     def discard(self) -> None:
         """Have what is left of the attempt removed."""
@@ -125,6 +132,7 @@ class Attempt:
             blob=str(parts.content.blob_path(order.blob.digest)),
             ingest=str(parts.content.ingest_path(order.blob.digest)),
             size=order.blob.size,
+            verified=self._verified,
             media_type=order.blob.media_type,
             diff_id=order.diff_id,
             opaque=parts.staging.opaque,
@@ -135,6 +143,8 @@ class Attempt:
         async with parts.pool.worker() as worker:
             turn("unpack")
             worker.on_progress = lambda done: parts.announcer.say(order, "unpacking", done=done)
+            if self._verified:
+                return await worker.carry_out(job)
             carrying = asyncio.ensure_future(worker.carry_out(job))
             feeding = asyncio.ensure_future(self._feed(worker))
             try:
@@ -156,27 +166,43 @@ class Attempt:
                 raise nobody(f"the blob {self._order.blob.digest} did not come", "unpack.aborted")
             worker.grown(verified=verified)
 
-    async def _complete(self, draft: Draft, outcome: Outcome) -> tuple[Draft, Outcome]:
-        """Complete the layer by the committed ones below; unpack it anew where its names pass through their links."""
+    async def _resolved(self, draft: Draft, outcome: Outcome) -> tuple[Draft, Outcome, list[Path]]:
+        """The layer, unpacked anew where its names pass through links of the layers below, and the trees of these."""
         try:
             for _ in range(_MAX_PASSES):
                 lower = await self._lower(outcome)
                 found = await to_its_end(links_passed_through, outcome, lower) if outcome.assumed else {}
                 if not found:
-                    break
+                    return draft, outcome, lower
                 self._links_below = self._links_below | found
                 draft, outcome = await self._unpack()
-            else:
-                raise LayerError("its names pass through a loop of symbolic links in the layers below")
-            rights = Rights(opaque=self._parts.staging.opaque)
-            most = self._parts.limits.size
-            outcome.size += await to_its_end(complete, draft.tree, lower, outcome, rights, most=most)
+            raise LayerError("its names pass through a loop of symbolic links in the layers below")
+        except LayerError as exc:
+            raise failure(Failed(str(exc), code=exc.code), self._order, draft.place) from exc
+        except OSError as exc:
+            raise disk(exc, self._order, draft.place) from exc
+
+    # -- in a thread, in one go: to hand a layer of nearly nothing from thread to thread costs more than the layer ------------
+
+    def _finish(self, draft: Draft, outcome: Outcome, lower: list[Path] | None) -> tuple[Snapshot, bool]:
+        """Complete a layer and make it visible; False where somebody else was first."""
+        snapshot = self._complete(draft, outcome, lower)
+        turn("commit")
+        return snapshot, self._parts.staging.commit(draft, snapshot)
+
+    def _complete(self, draft: Draft, outcome: Outcome, lower: list[Path] | None) -> Snapshot:
+        """Complete a layer by the committed ones below; what is to be said of it."""
+        if lower is None:
+            return self._describe(outcome)
+        rights = Rights(opaque=self._parts.staging.opaque)
+        try:
+            outcome.size += complete(draft.tree, lower, outcome, rights, most=self._parts.limits.size)
         except LayerError as exc:
             raise failure(Failed(str(exc), code=exc.code), self._order, draft.place) from exc
         except OSError as exc:
             raise disk(exc, self._order, draft.place) from exc
         outcome.left_out = dict(Counter(outcome.left_out) + rights.left_out)
-        return draft, outcome
+        return self._describe(outcome)
 
     async def _lower(self, outcome: Outcome) -> list[Path]:
         """The trees below, from the top down, as far as they matter: the root of the first is like all below it."""
@@ -185,8 +211,7 @@ class Attempt:
             return []
         if needs_only_root(outcome):
             return [self._parts.snapshots.path(parent)]
-        await self._waiting.chain(self._order)
-        return self._parts.snapshots.lowerdirs(parent)
+        return [self._parts.snapshots.path(each) for each in await self._waiting.chain(self._order)]
 
     def _describe(self, outcome: Outcome) -> Snapshot:
         order = self._order

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextvars import copy_context
 from functools import partial
 from typing import ParamSpec, TypeVar
 
@@ -17,4 +18,7 @@ async def to_its_end(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
     Cancelled, this waits until the work has ended and raises only then: what it works on must not be taken away under it. A
     tree that is removed while it is renamed into place would be seen in part.
     """
-    return await to_the_end(asyncio.get_running_loop().run_in_executor(None, partial(work, *args, **kwargs)))
+    # In the caller's context, so that the thread counts for its stopwatch and logs under its trace.
+    return await to_the_end(
+        asyncio.get_running_loop().run_in_executor(None, copy_context().run, partial(work, *args, **kwargs))
+    )

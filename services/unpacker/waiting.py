@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from pullonce.store.content import ContentStore
 from pullonce.store.snapshots import Snapshots
+from schemas.oci import ChainID
 from schemas.orders import UnpackLayer
 from services.unpacker.failures import nobody
 from services.unpacker.news import News, Watch
@@ -39,13 +40,21 @@ class DiskWaits:
             with self._news.watch("layer", order.parent) as watch:
                 await _until(lambda: self._snapshots.has(order.parent), watch, f"layer {order.parent}")
 
-    async def chain(self, order: UnpackLayer) -> None:
-        """Wait until all layers below are committed: one that needed nothing of those below it may be there before them."""
+    async def chain(self, order: UnpackLayer) -> list[ChainID]:
+        """Wait until all layers below are committed: one that needed nothing of those below it may be there before them.
+
+        Returns:
+            They, from the top down.
+        """
+        found: list[ChainID] = []
         below = order.parent
         while below:
-            with self._news.watch("layer", below) as watch:
-                await _until(lambda: self._snapshots.has(below), watch, f"layer {below}")  # noqa: B023
-            below = self._snapshots.get(below).parent
+            if not self._snapshots.has(below):
+                with self._news.watch("layer", below) as watch:
+                    await _until(lambda: self._snapshots.has(below), watch, f"layer {below}")  # noqa: B023
+            found.append(below)
+            below = self._snapshots.parent(below)
+        return found
 
     def _has_begun(self, order: UnpackLayer) -> bool:
         try:

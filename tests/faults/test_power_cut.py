@@ -62,6 +62,17 @@ async def test_a_blob_is_announced_when_it_and_its_name_are_on_the_disk(crew: Cr
     )
 
 
+async def test_of_many_small_blobs_none_is_announced_before_it_is_on_the_disk(crew: Crew, registry: RegistryServer) -> None:
+    """They are synced together, and one sync of the directory covers the names of all that came before it."""
+    made = picture(stack(random.Random("small"), 30, size=300))
+    reference = registry.push("power/small", "latest", made)
+    with traced(crew.named("fetcher")[0].pid, f"pwrite64,fsync,fdatasync,{NAMES},{SENDS}") as trace:
+        await pull(crew, reference)
+    for digest in made.layers:
+        token = digest.replace(":", "-")
+        assert in_order(*settled(trace, crew, token), trace.one(f"blob.fetched.default.{token}")), digest
+
+
 def settled(trace: Trace, crew: Crew, token: str) -> tuple[Call, ...]:
     """The calls that bring a blob to the disk for good: bytes, sync, name, sync of the name."""
     renamed = trace.one("rename", f"ingest/{token}", f"blobs/sha256/{token.partition('-')[2]}")

@@ -4,6 +4,7 @@ The bytes on the disk are the truth; messages only say when to look again. What 
 wrong: then the diffID is too, and the layer is read once more from the verified blob before anybody is blamed.
 """
 
+import errno
 import os
 from collections.abc import Callable
 from io import FileIO
@@ -39,6 +40,7 @@ class Follow:
 
         Raises:
             Stale: the blob is verified and this is another file.
+            FileNotFoundError: it was there, and is gone: it was removed meanwhile.
         """
         verified = complete = False
         while self.position < self._job.size:
@@ -53,6 +55,8 @@ class Follow:
             complete = self._file is not None and self._is_blob(self._file)
             if complete:
                 continue  # what was written between the two looks
+            if self._job.verified:
+                raise FileNotFoundError(errno.ENOENT, "the blob is gone")
             if verified and self._file is not None:
                 raise Stale
             verified = self._more()

@@ -46,6 +46,8 @@ class Job(Struct, frozen=True, kw_only=True, tag="job"):
     """Where it grows until then."""
     size: int
     """Bytes of the blob as stored."""
+    verified: bool = False
+    """The blob is there: nobody will say that it has grown."""
     media_type: str
     diff_id: str
     opaque: bytes

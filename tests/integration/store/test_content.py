@@ -143,6 +143,77 @@ async def test_a_writer_may_be_cancelled_at_any_moment(content: ContentStore) ->
     assert content.read(BLOB.digest, 10_000_000) == CONTENT
 
 
+def small(count: int) -> list[tuple[Descriptor, bytes]]:
+    """Blobs that nobody need follow."""
+    contents = [b"%d " % number + os.urandom(500) for number in range(count)]
+    return [(Descriptor(media_type="", digest=digest_bytes(each), size=len(each)), each) for each in contents]
+
+
+async def bring(content: ContentStore, blob: Descriptor, sent: bytes) -> str:
+    """Store a small blob; the code of what went wrong."""
+    try:
+        async with content.ingest(blob) as ingest:
+            await ingest.write(sent)
+            await ingest.commit()
+    except Permanent as exc:
+        return exc.code
+    return ""
+
+
+async def test_of_small_blobs_that_come_at_once_each_has_its_own_end(content: ContentStore) -> None:
+    """They are published together: what is wrong with one is not the others' fault, and comes right by itself."""
+    blobs = small(200)
+    wrong = {3: b"x", 50: b"", 99: b"longer than it should be" * 100, 150: b"y"}
+    codes = await asyncio.gather(
+        *(
+            bring(content, blob, wrong[n] * blob.size if n in (3, 150) else wrong.get(n, data))
+            for n, (blob, data) in enumerate(blobs)
+        )
+    )
+    expected = {3: "digest.mismatch", 50: "size.mismatch", 99: "size.mismatch", 150: "digest.mismatch"}
+    assert {n: code for n, code in enumerate(codes) if code} == expected
+    assert [content.has(blob.digest) for blob, _ in blobs] == [n not in wrong for n in range(len(blobs))]
+    assert [await bring(content, *blobs[n]) for n in wrong] == [""] * len(wrong)
+    assert all(content.read(blob.digest, 10_000) == data for blob, data in blobs)
+    assert list(content.layout.ingest.iterdir()) == []
+
+
+async def test_what_the_disk_does_not_take_is_the_fault_of_that_blob_alone(content: ContentStore) -> None:
+    blobs = small(40)
+    in_the_way = content.blob_path(blobs[7][0].digest)
+    in_the_way.mkdir()  # no rename puts a file there
+    (in_the_way / "something").touch()
+    ends = await asyncio.gather(*(bring(content, *each) for each in blobs), return_exceptions=True)
+    assert [n for n, end in enumerate(ends) if end != ""] == [7] and isinstance(ends[7], OSError)
+
+
+async def test_a_small_blob_may_be_cancelled_at_any_moment(content: ContentStore) -> None:
+    for turns in range(40):
+        [(blob, data)] = small(1)
+        attempt = asyncio.ensure_future(bring(content, blob, data))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        attempt.cancel()
+        await asyncio.gather(attempt, return_exceptions=True)
+        async with content.ingest(blob) as ingest:  # nobody who left still holds the lock
+            if not ingest.present:
+                await ingest.write(data[ingest.offset :])
+                await ingest.commit()
+        assert content.read(blob.digest, 10_000) == data
+
+
+async def test_what_came_of_a_small_blob_is_kept_and_continued(content: ContentStore) -> None:
+    [(blob, data)] = small(1)
+    async with content.ingest(blob) as ingest:
+        await ingest.write(data[:100])
+    assert content.ingest_path(blob.digest).read_bytes() == data[:100]
+    async with content.ingest(blob) as ingest:
+        assert ingest.offset == 100
+        await ingest.write(data[100:])
+        await ingest.commit()
+    assert content.read(blob.digest, 10_000) == data
+
+
 _WRITER = """
 import asyncio, sys
 from pathlib import Path
