@@ -28,8 +28,9 @@ def login_of(auth: AuthConfig, registry: str) -> Login | None:
     if auth.server_address and server_of(auth.server_address).partition("/")[0] != registry.lower():
         return None
     username, password = (auth.username, auth.password) if auth.username or not auth.auth else _pair(auth.auth)
-    login = Login(username, password, auth.identity_token, auth.registry_token)
-    return login if login != Login() else None
+    if not (username or auth.identity_token or auth.registry_token):
+        return None  # a password of nobody
+    return Login(username, password, auth.identity_token, auth.registry_token)
 
 
 def _pair(auth: str) -> tuple[str, str]:

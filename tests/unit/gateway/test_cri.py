@@ -30,6 +30,8 @@ LOGINS: list[tuple[dict[str, str], str, Login | None]] = [
     ({"username": "a"}, "r.example", Login("a")),
     ({"username": "a", "password": "b", "auth": encoded("c:d")}, "r.example", Login("a", "b")),
     ({"auth": encoded("c:d:e")}, "r.example", Login("c", "d:e")),
+    ({"password": "b"}, "r.example", None),
+    ({"auth": encoded(":b")}, "r.example", None),
     ({"auth": encoded("c:d\0\0")}, "r.example", Login("c", "d")),
     ({"auth": f" {encoded('c:d')}\n"}, "r.example", Login("c", "d")),
     ({"identity_token": "i"}, "r.example", Login(identity_token="i")),
