@@ -69,6 +69,18 @@ BUNDLE_STEPS = (
 )
 """Those of `pullonce bundle`, and of `pullonce unbundle` behind them."""
 
+VIEW_STEPS = (
+    "view.held",
+    "view.split",
+    "view.promised",
+    "view.synced",
+    "view.layers",
+    "view.images",
+    "view.listed",
+    "view.leaving",
+)
+"""Those of an image that is shown to podman and others, and of one that is not any more: what is promised, what is listed."""
+
 
 def _pass(step: str) -> None:
     """Nothing is armed here, ever."""

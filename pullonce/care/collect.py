@@ -108,21 +108,24 @@ class Collector:
         """The images that are to go."""
         if limits == Retention():
             return []
-        uses, pinned = list(self._list.uses.all()), set(self._list.pins.all())
-        images = [self._listed(image, uses_of(image, uses), active, pinned) for image in self._list.images.all()]
+        uses, pinned, exposed = list(self._list.uses.all()), set(self._list.pins.all()), self._list.exposed()
+        images = [
+            self._listed(
+                image, uses_of(image, uses), active, image.reference in pinned or (image.reference, image.platform) in exposed
+            )
+            for image in self._list.images.all()
+        ]
         always = self._needs.of_all([], [use.image for use in uses if active.has(use)], self._list.images.foreign())
         always |= self._held.things().keys()
         everything = always.union(*(each.needs for each in images))
         sizes = {thing: self._things.size(thing) for thing in everything}
         return [each.image for each in to_go(images, always, sizes, limits)]
 
-    def _listed(
-        self, image: ImageRecord, uses: list[Use], active: ActiveFlights, pinned: set[str]
-    ) -> Listed[ImageRecord, Thing]:
+    def _listed(self, image: ImageRecord, uses: list[Use], active: ActiveFlights, wanted: bool) -> Listed[ImageRecord, Thing]:
         last = max((use.at for use in uses), default=0.0)
         if not last:  # nobody noted one: it was brought by an earlier pullonce
             last = self._things.path(blob(image.manifest.digest)).stat().st_mtime
-        kept = image.reference in pinned or any(map(active.has, uses))
+        kept = wanted or any(map(active.has, uses))
         return Listed(image, last, kept, frozenset(self._needs.of(image)))
 
     def _survey(self, active: ActiveFlights, gone: list[ImageRecord], report: Collected) -> list[Thing]:

@@ -6,6 +6,7 @@ from pullonce.care.flights import ActiveFlights
 from pullonce.care.owed import Owed
 from pullonce.errors import PullonceError
 from pullonce.store.content import ContentStore
+from pullonce.store.holds import PODMAN, Holds
 from pullonce.store.images import ImageRecord
 from pullonce.store.pins import Pins
 from pullonce.store.uses import Use, Uses
@@ -16,7 +17,7 @@ class NotListed(PullonceError):
 
 
 class Kept(PullonceError):
-    """The image may not be taken off the list: it is pinned, or being pulled."""
+    """The image may not be taken off the list: it is pinned, exposed, or being pulled."""
 
 
 class ImageList:
@@ -27,6 +28,15 @@ class ImageList:
         self.pins = Pins(content.root)
         self.uses = Uses(content.root)
         self.owed = Owed(content.root)
+        self._holds = Holds(content.root)
+
+    def exposed(self) -> set[tuple[str, str]]:
+        """References and platforms of images that podman and others are shown.
+
+        Raises:
+            HoldUnreadable: a hold cannot be read.
+        """
+        return {(hold.reference, hold.platform) for hold in self._holds.all(PODMAN)}
 
     def remove(self, reference: str, platform: str, active: ActiveFlights) -> list[ImageRecord]:
         """Take a reference off the list; one platform of it, or all where `platform` is empty. Returns what was listed.
@@ -35,7 +45,7 @@ class ImageList:
 
         Raises:
             NotListed: it is not there.
-            Kept: it is pinned, or a pull of it is in flight.
+            Kept: it is pinned, exposed, or a pull of it is in flight.
             Permanent: the disk refuses.
         """
         with self.images.hold():
@@ -46,6 +56,9 @@ class ImageList:
                 raise NotListed(f"{reference}{f' for {platform}' if platform else ''} is not in the store")
             if reference in self.pins.all():
                 raise Kept(f"{reference} is pinned; `pullonce unpin` it first")
+            exposed = self.exposed()
+            if any((each.reference, each.platform) in exposed for each in found):
+                raise Kept(f"{reference} is exposed to podman and others; `pullonce unexpose` it first")
             if any(active.has(use) for use in self.uses.all() if _same(use.image, found)):
                 raise Kept(f"{reference} is being pulled at this moment; try again when that has ended")
             self.images.remove(found)
@@ -53,15 +66,16 @@ class ImageList:
             return [*found, *owed]
 
     def drop(self, chosen: Iterable[ImageRecord], active: ActiveFlights, since: float) -> list[ImageRecord]:
-        """Take chosen images off the list, those aside that were pinned or used since. Returns what was taken off."""
+        """Take chosen images off the list, those aside that were pinned, exposed or used since. Returns what was taken off."""
         with self.images.hold():
-            pinned, uses = set(self.pins.all()), list(self.uses.all())
+            pinned, exposed, uses = set(self.pins.all()), self.exposed(), list(self.uses.all())
             listed = self.images.all()
             gone = [
                 each
                 for each in chosen
                 if each in listed
                 and each.reference not in pinned
+                and (each.reference, each.platform) not in exposed
                 and not any(use.at >= since or active.has(use) for use in uses if _same(use.image, [each]))
             ]
             self.images.remove(gone)

@@ -152,6 +152,17 @@ def exchange(one: Path, other: Path) -> bool:
     raise OSError(number, os.strerror(number), os.fspath(one))
 
 
+def sync_file_system(path: Path) -> None:
+    """Have everything that was written to the file system of a directory outlast a power cut. Source: syncfs(2)."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if _libc.syncfs(fd) < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), os.fspath(path))
+    finally:
+        os.close(fd)
+
+
 def sync_directory(path: Path) -> None:
     """Make the names in a directory outlast a power cut."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

@@ -19,6 +19,9 @@ from pullonce.store.disk import disk_errors, replace_file
 from pullonce.store.layout import Layout
 from schemas.oci import ChainID, Digest
 
+PODMAN = "podman"
+"""Holder of the images that are shown to podman and others (`pullonce.expose`)."""
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -41,6 +44,8 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Blobs that stay."""
     reference: str = ""
     """The image it belongs to, where that is known."""
+    platform: str = ""
+    """Which of its platforms, where that is known."""
     note: str = ""
     """What its holder wants to find again."""
 

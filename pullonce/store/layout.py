@@ -10,6 +10,7 @@
     uses/<flight>                       what each flight was resolved to
     holds/<holder>/<name>               what is promised to others
     uploads/<hash>                      pushes of blobs that are under way or were interrupted, each locked by whoever pushes
+    exposed/                            a view for podman and others, as an additional image store: links and records (`expose`)
     access.sqlite  access.key           who has proved access to what, and the key of the fingerprints in it
     credentials/                        what clients brought to the gateway to pull with, and the key of their names
     pins.json  store.json               images that stay; who this store is, and the file that its lock lies on
@@ -43,7 +44,7 @@ class Layout:
 
     __slots__ = (
         "access", "access_key",
-        "blobs", "credentials", "holds", "images", "index", "ingest", "marker", "owed", "pins", "quarantine", "root",
+        "blobs", "credentials", "exposed", "holds", "images", "index", "ingest", "marker", "owed", "pins", "quarantine", "root",
         "snapshots", "staging", "store", "trees", "uploads", "uses",
     )  # fmt: skip
 
@@ -64,6 +65,7 @@ class Layout:
         self.uses = root / "uses"
         self.holds = root / "holds"
         self.uploads = root / "uploads"
+        self.exposed = root / "exposed"
         self.staging = root / "staging"
         self.quarantine = root / "quarantine"
         self.owed = self.quarantine / "images.json"

@@ -10,12 +10,13 @@ have lost content in a power cut: it counts as absent, until the unpacker remove
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 
 from pullonce.errors import PullonceError
+from pullonce.store.disk import sync_file_system
 from pullonce.store.layout import EMPTY_TREE, RECORD, UNSYNCED, Layout, short_name, spelled
 from schemas.oci import ChainID, DiffID, Digest
 
@@ -181,6 +182,17 @@ def _is_there(path: str) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True
+
+
+def sync(root: Path, marks: Iterable[Path]) -> None:
+    """Sync the file system of a store, then remove the marks of snapshots that were committed before.
+
+    Raises:
+        OSError: the disk is at fault.
+    """
+    sync_file_system(root)
+    for mark in marks:
+        mark.unlink(missing_ok=True)
 
 
 def boot_id() -> str:

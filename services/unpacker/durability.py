@@ -6,20 +6,16 @@ were committed before it; it comes when nothing is being unpacked, at the latest
 """
 
 import asyncio
-import ctypes
 import logging
-import os
 from pathlib import Path
 
-from pullonce.store.snapshots import Snapshots, boot_id
+from pullonce.store.snapshots import Snapshots, boot_id, sync
 
 log = logging.getLogger(__name__)
 
 _AT_THE_LATEST = 30.0
 _QUIET = 1.0
 """Seconds."""
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Durability:
@@ -74,16 +70,3 @@ class Durability:
             except FileNotFoundError:
                 continue  # another unpacker was faster
         return found
-
-
-def sync(root: Path, marks: list[Path]) -> None:
-    """Sync the file system, then remove the marks of the snapshots that were committed before."""
-    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        if _libc.syncfs(fd) < 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), str(root))
-    finally:
-        os.close(fd)
-    for mark in marks:
-        mark.unlink(missing_ok=True)

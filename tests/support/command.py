@@ -23,12 +23,14 @@ def environment(home: Path, url: str = "") -> dict[str, str]:
     )
 
 
-def pullonce(*arguments: str, home: Path, url: str = "") -> subprocess.CompletedProcess[str]:
-    """Run one command to its end."""
+def pullonce(
+    *arguments: str, home: Path, url: str = "", more: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run one command to its end. `more`: variables beside ours."""
     command = [sys.executable, "-m", "pullonce.cli.main", *arguments]
     return subprocess.run(
         command,
-        env=environment(home, url),
+        env=environment(home, url) | dict(more or {}),
         capture_output=True,
         text=True,
         timeout=LIMIT,

@@ -28,6 +28,8 @@ GROUPS = {
     "bundle": "bundle",
     "unbundle": "bundle",
     "bundles": "bundle",
+    "expose": "expose",
+    "unexpose": "expose",
     "rm": "caretaking",
     "pin": "caretaking",
     "unpin": "caretaking",

@@ -40,8 +40,8 @@ class Archive:
         LayerError: the bytes are no such archive, pass a limit, or end too early.
     """
 
-    def __init__(self, chunks: Iterator[bytes], *, max_entries: int = 10_000_000, max_bytes: int = 1 << 37) -> None:
-        self._stream = Stream(chunks)
+    def __init__(self, chunks: Iterator[bytes] | Stream, *, max_entries: int = 10_000_000, max_bytes: int = 1 << 37) -> None:
+        self._stream = chunks if isinstance(chunks, Stream) else Stream(chunks)
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._bytes = 0
@@ -92,6 +92,11 @@ class Archive:
         view = self._stream.some(left if left < limit else limit)
         self._left = left - len(view)
         return view
+
+    @property
+    def left(self) -> int:
+        """Stored bytes of the present entry that were not read yet; what maps a sparse file is not among them."""
+        return self._left
 
     @property
     def pulled(self) -> int:

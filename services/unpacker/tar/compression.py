@@ -59,22 +59,40 @@ def chunks(source: ByteSource, media_type: str = "", *, window: int = 1 << 28) -
     if "+encrypted" in media_type.lower():
         raise Unsupported(f"the layer is encrypted ({media_type}); pull an image that is not")
     head = b""
-    while len(head) < 512 and (more := source.read(READ)):
+    while len(head) < BLOCK and (more := source.read(READ)):
         head += more
-    if _is_header(head):
-        return _plain(head, source)
-    if head.startswith(_GZIP):
-        return _members(head, source, _gzip, _GZIP, "gzip")
-    if zstd.is_frame(head):
-        return zstd.decompress(_Headed(head, source), chunk=CHUNK, read=READ, window=window)
-    if head.startswith(_BZIP2):
-        return _members(head, source, bz2.BZ2Decompressor, _BZIP2, "bzip2")
-    if head.startswith(_XZ):
-        # What it needs beside its window: some 64 kB.
-        return _members(head, source, lambda: lzma.LZMADecompressor(memlimit=window + (1 << 20)), _XZ, "xz")
-    if head[257:262] == b"ustar" or not head.strip(b"\0"):
-        return _plain(head, source)
+    match compression_of(head):
+        case "tar":
+            return _plain(head, source)
+        case "gzip":
+            return _members(head, source, _gzip, _GZIP, "gzip")
+        case "zstd":
+            return zstd.decompress(_Headed(head, source), chunk=CHUNK, read=READ, window=window)
+        case "bzip2":
+            return _members(head, source, bz2.BZ2Decompressor, _BZIP2, "bzip2")
+        case "xz":
+            # What it needs beside its window: some 64 kB.
+            return _members(head, source, lambda: lzma.LZMADecompressor(memlimit=window + (1 << 20)), _XZ, "xz")
     raise Unsupported(f"the layer ({media_type or 'no media type'}) is neither a tar nor gzip, zstd, bzip2 or xz of one")
+
+
+def compression_of(head: bytes) -> str:
+    """How bytes that begin so are compressed: `tar` where they are not; empty where it is nothing that is known.
+
+    Args:
+        head: the first 512 of them or more, all where there are fewer.
+    """
+    if _is_header(head):
+        return "tar"
+    if head.startswith(_GZIP):
+        return "gzip"
+    if zstd.is_frame(head):
+        return "zstd"
+    if head.startswith(_BZIP2):
+        return "bzip2"
+    if head.startswith(_XZ):
+        return "xz"
+    return "tar" if head[257:262] == b"ustar" or not head.strip(b"\0") else ""
 
 
 def hashed(tar: Iterator[bytes], digest: "hashlib._Hash", limit: int) -> Iterator[bytes]:

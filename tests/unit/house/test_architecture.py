@@ -44,6 +44,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "pullonce.bundle": (
         "schemas", "pullonce.errors", "pullonce.failpoints", "pullonce.private", "pullonce.oci", "pullonce.store",
     ),
+    "pullonce.expose": (
+        "schemas", "pullonce.errors", "pullonce.failpoints", "pullonce.private", "pullonce.oci", "pullonce.store",
+    ),
     "pullonce.care": ("schemas", "pullonce.errors", "pullonce.oci", "pullonce.bus", "pullonce.store"),
     "pullonce.process": (
         "schemas", "pullonce.errors", "pullonce.printable", "pullonce.environment", "pullonce.private", "pullonce.trace",
@@ -64,7 +67,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "schemas", "pullonce.errors",
         "pullonce.printable", "pullonce.environment", "pullonce.trace", "pullonce.config", "pullonce.oci",
         "pullonce.bus", "pullonce.bus.nats", "pullonce.store", "pullonce.care", "pullonce.process", "pullonce.pulling",
-        "pullonce.pushing", "pullonce.exchange", "pullonce.bundle", "pullonce.client", "pullonce.runtimes",
+        "pullonce.pushing", "pullonce.exchange", "pullonce.bundle", "pullonce.expose", "pullonce.client", "pullonce.runtimes",
     ),
     "pullonce.runtimes": ("pullonce.errors", "pullonce.config"),
     "pullonce.demo": ("schemas", "pullonce.errors", "pullonce.config", "pullonce.oci", "pullonce.store"),
@@ -136,6 +139,7 @@ THIRD_PARTY = {
     "isal": ("services.unpacker.*",),
     "zstandard": ("services.unpacker.*",),
     "yaml": ("pullonce.runtimes.yaml_text",),
+    "fastcrc": ("services.unpacker.tar.split",),
 }
 """Package → the modules that may import it. What is not listed may be imported by nobody."""
 
@@ -158,6 +162,7 @@ PURE = (
     "pullonce.pulling.conversation",
     "pullonce.exchange.archive",
     "pullonce.exchange.read",
+    "pullonce.expose.records",
     "pullonce.pulling.identity",
     "pullonce.pulling.layers",
     "pullonce.pulling.parts",
@@ -229,6 +234,7 @@ PURE = (
     "services.unpacker.tar.extensions",
     "services.unpacker.tar.fields",
     "services.unpacker.tar.invalid",
+    "services.unpacker.tar.split",
     "services.unpacker.tar.stream",
     "services.unpacker.tree.plan",
 )
