@@ -6,6 +6,7 @@ the holds.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -100,7 +101,7 @@ class Exposer:
                 self._shown.put(each)
             reach("view.held")
             try:
-                self._make_ready([each.image for each in wanted.values()], report)
+                self._make_ready([each.image for each in wanted.values()], [each.image for each in there.values()], report)
             except BaseException:
                 for each in fresh:
                     self._shown.drop(each)
@@ -141,15 +142,19 @@ class Exposer:
 
     # -- before anything is listed -----------------------------------------------------------------------------------------
 
-    def _make_ready(self, images: Sequence[ImageRecord], report: Report) -> None:
-        """Look whether all is there, and make the tar-split of layers that have none."""
+    def _make_ready(self, wanted: Iterable[ImageRecord], shown: Iterable[ImageRecord], report: Report) -> None:
+        """Look whether all is there. Layers that have no tar-split get it, those too that were damaged and are mended."""
         missing: dict[str, Layer] = {}
         with self._content.images.hold():  # they are held by now: what is there now stays
-            for image in images:
-                missing |= {each.id: each for each in self._reader.layers(image) if self._view.facts(each) is None}
+            for image in wanted:
+                missing |= self._unread(image)
             for layer in missing.values():
                 if not self._content.has(layer.blob.digest):
                     raise NotExposable(f"the layer {layer.blob.digest} is not there; `pullonce verify --repair` fetches it")
+            for image in shown:
+                with suppress(NotExposable):
+                    unread = self._unread(image)
+                    missing |= {name: each for name, each in unread.items() if self._content.has(each.blob.digest)}
         layers = sorted(missing.values(), key=lambda each: -each.blob.size)
         jobs = [self._job(layer) for layer in layers]
         read, whole = 0, sum(layer.blob.size for layer in layers)
@@ -166,6 +171,10 @@ class Exposer:
             with Splitters() as splitters:
                 splitters.make(jobs, done, tell)
         report.layers, report.blob_bytes = len(jobs), whole
+
+    def _unread(self, image: ImageRecord) -> dict[str, Layer]:
+        """The layers of an image that have no tar-split, by their ids."""
+        return {each.id: each for each in self._reader.layers(image) if self._view.facts(each) is None}
 
     def _job(self, layer: Layer) -> SplitJob:
         return SplitJob(

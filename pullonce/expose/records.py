@@ -24,6 +24,7 @@ from pullonce.oci import platform as platforms
 from pullonce.oci.digest import digest_bytes
 from pullonce.oci.reference import parse
 from pullonce.store.entries import ImageRecord
+from pullonce.store.layout import short_name
 from schemas.oci import ChainID, Descriptor, DiffID, Digest
 
 NEVER = "0001-01-01T00:00:00Z"
@@ -47,8 +48,8 @@ class Layer:
 
     @property
     def link(self) -> str:
-        """The short name by which mounts refer to it."""
-        return base64.b32encode(hashlib.sha256(self.id.encode()).digest())[:26].decode()
+        """The short name by which mounts refer to it: that of its tree, so that a collector finds it in the mount table."""
+        return short_name(self.chain_id)
 
 
 class LayerFacts(msgspec.Struct, frozen=True, kw_only=True):

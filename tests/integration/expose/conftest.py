@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pullonce.cli.main import main
+from pullonce.expose.records import file_name
 from pullonce.store.content import ContentStore
 from tests.integration.gateway.conftest import picture
 from tests.support.command import Up, pullonce
@@ -32,9 +40,64 @@ class Place:
         self.content = ContentStore(self.store)
 
     def tried(self, *arguments: str) -> tuple[int, str]:
-        """How a command ended, and all that it said. It looks for podman's own storage where this podman has it."""
+        """How a command ended, and all that it said. It looks for podman's own storage where this podman has it.
+
+        What needs no service is run in this process: a start of Python takes longer.
+        """
+        if arguments[0] in ("expose", "unexpose") and "--pull" not in arguments:
+            return self._here(arguments)
         done = pullonce(*arguments, home=self.home, more=self.variables)
         return done.returncode, done.stdout + done.stderr
+
+    def _here(self, arguments: tuple[str, ...]) -> tuple[int, str]:
+        said = io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), redirect_stderr(said):
+            patch.setenv("CONTAINERS_STORAGE_CONF", self.variables["CONTAINERS_STORAGE_CONF"])
+            code = main([arguments[0], "--home", str(self.home), *arguments[1:]])
+        return code, said.getvalue()
+
+    def killed_at(self, step: str, *arguments: str) -> None:
+        """A command that dies at a named step, as by `kill -9`."""
+        armed = self.home / "armed"
+        armed.mkdir(exist_ok=True)
+        (armed / step).touch()
+        done = pullonce(*arguments, home=self.home, more={**self.variables, "PULLONCE_FAILPOINTS": str(armed)})
+        assert done.returncode == -signal.SIGKILL and not (armed / step).exists(), done.stderr
+
+    def holds(self) -> dict[str, str]:
+        """Reference of what is held for podman → the state that it is in."""
+        found = [json.loads(each.read_bytes()) for each in (self.store / "holds" / "podman").glob("[!.]*")]
+        return {each["reference"]: json.loads(each["note"])["state"] for each in found}
+
+    def shows(self) -> set[str]:
+        """The names that the view lists, when all is there that they need."""
+        images = self._list("images")
+        layers = {each["id"]: each for each in self._list("layers")}
+        names = [name for each in images for name in each["names"]]
+        assert len(names) == len(set(names)), "a name comes twice, and podman would read nothing"
+        for image in images:
+            for key in image["big-data-names"]:
+                content = (self.view / "overlay-images" / image["id"] / file_name(key)).read_bytes()
+                assert f"sha256:{hashlib.sha256(content).hexdigest()}" == image["big-data-digests"][key]
+            assert image["layer"] in layers
+        for layer in layers.values():
+            self._look_at(layer, layers)
+        return set(names)
+
+    def _list(self, what: str) -> list[dict[str, Any]]:
+        try:
+            return list(json.loads((self.view / f"overlay-{what}" / f"{what}.json").read_bytes()))
+        except FileNotFoundError:
+            return []
+
+    def _look_at(self, layer: dict[str, Any], layers: dict[str, Any]) -> None:
+        directory = self.view / "overlay" / layer["id"]
+        link = (directory / "link").read_text()
+        assert (self.view / "overlay" / "l" / link).samefile(directory / "diff")
+        assert (self.view / "overlay-layers" / f"{layer['id']}.tar-split.gz").stat().st_size
+        below = (directory / "lower").read_text().split(":") if layer.get("parent") else []
+        assert [(self.view / "overlay" / each).resolve().is_dir() for each in below] == [True] * len(below)
+        assert not layer.get("parent") or layer["parent"] in layers
 
     @property
     def variables(self) -> dict[str, str]:
@@ -53,7 +116,14 @@ class Place:
         return reference
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
+    server = RegistryServer(tmp_path_factory.mktemp("registry")).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="package")
 def place(registry: RegistryServer) -> Iterator[Place]:
     if os.geteuid() != 0:
         pytest.skip("podman mounts overlays as root only")
