@@ -10,6 +10,7 @@ from pullonce.expose.shown import Shown, needed_documents
 from pullonce.oci import go_json
 from pullonce.store.content import ContentStore
 from pullonce.store.images import ImageRecord
+from pullonce.store.layout import short_name
 from pullonce.store.snapshots import Snapshot, SnapshotMissing, Snapshots
 from schemas.oci import ChainID, Descriptor, Digest, Manifest
 
@@ -109,7 +110,7 @@ def listed(content: ContentStore) -> Callable[[ImageRecord], bool]:
 def _stack(image: ImageRecord, name: str, snapshots: Sequence[Snapshot], blobs: Sequence[Descriptor]) -> list[Layer]:
     if len(blobs) != len(snapshots):
         raise NotExposable(f"{name} has {len(blobs)} layers, and {len(snapshots)} of them are unpacked; pull it again")
-    return stack(image.chain_ids, [each.diff_id for each in snapshots], blobs)
+    return stack(image.chain_ids, [each.diff_id for each in snapshots], blobs, short_name)
 
 
 def _why_not_unpacked(manifest: Manifest) -> str:

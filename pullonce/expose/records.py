@@ -13,7 +13,7 @@ podman 4.3.
 import base64
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -24,7 +24,6 @@ from pullonce.oci import platform as platforms
 from pullonce.oci.digest import digest_bytes
 from pullonce.oci.reference import parse
 from pullonce.store.entries import ImageRecord
-from pullonce.store.layout import short_name
 from schemas.oci import ChainID, Descriptor, DiffID, Digest
 
 NEVER = "0001-01-01T00:00:00Z"
@@ -45,11 +44,8 @@ class Layer:
     chain_id: ChainID
     diff_id: DiffID
     blob: Descriptor
-
-    @property
-    def link(self) -> str:
-        """The short name by which mounts refer to it: that of its tree, so that a collector finds it in the mount table."""
-        return short_name(self.chain_id)
+    link: str
+    """The short name by which mounts refer to it: that of its tree, so that a collector finds it in the mount table."""
 
 
 class LayerFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,13 +77,15 @@ class Image:
     created: str
 
 
-def stack(chain_ids: Sequence[ChainID], diff_ids: Sequence[DiffID], blobs: Sequence[Descriptor]) -> list[Layer]:
-    """The layers of an image, bottom first."""
+def stack(
+    chain_ids: Sequence[ChainID], diff_ids: Sequence[DiffID], blobs: Sequence[Descriptor], links: Callable[[ChainID], str]
+) -> list[Layer]:
+    """The layers of an image, bottom first. `links` tells the short name of each."""
     layers: list[Layer] = []
     for chain_id, diff_id, blob in zip(chain_ids, diff_ids, blobs, strict=True):
         parent, component = layers[-1].id if layers else "", diff_id.partition(":")[2]
         name = hashlib.sha256(f"{parent}+{component}".encode()).hexdigest() if parent else component
-        layers.append(Layer(name, parent, chain_id, diff_id, blob))
+        layers.append(Layer(name, parent, chain_id, diff_id, blob, links(chain_id)))
     return layers
 
 

@@ -48,7 +48,7 @@ def record(reference: str, platform: str = "linux/amd64", image: str = "") -> Im
 def test_layers_have_the_ids_that_podman_computes() -> None:
     diff_ids = [DiffID(digest(name)) for name in "abc"]
     blobs = [Descriptor(media_type="m", digest=digest(f"blob {name}"), size=1) for name in "abc"]
-    found = stack(chain_ids(diff_ids), diff_ids, blobs)
+    found = stack(chain_ids(diff_ids), diff_ids, blobs, short_name)
     a, b, c = (each.partition(":")[2] for each in diff_ids)
     second = hashlib.sha256(f"{a}+{b}".encode()).hexdigest()
     assert [each.id for each in found] == [a, second, hashlib.sha256(f"{second}+{c}".encode()).hexdigest()]
@@ -100,7 +100,7 @@ def test_files_of_documents() -> None:
 
 def test_records() -> None:
     diff_id = DiffID(digest("a"))
-    layer = stack(chain_ids([diff_id]), [diff_id], [Descriptor(media_type="m", digest=digest("b"), size=3)])[0]
+    layer = stack(chain_ids([diff_id]), [diff_id], [Descriptor(media_type="m", digest=digest("b"), size=3)], short_name)[0]
     facts = LayerFacts(
         diff_id=diff_id, blob=digest("b"), blob_size=3, size=9, compression="zstd", uids=[0, 5], gids=[0], created=NEVER
     )
