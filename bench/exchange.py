@@ -3,10 +3,10 @@
     ./dev bench exchange                                  images made of this machine's packages, of the shape of golang and ml
     ./dev bench exchange --storage DIR --images golang,ml --peers pullonce,skopeo --repetitions 3
 
-Export: from a store that holds the image to a file on the same disk. Import: the archive that pullonce wrote, which all of them
-read, into a store that lacks it, with the layers unpacked where that is what the program does (docker, podman), and without (skopeo into
-a layout, `ctr --no-unpack`, `pullonce import --no-unpack`); `ctr` and pullonce both ways. Every run has a fresh ext4 in memory; peers take
-turns. Wall: of the client. CPU: client and daemons. Bytes: of the archive.
+Export: from a store that holds the image to a file on the same disk. Import: the archive that pullonce wrote, which all of
+them read, into a store that lacks it, with the layers unpacked where that is what the program does (docker, podman), and
+without (skopeo into a layout); `ctr` and pullonce both ways. Every run has a fresh ext4 in memory; peers take turns. Wall: of
+the client. CPU: client and daemons. MB: of the archive.
 """
 
 from __future__ import annotations
@@ -232,7 +232,8 @@ def table(rows: list[Row]) -> None:
         other = max(row["cpu_other"] / row["wall"] for row in of_peer)
         size = f"{of_peer[-1]['bytes'] / 1e6:.0f}" if of_peer[-1]["bytes"] else ""
         failed = sum(row["failed"] for row in of_peer)
-        lines.append([f"{how} {image}", name, f"{wall:.2f}", f"{cpu:.2f}", size, f"{other:.2f}", str(failed), str(len(of_peer))])
+        figures = [f"{wall:.2f}", f"{cpu:.2f}", size, f"{other:.2f}", str(failed), str(len(of_peer))]
+        lines.append([f"{how} {image}", name, *figures])
     show(["", "program", "wall s", "CPU s", "MB", "others' cores", "failed", "runs"], lines)
 
 

@@ -11,7 +11,8 @@ from pullonce.cli.main import main
 from pullonce.store.content import ContentStore, open_store
 from pullonce.store.images import ImageRecord
 from schemas.oci import Descriptor, Digest
-from tests.support.images import Image, digest_of, image, layer, tar_of
+from services.fetcher.documents.manifest import in_oci_types
+from tests.support.images import OCI_MANIFEST, Image, digest_of, image, layer, tar_of
 
 NAME = "registry.example/team/app:1"
 OTHER = "docker.io/library/tool:latest"
@@ -40,8 +41,19 @@ def list_image(content: ContentStore, reference: str, given: Image) -> None:
         path.write_bytes(blob)
     manifest = Descriptor(media_type=given.media_type, digest=Digest(given.digest), size=len(given.content))
     config = Digest(given.document["config"]["digest"])
+    listed = None
+    if (translated := in_oci_types(given.content)) is not None:
+        listed = Descriptor(media_type=OCI_MANIFEST, digest=Digest(digest_of(translated)), size=len(translated))
+        content.blob_path(listed.digest).write_bytes(translated)
     content.images.record(
-        ImageRecord(reference=reference, platform=given.platform, digest=manifest.digest, manifest=manifest, image_id=config)
+        ImageRecord(
+            reference=reference,
+            platform=given.platform,
+            digest=manifest.digest,
+            manifest=manifest,
+            image_id=config,
+            listed=listed,
+        )  # fmt: skip
     )
 
 
