@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +15,10 @@ from pullonce.cli.store import find_images
 from pullonce.client import connect
 from pullonce.config import store_root
 from pullonce.errors import PullonceError
-from pullonce.exchange.export import draft_of, export
-from pullonce.exchange.load import ArchiveSource, DirectorySource, TarSource, load
+from pullonce.exchange.export import appearing, export
+from pullonce.exchange.load import load
 from pullonce.exchange.read import ArchiveInvalid, FoundImage
+from pullonce.exchange.sources import ArchiveSource, DirectorySource, TarSource
 from pullonce.oci.reference import parse
 from pullonce.store.content import ContentStore, open_store
 from pullonce.store.images import ImageRecord
@@ -32,22 +32,17 @@ def export_images(args: argparse.Namespace) -> int:
     if args.output == "-":
         if sys.stdout.isatty():
             raise PullonceError("an archive is not for a terminal: name a file with -o, or redirect the output")
-        export(content, chosen, sys.stdout.fileno(), lambda done, whole: None)
+        try:
+            export(content, chosen, sys.stdout.fileno(), lambda done, whole: None)
+        except OSError as exc:
+            raise PullonceError(f"the archive is not whole: standard output cannot be written: {exc.strerror}") from exc
         return 0
     path = Path(args.output)
-    draft = draft_of(path)
     try:
-        try:
-            out = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-            try:
-                written = export(content, chosen, out, _shower())
-            finally:
-                os.close(out)
-            draft.replace(path)
-        except OSError as exc:
-            raise PullonceError(f"{path} cannot be written: {exc.strerror}") from exc
-    finally:
-        draft.unlink(missing_ok=True)
+        with appearing(path) as out:
+            written = export(content, chosen, out, _shower())
+    except OSError as exc:
+        raise PullonceError(f"{path} cannot be written: {exc.strerror}") from exc
     print(f"{path}: {len(chosen)} image{'s' if len(chosen) > 1 else ''}, {units.amount(written)}")
     return 0
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tarfile
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from pullonce.errors import Permanent, PullonceError
@@ -118,6 +119,37 @@ def _write_all(out: int, content: bytes) -> int:
     return len(content)
 
 
-def draft_of(path: Path) -> Path:
-    """Where an archive lies until it is whole."""
-    return path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+@contextmanager
+def appearing(path: Path) -> Iterator[int]:
+    """A descriptor to write a file that has its name only once the block has ended well; then it replaces what was there.
+
+    Until then it has no name at all, so that nothing is left of a process that is killed. Where the file system makes no such
+    files, its name begins with a dot and ends in `.unfinished`. What is no file, a terminal or a pipe say, is written as it is.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+        return
+    draft = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        descriptor = os.open(path.parent, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o666)
+    except OSError as exc:
+        if exc.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+            raise
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        yield descriptor
+        if not draft.exists():
+            # Python follows the link in /proc only where a directory is given as well, though this path needs none.
+            os.link(f"/proc/self/fd/{descriptor}", draft, src_dir_fd=descriptor, follow_symlinks=True)
+        draft.replace(path)
+    finally:
+        os.close(descriptor)
+        draft.unlink(missing_ok=True)

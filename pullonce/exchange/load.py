@@ -12,33 +12,33 @@ import os
 import secrets
 import tarfile
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 
 from pullonce.errors import Permanent
 from pullonce.exchange import archive
 from pullonce.exchange.read import ArchiveInvalid, File, FoundImage, is_blob, listed, saved
+from pullonce.exchange.sources import ArchiveSource
 from pullonce.oci.digest import digest_bytes
 from pullonce.store.content import ContentStore
-from pullonce.store.disk import disk_errors, sync_directory
+from pullonce.store.disk import begin_writing, disk_errors, sync_directory
 from schemas.oci import Digest
 
 _LONGEST_DOCUMENT = 16 << 20
 _MOST_DOCUMENTS = 256 << 20
 """Bytes of small files that are kept in mind until it is known which of them count."""
 _CHUNK = 1 << 20
+_BATCH = 8 << 20
+"""Bytes after which the file system is told to begin writing them to the disk."""
+_BEHIND = 2
+"""Blobs that may be on their way to the disk while the next one is read."""
+_THREADS = 1 + _BEHIND
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
-
-
-class ArchiveSource(Protocol):
-    """The files of an archive, one after another."""
-
-    def __iter__(self) -> Iterator[tuple[str, int, IO[bytes], str]]:
-        """Name, bytes, content, and the name of another file where it is a link to that."""
-        ...
 
 
 @dataclass(slots=True)
@@ -60,8 +60,8 @@ def load(content: ContentStore, source: ArchiveSource, tell: Callable[[int], Non
         ArchiveInvalid: it is no archive of images, or lacks a part.
         Permanent: a blob is not what its digest says (`digest.mismatch`), or the disk refuses.
     """
-    loading = _Loading(content, tell)
     with ExitStack() as kept:
+        loading = _Loading(content, tell, kept.enter_context(ThreadPoolExecutor(_THREADS, "import")))
         try:
             for name, size, file, link in source:
                 loading.take(name, size, file, link, kept)
@@ -73,9 +73,12 @@ def load(content: ContentStore, source: ArchiveSource, tell: Callable[[int], Non
 class _Loading:
     """One import under way."""
 
-    def __init__(self, content: ContentStore, tell: Callable[[int], None]) -> None:
+    def __init__(self, content: ContentStore, tell: Callable[[int], None], threads: ThreadPoolExecutor) -> None:
         self._content = content
         self._tell = tell
+        self._threads = threads
+        self._placing: deque[Future[None]] = deque()
+        """Blobs that are on their way to the disk, in the order in which they came."""
         self._loaded = Loaded()
         self._documents: dict[str, bytes] = {}
         self._kept = 0
@@ -87,9 +90,10 @@ class _Loading:
             self._links[name] = link
         elif digest := is_blob(name):
             if not self._content.has(digest):
-                with _draft(self._content, digest, size) as draft:
-                    draft.fill(file, size, self._tell)
-                    self._place(draft, digest)
+                with ExitStack() as stack:
+                    draft = stack.enter_context(_draft(self._content, digest, size))
+                    draft.fill(file, size, self._tell, self._threads)
+                    self._place_behind(draft, digest, stack.pop_all())
         elif size <= _LONGEST_DOCUMENT and not name.endswith(".tar"):
             self._kept += size
             if self._kept > _MOST_DOCUMENTS:
@@ -97,10 +101,11 @@ class _Loading:
             self._documents[name] = file.read(size)
         elif name.endswith(".tar"):  # a layer in docker's older form: what it is called is known when it is read
             draft = kept.enter_context(_draft(self._content, Digest("sha256:"), size))
-            draft.fill(file, size, self._tell)
+            draft.fill(file, size, self._tell, self._threads)
             self._unnamed[name] = draft, File(draft.digest(), size, draft.compression)
 
     def finish(self) -> Loaded:
+        self._wait(0)
         if archive.INDEX in self._documents:
             self._loaded.images = listed(self._documents[archive.INDEX], self._read, self._content.has)
         elif archive.LIST in self._documents:
@@ -138,6 +143,22 @@ class _Loading:
         except Permanent:
             return None
 
+    def _place_behind(self, draft: _Draft, digest: Digest, open_files: ExitStack) -> None:
+        """Place a draft while the next one is read: the disk and the processor need not wait for each other."""
+        draft.check(digest)
+
+        def place() -> None:
+            with open_files:
+                self._place(draft, digest)
+
+        self._placing.append(self._threads.submit(place))
+        self._wait(_BEHIND)
+
+    def _wait(self, most: int) -> None:
+        """Wait until at most so many are on their way. Raises what went wrong with one."""
+        while len(self._placing) > most:
+            self._placing.popleft().result()
+
     def _place(self, draft: _Draft, digest: Digest) -> None:
         draft.place(digest)
         self._loaded.fresh[digest] = draft.size
@@ -156,30 +177,46 @@ class _Draft:
         self.size = 0
         self.compression = ""
 
-    def fill(self, file: IO[bytes], size: int, tell: Callable[[int], None]) -> None:
+    def fill(self, file: IO[bytes], size: int, tell: Callable[[int], None], threads: ThreadPoolExecutor) -> None:
+        """Copy a file. Each piece is hashed by another thread while it is written, and on its way to the disk from then on."""
+        hashed: Future[None] | None = None
         while self.size < size and (chunk := file.read(min(_CHUNK, size - self.size))):
-            self.write(chunk)
+            if hashed is not None:
+                hashed.result()
+            hashed = threads.submit(self._hash.update, chunk)
+            self._append(chunk)
             tell(len(chunk))
+        if hashed is not None:
+            hashed.result()
         if self.size < size:
             raise ArchiveInvalid(f"the archive ends in the middle of a file of {size} bytes")
 
     def write(self, chunk: bytes) -> None:
+        self._hash.update(chunk)
+        self._append(chunk)
+
+    def _append(self, chunk: bytes) -> None:
         if not self.size:
             self.compression = next((name for magic, name in _MAGIC.items() if chunk.startswith(magic)), "")
         with disk_errors(self._directory, self._size):
             view = memoryview(chunk)
             while view:
                 view = view[os.write(self._descriptor, view) :]
-        self._hash.update(chunk)
         self.size += len(chunk)
+        if self.size % _BATCH < len(chunk):
+            begin_writing(self._descriptor, max(0, self.size - _BATCH), _BATCH)
 
     def digest(self) -> Digest:
         return Digest(f"{self._hash.name}:{self._hash.hexdigest()}")
 
-    def place(self, digest: Digest) -> None:
-        """Give it its name, once it is verified and on the disk. Whoever was earlier has brought the same."""
+    def check(self, digest: Digest) -> None:
+        """Raises Permanent: `digest.mismatch`."""
         if self.digest() != digest:
             raise Permanent(f"what the archive calls {digest} is {self.digest()}", code="digest.mismatch")
+
+    def place(self, digest: Digest) -> None:
+        """Give it its name, once it is verified and on the disk. Whoever was earlier has brought the same."""
+        self.check(digest)
         final = self._content.blob_path(digest)
         with disk_errors(final, self._size):
             os.fsync(self._descriptor)
@@ -208,57 +245,3 @@ def _draft(content: ContentStore, expected: Digest, size: int) -> Iterator[_Draf
         os.close(descriptor)
         if named is not None:
             named.unlink(missing_ok=True)
-
-
-class TarSource:
-    """A tar, read once from its beginning, compressed or not.
-
-    Args:
-        stream: where it comes from; a pipe is as good as a file.
-    """
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-
-    def __iter__(self) -> Iterator[tuple[str, int, IO[bytes], str]]:
-        with tarfile.open(fileobj=self._stream, mode="r|*") as tar:
-            for member in tar:
-                name = _inside(member.name)
-                if member.issym() or member.islnk():
-                    base = "" if member.islnk() else name.rpartition("/")[0]
-                    yield name, 0, self._stream, _inside(os.path.normpath(f"{base}/{member.linkname}"))
-                elif member.isreg():
-                    file = tar.extractfile(member)
-                    assert file is not None  # it is a regular file
-                    yield name, member.size, file, ""
-
-
-class DirectorySource:
-    """An image layout in a directory. Links are not followed.
-
-    Args:
-        root: where `index.json` lies.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-
-    def __iter__(self) -> Iterator[tuple[str, int, IO[bytes], str]]:
-        names = [archive.INDEX, *(f"blobs/{each}" for each in self._blobs())]
-        for name in names:
-            try:
-                descriptor = os.open(self._root / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            except OSError as exc:
-                raise ArchiveInvalid(
-                    f"{self._root / name} cannot be read: {exc.strerror}; expected an OCI image layout"
-                ) from exc
-            with open(descriptor, "rb") as file:
-                yield name, os.fstat(descriptor).st_size, file, ""
-
-    def _blobs(self) -> Iterator[str]:
-        for algorithm in sorted((self._root / "blobs").glob("sha*")):
-            yield from sorted(f"{algorithm.name}/{each.name}" for each in algorithm.iterdir() if each.is_file())
-
-
-def _inside(name: str) -> str:
-    return os.path.normpath(name).lstrip("/")

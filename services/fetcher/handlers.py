@@ -102,7 +102,15 @@ class Handlers:
         resolved = await self._resolved(order, source, image)
         await self._finder.check_found(source, image, resolved.layers)
         self._inventory.check_room(resolved.layers)
+        await self._tell_brought(resolved)
         return self._telling(opened, resolved)
+
+    async def _tell_brought(self, resolved: PullResolved) -> None:
+        """Say of layers that are there and not unpacked that they are: an unpacker may be following a transfer that stands still,
+        while somebody brought the blob by an import."""
+        for layer in resolved.layers:
+            if layer.fetched and not layer.unpacked:
+                await FetchProgress(self._signals, self._store, layer.blob).verified()
 
     @timed("look")
     @telling_no_secrets

@@ -53,7 +53,7 @@ def list_image(content: ContentStore, reference: str, given: Image) -> None:
             manifest=manifest,
             image_id=config,
             listed=listed,
-        )  # fmt: skip
+        )
     )
 
 

@@ -18,8 +18,9 @@ import pytest
 from pullonce.cli.main import main
 from pullonce.client import connect
 from pullonce.errors import Permanent
-from pullonce.exchange.load import DirectorySource, Loaded, TarSource, load
+from pullonce.exchange.load import Loaded, load
 from pullonce.exchange.read import ArchiveInvalid
+from pullonce.exchange.sources import DirectorySource, TarSource
 from pullonce.store.content import ContentStore, open_store
 from schemas.events import BlobClaimed
 from schemas.oci import Digest
@@ -217,6 +218,7 @@ async def test_whoever_waits_for_a_layer_that_does_not_come_is_released(tmp_path
             done = await asyncio.to_thread(deployment.run, "import", str(path))
             assert done.returncode == 0, done.stderr
             said, complaint = await asyncio.to_thread(waiting.communicate, None, 60)
+            assert not any("an attempt failed" in line for line in deployment.output), "nobody waited for the registry"
             assert waiting.returncode == 0, complaint
             assert given.document["config"]["digest"] in said
     finally:

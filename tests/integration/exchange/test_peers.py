@@ -15,8 +15,9 @@ import pytest
 import zstandard
 
 from pullonce.cli.main import main
-from pullonce.exchange.load import DirectorySource, TarSource, load
+from pullonce.exchange.load import load
 from pullonce.exchange.read import FoundImage
+from pullonce.exchange.sources import DirectorySource, TarSource
 from pullonce.store.content import ContentStore, open_store
 from tests.compose.engine import Engine
 from tests.integration.exchange.conftest import NAME, list_image
