@@ -106,8 +106,8 @@ class Handlers:
         return self._telling(opened, resolved)
 
     async def _tell_brought(self, resolved: PullResolved) -> None:
-        """Say of layers that are there and not unpacked that they are: an unpacker may be following a transfer that stands still,
-        while somebody brought the blob by an import."""
+        """Say that layers are there which are not unpacked: an unpacker may follow a transfer that stands still, while somebody
+        brought the blob by an import."""
         for layer in resolved.layers:
             if layer.fetched and not layer.unpacked:
                 await FetchProgress(self._signals, self._store, layer.blob).verified()

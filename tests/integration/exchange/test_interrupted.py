@@ -113,7 +113,7 @@ def test_what_is_no_file_is_written_and_stays_what_it_is(home: Path, archive: Pa
     assert main(["export", "--home", str(home), NAME, "-o", str(linked)]) == 0
     assert linked.is_symlink() and (tmp_path / "elsewhere.tar").read_bytes() == archive.read_bytes()
     assert main(["export", "--home", str(home), NAME, "-o", "/dev/null"]) == 0
-    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
 
 
 @pytest.fixture
