@@ -43,7 +43,9 @@ class AskHistory(Question, frozen=True, kw_only=True, tag="history"):
 class AskStats(Question, frozen=True, kw_only=True, tag="stats"):
     """How much was asked for, what did it cost, and how long did it take?"""
 
-    by: Literal["all", "image", "registry", "store", "day", "hour"] = "all"
+    by: Literal["all", "image", "registry", "store", "door", "day", "hour"] = "all"
+    """By `door`, a flight counts for each door by which somebody asked, with the requests that came by it; what was rolled up
+    counts for none."""
     reference: str = ""
     store: str = ""
     since: datetime | None = None
@@ -100,6 +102,8 @@ class Pull(Struct, frozen=True, kw_only=True, omit_defaults=True):
     requests: int = 0
     cancelled: int = 0
     requesters: tuple[str, ...] = ()
+    doors: dict[str, int] = {}
+    """Door → requests that came by it; those of clients that say none are missing."""
     ended: int | None = None
     ended_at: datetime | None = None
     outcome: str = "in the air"
@@ -144,7 +148,7 @@ class Figures(Struct, frozen=True, kw_only=True):
     """What a group of ended pulls came to. Percentiles are None where nothing was measured."""
 
     name: str
-    """Of the group: an image, a registry, a store, a day; empty for all together."""
+    """Of the group: an image, a registry, a store, a door, a day; empty for all together."""
     flights: int
     failed: int
     requests: int

@@ -60,10 +60,14 @@ def history(args: argparse.Namespace) -> int:
 def stats(args: argparse.Namespace) -> int:
     """Carry out `pullonce stats`."""
     question = AskStats(by=args.by, reference=args.reference, since=moment(args.since), limit=args.limit)
+    nothing = "all" if args.by == "all" else "-"
     titles = (args.by if args.by != "all" else "", *_STATS)
 
     def lines(answer: Stats) -> Iterable[str]:
-        return [*_table(titles, map(_stats_row, answer.figures), "no pulls have ended"), *_gaps(answer.gaps)]
+        return [
+            *_table(titles, (_stats_row(figures, nothing) for figures in answer.figures), "no pulls have ended"),
+            *_gaps(answer.gaps),
+        ]
 
     return _show(args, question, Stats, lines)
 
@@ -135,7 +139,7 @@ def moment(text: str, now: datetime | None = None) -> datetime | None:
 
 # -- for people --------------------------------------------------------------------------------------------------------
 
-_HISTORY = ("PULL", "WHEN", "IMAGE", "REQUESTS", "TOOK", "FETCHED", "REUSED", "OUTCOME", "BY")
+_HISTORY = ("PULL", "WHEN", "IMAGE", "REQUESTS", "TOOK", "FETCHED", "REUSED", "OUTCOME", "DOOR", "BY")
 
 
 def _history_row(pull: Pull) -> list[str]:
@@ -149,6 +153,7 @@ def _history_row(pull: Pull) -> list[str]:
         units.amount(pull.fetched_bytes),
         units.amount(pull.reused_bytes + pull.waited_bytes),
         pull.code or pull.outcome,
+        ",".join(sorted(pull.doors)) or "-",
         (pull.requesters[0] if pull.requesters else "-") + others,
     ]
 
@@ -162,9 +167,9 @@ def _gaps(gaps: Iterable[Gap]) -> Iterable[str]:
 _STATS = ("FLIGHTS", "REQUESTS", "SHARING", "FAILED", "FETCHED", "SAVED", "P50", "P95", "P99", "RELEASE P50", "P95", "P99")
 
 
-def _stats_row(figures: Figures) -> list[str]:
+def _stats_row(figures: Figures, nothing: str) -> list[str]:
     return [
-        figures.name or "all",
+        figures.name or nothing,
         str(figures.flights),
         str(figures.requests),
         f"{figures.sharing:.1f}",

@@ -28,6 +28,10 @@ class Measures:
         self._counted = keeper.position
         self._registries = FewLabels()
         self._requests = meter.counter("requests_total", "Requests that were answered.", ("outcome",))
+        self._doors = FewLabels()
+        self._by_door = meter.counter(
+            "door_requests_total", "Requests that were answered, by the door they came by.", ("door",)
+        )
         self._flights = meter.counter("flights_total", "Flights that ended.", ("registry", "outcome"))
         self._took = meter.histogram("flight_duration_seconds", "From the opening of a flight to its end.", ("outcome",))
         self._release = meter.histogram("release_duration_seconds", "From the last key's settling to the ending.")
@@ -65,6 +69,8 @@ class Measures:
     def _count(self, row: Row) -> None:
         outcome = row["outcome"]
         self._requests.labels(outcome).inc(row["requests"])
+        for door, requests in (row["doors"] or {}).items():
+            self._by_door.labels(self._doors.of(door)).inc(requests)
         self._flights.labels(self._registries.of(row["registry"]), outcome).inc()
         self._took.labels(outcome).observe(row["seconds"] or 0.0)
         if row["release"] is not None:

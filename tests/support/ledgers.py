@@ -98,7 +98,8 @@ class Scribbler:
         reference = self._chance.choice(REFERENCES)
         requester = self._chance.choice(("", "node-1", "node-2", "ünïcode \U0001f433 \x00'\""))
         snapshots = self._chance.random() < 0.8
-        event = events.PullRequested(reference=reference, requester=requester, unpack=snapshots, credential="ci")
+        door = ("", "cli", "cri")[len(requester) % 3]
+        event = events.PullRequested(reference=reference, requester=requester, unpack=snapshots, credential="ci", door=door)
         flight = stage(0, 0.0, event)[3].rpartition('"flight":"')[2][:16]
         self._asked.append((self._sequence, reference, flight))
         return event

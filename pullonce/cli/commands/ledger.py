@@ -20,7 +20,7 @@ def _history(history: argparse.ArgumentParser) -> None:
 
 def _stats(stats: argparse.ArgumentParser) -> None:
     stats.add_argument("reference", metavar="REF", nargs="?", default="", help="only pulls of this image")
-    groups = ("all", "image", "registry", "store", "day", "hour")
+    groups = ("all", "image", "registry", "store", "door", "day", "hour")
     stats.add_argument("--by", choices=groups, default="all", help="one row a group (default: all together)")
     _since(stats)
     _rows(stats)

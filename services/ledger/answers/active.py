@@ -16,14 +16,16 @@ from msgspec import Struct
 from schemas.ledger import Pull
 from services.ledger.answers.live import Live, LiveProgress, Sort, flight_name
 from services.ledger.answers.queries import Row, pull, rows, seconds_of
+from services.ledger.fold.statements import DOORS
 
 ENDED_SHOWN = 12
 """Endings that are shown, the newest first."""
 
-_FLIGHTS = """
+_FLIGHTS = f"""
 SELECT flight, opened, min(opened_at) AS opened_at, min(store) AS store, min(reference) AS reference,
     min(platform) AS platform, count(*) AS requests, count(cancelled_at) AS cancelled,
-    list_slice(list_sort(list_distinct(list(requester) FILTER (requester <> ''))), 1, 10) AS requesters
+    list_slice(list_sort(list_distinct(list(requester) FILTER (requester <> ''))), 1, 10) AS requesters,
+    {DOORS} AS doors
 FROM waiting GROUP BY flight, opened ORDER BY opened
 """
 
@@ -99,6 +101,7 @@ class ActiveFlight(Struct, frozen=True, kw_only=True, omit_defaults=True):
     requests: int = 0
     cancelled: int = 0
     requesters: tuple[str, ...] = ()
+    doors: dict[str, int] = {}
     state: str = ""
     layers: tuple[tuple[str, str], ...] = ()
     error: str = ""
@@ -247,6 +250,7 @@ def _flight(row: Row, state: str, layers: tuple[tuple[str, str], ...], live: Liv
         requests=row["requests"],
         cancelled=row["cancelled"],
         requesters=tuple(row["requesters"] or ()),
+        doors=row["doors"] or {},
         state=state,
         layers=layers,
         error=_trouble(row, state, live),

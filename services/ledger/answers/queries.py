@@ -17,7 +17,19 @@ from schemas.ledger import AskHistory, AskStats, Figures, Gap, History, Pull, St
 Row = dict[str, Any]
 
 _PULL = (
-    *("flight", "opened", "opened_at", "store", "reference", "platform", "requests", "cancelled", "requesters", "ended"),
+    *(
+        "flight",
+        "opened",
+        "opened_at",
+        "store",
+        "reference",
+        "platform",
+        "requests",
+        "cancelled",
+        "requesters",
+        "doors",
+        "ended",
+    ),
     *("ended_at", "outcome", "code", "message", "seconds", "release", "digest", "layers", "size", "fetched"),
     *("fetched_bytes", "reused", "reused_bytes", "waited", "waited_bytes", "unpacked"),
 )
@@ -134,11 +146,21 @@ _GROUPS = {
     "image": "reference",
     "registry": "registry",
     "store": "store",
+    "door": "door",
     "day": "ended_at::DATE",
     "hour": "date_trunc('hour', ended_at)",
 }
 _NAMES = {"day": "strftime(shown.name, '%Y-%m-%d')", "hour": "strftime(shown.name, '%Y-%m-%dT%H:00')"}
 """How those are written: once a group, not once a row."""
+
+_BY_DOOR = """(
+    SELECT * EXCLUDE (part) REPLACE (part.value AS requests), part.key AS door FROM (
+        SELECT *, unnest(list_concat(coalesce(map_entries(doors), []),
+            [{'key': '', 'value': requests - coalesce(list_sum(map_values(doors)), 0)::BIGINT}])) AS part
+        FROM ended_flights
+    ) WHERE part.value > 0
+)"""
+"""Ended flights, once for each door by which somebody asked; the door is empty where none was said."""
 
 _PERCENTILES = "[0.5, 0.95, 0.99]"
 
@@ -157,6 +179,8 @@ def stats(reader: duckdb.DuckDBPyConnection, asked: AskStats) -> Stats:
         values.append(utc(asked.since))
         rolled_values.append(utc(asked.since))
     group = _GROUPS[asked.by]
+    ended = _BY_DOOR if asked.by == "door" else "ended_flights"
+    past = "''" if asked.by == "door" else group.replace("ended_at", "day")  # what is rolled up knows no doors
     order = "shown.name DESC" if asked.by in ("day", "hour") else "requests DESC, shown.name"
     among = " AND ".join(conditions) or "true"
     # Sums first: they say which groups are shown, and only of these are all times sorted.
@@ -165,9 +189,9 @@ def stats(reader: duckdb.DuckDBPyConnection, asked: AskStats) -> Stats:
         SELECT {group} AS name, count(*) AS flights, count_if(outcome = 'failed') AS failed, sum(requests) AS requests,
             sum(cancelled) AS cancelled, sum(requests * size) AS asked_bytes, sum(fetched_bytes) AS fetched_bytes,
             sum(reused_bytes) AS reused_bytes, sum(waited_bytes) AS waited_bytes, NULL AS past
-        FROM ended_flights WHERE {among} GROUP BY ALL
+        FROM {ended} WHERE {among} GROUP BY ALL
     ), rolled AS (
-        SELECT {group.replace("ended_at", "day")} AS name, sum(flights) AS flights, sum(failed) AS failed,
+        SELECT {past} AS name, sum(flights) AS flights, sum(failed) AS failed,
             sum(requests) AS requests, sum(cancelled) AS cancelled, sum(size) AS asked_bytes,
             sum(fetched_bytes) AS fetched_bytes, sum(reused_bytes) AS reused_bytes, sum(waited_bytes) AS waited_bytes,
             CASE WHEN count(*) > 0 THEN [max(p50), max(p95), max(p99)] END AS past
@@ -181,7 +205,7 @@ def stats(reader: duckdb.DuckDBPyConnection, asked: AskStats) -> Stats:
     ), times AS (
         SELECT {group} AS name, quantile_disc(seconds, {_PERCENTILES}) AS took,
             quantile_disc(release, {_PERCENTILES}) AS released
-        FROM ended_flights WHERE {among} AND {group} IN (SELECT name FROM shown) GROUP BY ALL
+        FROM {ended} WHERE {among} AND {group} IN (SELECT name FROM shown) GROUP BY ALL
     )
     SELECT shown.* REPLACE ({_NAMES.get(asked.by, "shown.name")} AS name), coalesce(took, past) AS took, released
     FROM shown LEFT JOIN times ON times.name = shown.name ORDER BY {order}

@@ -9,6 +9,14 @@ from services.ledger.fold.views import VIEWS
 
 STEPS: dict[int, tuple[str, ...]] = {
     2: (GAPS.create(),),
+    3: (
+        "ALTER TABLE waiting ADD COLUMN door VARCHAR;",
+        "COMMENT ON COLUMN waiting.door IS 'by which door it came; null: it was not said';",
+        "ALTER TABLE answered ADD COLUMN door VARCHAR;",
+        "COMMENT ON COLUMN answered.door IS 'by which door it came; null: it was not said';",
+        "ALTER TABLE ended_flights ADD COLUMN doors MAP(VARCHAR,BIGINT);",
+        "COMMENT ON COLUMN ended_flights.doors IS 'door → requests that came by it; null: none was said';",
+    ),
 }
 """Version → the statements that lead to it from the one before. They name what then was, never what the tables are today."""
 

@@ -29,6 +29,7 @@ class _Request(Struct, frozen=True, kw_only=True, omit_defaults=True):
     policy: str
     snapshots: bool
     requester: str
+    door: str
     flight: str
 
 
@@ -76,6 +77,7 @@ def _identified(event: PullRequested) -> _Request:
         policy=event.policy,
         snapshots=event.unpack,
         requester=event.requester,
+        door=event.door,
         flight=found.flight,
     )
 

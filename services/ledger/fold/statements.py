@@ -9,6 +9,9 @@ from dataclasses import dataclass
 STAGE = "CREATE TEMP TABLE stage (sequence BIGINT, micros BIGINT, kind VARCHAR, body JSON)"
 """Where a batch lies while it is folded."""
 
+DOORS = "histogram(door) FILTER (door IS NOT NULL)::MAP(VARCHAR, BIGINT)"
+"""Of some requests: door → how many came by it; null where none said."""
+
 _STRUCTURES = {"SECONDS": '"MAP(VARCHAR,DOUBLE)"', "COUNTS": '"MAP(VARCHAR,BIGINT)"'}
 _STRUCTURES["SOURCE"] = '{"registry":"VARCHAR","repository":"VARCHAR","credential":"VARCHAR"}'
 _STRUCTURES["DESCRIPTOR"] = '{"digest":"VARCHAR","size":"BIGINT"}'
@@ -138,7 +141,7 @@ _REQUEST = "sequence, time, store, reference, platform, credential, policy, snap
 
 _ASKED = (
     "reference VARCHAR, platform VARCHAR, credential VARCHAR, policy VARCHAR, snapshots BOOLEAN, requester VARCHAR, "
-    "flight VARCHAR"
+    "flight VARCHAR, door VARCHAR"
 )
 
 _ENDING = (
@@ -156,7 +159,8 @@ QUALIFY row_number() OVER (PARTITION BY flight, opened ORDER BY sequence) = 1
 
 _TAKE_REQUESTS = f"""
 CREATE OR REPLACE TEMP TABLE asked AS
-SELECT {_REQUEST}, NULL::BIGINT AS opened, NULL::TIMESTAMP AS cancelled_at, NULL::TIMESTAMP AS opened_at
+SELECT {_REQUEST}, NULL::BIGINT AS opened, NULL::TIMESTAMP AS cancelled_at, NULL::TIMESTAMP AS opened_at,
+    nullif(door, '') AS door
 FROM ({_facts("pull.requested", _ASKED)})
 """
 
@@ -192,7 +196,7 @@ UPDATE pool SET cancelled_at = c.time FROM (
 
 _ANSWER = f"""
 INSERT INTO answered SELECT {_REQUEST}, answered, cancelled_at, ended, ended_at,
-    CASE WHEN cancelled_at IS NULL THEN outcome ELSE 'cancelled' END, code, epoch(ended_at - time)
+    CASE WHEN cancelled_at IS NULL THEN outcome ELSE 'cancelled' END, code, epoch(ended_at - time), door
 FROM pool WHERE ended IS NOT NULL
 """
 
@@ -202,7 +206,8 @@ INSERT INTO ended_flights BY NAME
 WITH asked AS (
     SELECT ended, count(*) AS requests, count(cancelled_at) AS cancelled, min(time) AS first, min(credential) AS credential,
         min(policy) AS policy, bool_or(snapshots) AS snapshots, min(platform) AS platform,
-        list_slice(list_sort(list_distinct(list(requester) FILTER (requester <> ''))), 1, 10) AS requesters
+        list_slice(list_sort(list_distinct(list(requester) FILTER (requester <> ''))), 1, 10) AS requesters,
+        {DOORS} AS doors
     FROM pool WHERE ended IS NOT NULL GROUP BY ended
 )
 SELECT e.flight, e.opened, coalesce(o.time, a.first) AS opened_at, e.store, e.reference,
@@ -213,7 +218,8 @@ SELECT e.flight, e.opened, coalesce(o.time, a.first) AS opened_at, e.store, e.re
     CASE e.kind WHEN 'pull.completed' THEN 'completed' ELSE 'failed' END AS outcome, e.code, e.message,
     e.digest, e.image_id, e.chain_id, e.layers, e.size,
     {", ".join(f"coalesce(e.sharing.{name}, 0) AS {name}" for name in _SHARED[1:])},
-    epoch(e.time - coalesce(o.time, a.first)) AS seconds, epoch(e.time - s.time) AS release
+    epoch(e.time - coalesce(o.time, a.first)) AS seconds, epoch(e.time - s.time) AS release,
+    a.doors
 FROM endings AS e LEFT JOIN asked AS a ON a.ended = e.sequence
 LEFT JOIN events AS o ON o.sequence = e.opened LEFT JOIN events AS s ON s.sequence = e.covers - 1
 """
@@ -231,7 +237,7 @@ WITH late AS (
     FROM pool AS p LEFT JOIN late ON late.sequence = p.sequence WHERE p.ended IS NULL
 )
 SELECT {_REQUEST}, coalesce(max(o) OVER flights, min(sequence) OVER flights), cancelled_at,
-    coalesce(max(t) OVER flights, min(time) OVER flights)
+    coalesce(max(t) OVER flights, min(time) OVER flights), door
 FROM known WINDOW flights AS (PARTITION BY flight) ORDER BY sequence
 """
 

@@ -6,7 +6,7 @@ What only grows is a table. What still changes while a flight is in the air lies
 
 from services.ledger.fold.table import table
 
-VERSION = 2
+VERSION = 3
 """Of the tables. A file of an earlier version is migrated (`migrations`); one of a later version is not touched."""
 
 
@@ -30,6 +30,8 @@ _REQUEST = """
     opened        BIGINT                position at which its flight was opened: with `flight`, what names the flight
     cancelled_at  TIMESTAMP             when the requester left; null: did not
 """
+
+_DOOR = "    door          VARCHAR               by which door it came; null: it was not said\n"
 
 _FLIGHT = """
     flight        VARCHAR               name of the flight key
@@ -68,12 +70,13 @@ _FLIGHT = """
     unpack_waited BIGINT                layers that another flight had ordered
     seconds       DOUBLE                from its opening to its end
     release       DOUBLE                from `settled_at` to `ended_at`
+    doors         MAP(VARCHAR,BIGINT)   door → requests that came by it; null: none was said
 """
 
 WAITING = table(
     "waiting",
     "Requests that are not answered yet; `requests` shows them too.",
-    _REQUEST + "    opened_at     TIMESTAMP             when its flight was opened\n",
+    _REQUEST + "    opened_at     TIMESTAMP             when its flight was opened\n" + _DOOR,
 )
 
 ANSWERED = table(
@@ -86,7 +89,8 @@ ANSWERED = table(
     outcome       VARCHAR               `completed`, `failed`, or `cancelled` where the requester had left
     code          VARCHAR               of a failure
     seconds       DOUBLE                from the request to the ending
-""".lstrip("\n"),
+""".lstrip("\n")
+    + _DOOR,
 )
 
 ENDED = table("ended_flights", "Flights that have ended; `flights` shows them too.", _FLIGHT)

@@ -1,26 +1,26 @@
 """The views of the ledger: what has ended and what is in the air as one, and sums. Pure."""
 
+from services.ledger.fold.statements import DOORS
 from services.ledger.fold.table import TableDefinition, table
 from services.ledger.fold.tables import ANSWERED, ENDED, TABLES, VERSION
-
-_OUTCOME = "NULL::BIGINT, NULL::TIMESTAMP, NULL::VARCHAR, NULL::VARCHAR, NULL::DOUBLE"
 
 REQUESTS = TableDefinition(
     "requests",
     "One row a request, answered or not.",
     ANSWERED.columns,
-    f"SELECT * FROM answered UNION ALL SELECT * EXCLUDE (opened_at), {_OUTCOME} FROM waiting",
+    "SELECT * FROM answered UNION ALL BY NAME SELECT * EXCLUDE (opened_at) FROM waiting",
 )
 
 FLIGHTS = TableDefinition(
     "flights",
     "One row a flight, ended or in the air.",
     ENDED.columns,
-    """SELECT * FROM ended_flights UNION ALL BY NAME
+    f"""SELECT * FROM ended_flights UNION ALL BY NAME
     SELECT flight, opened, min(opened_at) AS opened_at, min(store) AS store, min(reference) AS reference,
         min(split_part(reference, '/', 1)) AS registry, min(platform) AS platform, min(credential) AS credential,
         min(policy) AS policy, bool_or(snapshots) AS snapshots, count(*) AS requests, count(cancelled_at) AS cancelled,
-        list_slice(list_sort(list_distinct(list(requester) FILTER (requester <> ''))), 1, 10) AS requesters
+        list_slice(list_sort(list_distinct(list(requester) FILTER (requester <> ''))), 1, 10) AS requesters,
+        {DOORS} AS doors
     FROM waiting GROUP BY flight, opened""",
 )
 

@@ -42,7 +42,8 @@ class Teller:
         return len(self.rows)
 
     def ask(self, reference: str, requester: str = "", *, after: float = 0.0, store: str = "default") -> int:
-        return self.say(PullRequested(reference=reference, requester=requester, store=store), after=after)
+        door = {"node-1": "cri", "node-2": "mirror"}.get(requester, "")
+        return self.say(PullRequested(reference=reference, requester=requester, store=store, door=door), after=after)
 
     def complete(self, reference: str, opened: int, *, after: float, size: int = 100, fetched: int = 100) -> int:
         shared = Sharing(requests=1, fetched=1, fetched_bytes=fetched, reused=1, reused_bytes=size - fetched)
@@ -123,6 +124,7 @@ def test_history_shows_the_newest_first(ledger_file: LedgerFile) -> None:
         (1, "completed", 3, 1),
     ]
     assert pulls[3].requesters == ("node-1", "node-2", "node-3")
+    assert [pull.doors for pull in pulls] == [{}, {}, {"cri": 1}, {"cri": 1, "mirror": 1}]
     assert (pulls[3].seconds, pulls[3].release, pulls[3].opened_at) == (4.0, 2.0, DAY)
     assert (pulls[1].code, pulls[1].message, pulls[0].seconds) == ("DENIED", "no", None)
 
@@ -158,7 +160,7 @@ def test_stats_tell_what_sharing_saved(ledger_file: LedgerFile) -> None:
     ("by", "names"),
     [
         ("image", [REDIS, APP]), ("registry", ["docker.io", "ghcr.io"]), ("store", ["default"]), ("day", ["2026-03-01"]),
-        ("all", [""]),
+        ("all", [""]), ("door", ["", "cri", "mirror"]),
     ],
 )  # fmt: skip
 def test_stats_by_group(ledger_file: LedgerFile, by: str, names: list[str]) -> None:
@@ -184,6 +186,16 @@ def test_only_the_busiest_groups_are_shown_and_their_times_are_their_own(
     narrowed = ask(ledger_file, AskStats(by=by, reference=APP))  # type: ignore[arg-type]
     assert isinstance(narrowed, questions.Stats)
     assert [(each.flights, each.p50, each.release_p50) for each in narrowed.figures] == [(1, 0.5, 0.5)]
+
+
+def test_a_flight_counts_for_each_door_by_which_somebody_asked(ledger_file: LedgerFile) -> None:
+    answer = ask(ledger_file, AskStats(by="door"))
+    assert isinstance(answer, questions.Stats)
+    assert [(each.name, each.flights, each.requests, each.fetched_bytes, each.p50) for each in answer.figures] == [
+        ("", 2, 2, 100, 0.5), ("cri", 2, 2, 100, 1.0), ("mirror", 1, 1, 100, 4.0)
+    ]  # fmt: skip
+    narrowed = ask(ledger_file, AskStats(by="door", reference=APP))
+    assert isinstance(narrowed, questions.Stats) and [each.name for each in narrowed.figures] == [""]
 
 
 def test_an_explanation_of_a_request_counts_from_that_request(ledger_file: LedgerFile) -> None:

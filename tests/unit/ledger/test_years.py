@@ -26,16 +26,21 @@ FIRST = (Path(__file__).parent / "version_1.sql").read_text()
 """The tables as version 1 made them."""
 
 
-def of_version_1(path: Path, staged: list[Staged]) -> None:
-    """A file as version 1 left it: what is in the tables is what is there now, for it has not changed."""
+def of_version(version: int, path: Path, staged: list[Staged]) -> None:
+    """A file as that version left it: what is in the tables is what is there now, as far as there were columns for it."""
     now = folded(path.with_name("now.duckdb"), [staged])
     now.close()
     made = duckdb.connect(str(path))
     made.execute(FIRST)
     made.execute(f"ATTACH '{now.path}' AS now (READ_ONLY)")
-    for (table,) in made.execute("SELECT table_name FROM duckdb_tables() WHERE database_name = 'first'").fetchall():
-        made.execute(f"DELETE FROM {table}; INSERT INTO {table} SELECT * FROM now.{table}")
-    made.execute("UPDATE position SET version = 1")
+    for step in range(2, version + 1):
+        for statement in migrations.STEPS[step]:
+            made.execute(statement)
+    columns = "SELECT table_name, string_agg(column_name) FROM duckdb_columns() WHERE database_name = 'first' AND NOT internal "
+    tables = "AND table_name IN (SELECT table_name FROM duckdb_tables() WHERE database_name = 'first') GROUP BY 1"
+    for table, names in made.execute(columns + tables).fetchall():
+        made.execute(f"DELETE FROM {table}; INSERT INTO {table} ({names}) SELECT {names} FROM now.{table}")
+    made.execute(f"UPDATE position SET version = {version}")
     made.close()
 
 
@@ -50,9 +55,10 @@ def shape(ledger: Ledger) -> list[tuple[object, ...]]:
     return found
 
 
-def test_an_earlier_version_becomes_this_one_with_all_that_it_holds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", range(1, VERSION))
+def test_an_earlier_version_becomes_this_one_with_all_that_it_holds(version: int, tmp_path: Path) -> None:
     staged = [stage(*each) for each in long_log(600)]
-    of_version_1(tmp_path / "first.duckdb", staged)
+    of_version(version, tmp_path / "first.duckdb", staged)
     file = LedgerFile(tmp_path / "first.duckdb", memory="256MB")
     fresh = folded(tmp_path / "fresh.duckdb", [staged])
     assert rows(file.ledger) == rows(fresh)
@@ -65,7 +71,7 @@ def test_an_earlier_version_becomes_this_one_with_all_that_it_holds(tmp_path: Pa
 
 def test_a_migration_that_is_killed_leaves_the_old_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     staged = [stage(*each) for each in long_log(50)]
-    of_version_1(tmp_path / "first.duckdb", staged)
+    of_version(1, tmp_path / "first.duckdb", staged)
     monkeypatch.setitem(migrations.STEPS, VERSION, (*migrations.STEPS[VERSION], "SELECT error('the disk is gone');"))
     with pytest.raises(duckdb.Error, match="the disk is gone"):
         Ledger(tmp_path / "first.duckdb")

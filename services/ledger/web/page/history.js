@@ -27,7 +27,9 @@ export const COLUMNS = [
 function who(pull) {
   const names = pull.requesters ?? [];
   const some = names.length > 2 ? `${names.slice(0, 2).join(", ")}…` : names.join(", ");
-  return h("span", { title: names.join("\n") }, h("b", null, `${count(pull.requests ?? 0)}×`), some ? ` ${some}` : "");
+  const doors = Object.keys(pull.doors ?? {}).sort().join(", ");
+  return h("span", { title: names.join("\n") }, h("b", null, `${count(pull.requests ?? 0)}×`), some ? ` ${some}` : "",
+    doors ? h("span", { class: "door" }, ` by ${doors}`) : "");
 }
 
 // What the ledger never read, since the log had dropped it by then.

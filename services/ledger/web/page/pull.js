@@ -16,8 +16,10 @@ function facts(told) {
   if (pull.reused) spared.push(`${plural(pull.reused, "blob")} (${bytes(pull.reused_bytes ?? 0)}) were there`);
   if (pull.waited) spared.push(`${plural(pull.waited, "blob")} (${bytes(pull.waited_bytes ?? 0)}) came with another flight`);
   const names = pull.requesters ?? [];
+  const doors = Object.entries(pull.doors ?? {}).sort().map(([door, requests]) => `${door} ${count(requests)}×`);
   return h("dl", { class: "facts" },
     fact("Asked for", plural(pull.requests ?? 0, "time"), names.length ? `, by ${names.join(", ")}${names.length === 10 ? "…" : ""}` : ""),
+    doors.length ? fact("By door", doors.join(", ")) : null,
     pull.fetched || spared.length ? fact("Fetched", `${plural(pull.fetched ?? 0, "blob")}, ${bytes(pull.fetched_bytes ?? 0)}`, spared.length ? `; ${spared.join("; ")}` : "") : null,
     fact("Opened", h("time", { datetime: pull.opened_at }, moment(pull.opened_at)), ` at log position ${count(pull.opened)}`),
     fact("Store", pull.store, pull.platform ? `, ${pull.platform}` : ""),
