@@ -101,12 +101,15 @@ def test_history_and_stats_tell_what_was_pulled(place: Place) -> None:
         ("completed", 1, 0, 2),
         ("completed", 1, 2, 0),
     ]
+    assert [pull["doors"] for pull in pulls] == [{"cli": 1}, {"cli": 1}]
+    assert [each["name"] for each in place.ask("stats", reference, "--by", "door")["figures"]] == ["cli"]
     assert all(pull["requesters"][0].startswith("pullonce pull") and pull["seconds"] > 0 for pull in pulls)
     (figures,) = place.ask("stats", reference)["figures"]
     assert (figures["flights"], figures["requests"], figures["fetched_bytes"]) == (2, 2, pulls[1]["size"])
     assert figures["saved_bytes"] == pulls[1]["size"] and figures["p50"] <= figures["p99"]
     said = place.pullonce.run("history", reference).stdout.splitlines()
     assert said[0].split()[:3] == ["PULL", "WHEN", "IMAGE"] and reference in said[1]
+    assert "DOOR" in said[0].split() and "cli" in said[1].split()
     assert reference in place.pullonce.run("stats", "--by", "image", reference).stdout
     hours = place.ask("stats", "--by", "hour", reference)["figures"]
     assert all(hour["name"].endswith(":00") for hour in hours) and sum(hour["flights"] for hour in hours) == 2

@@ -92,6 +92,7 @@ async def test_every_part_counts_what_a_pull_cost(registry: RegistryServer, pull
     assert value(coordinator, "pullonce_claims_total", noun="blob", outcome="won") >= 3
     assert value(coordinator, "pullonce_events_appended_total", type="pull.completed") == 2
     assert value(ledger, "pullonce_requests_total", outcome="completed") == 2
+    assert value(ledger, "pullonce_door_requests_total", door="client") == 3
     assert value(ledger, "pullonce_flights_total", outcome="failed") == 1
     assert value(ledger, "pullonce_flight_duration_seconds_count", outcome="completed") == 2
     assert value(ledger, "pullonce_flight_bytes_total", source="fetched") == fetched
