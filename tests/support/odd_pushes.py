@@ -87,6 +87,18 @@ def takes_half(registry: PushRegistry) -> None:
     registry.plan(PATCH, fault, 2)
 
 
+def takes_parts_alone(registry: PushRegistry) -> None:
+    """What ends an upload must have no body."""
+
+    async def fault(registry: PushRegistry, request: web.Request) -> web.StreamResponse | None:
+        if not int(request.headers.get("Content-Length", "0")):
+            return None
+        await request.read()
+        return web.Response(status=400)
+
+    registry.plan(PUT, fault, ALWAYS)
+
+
 def lies_about_blobs(registry: PushRegistry) -> None:
     """Its storage lost blobs, and its cache still says that they are there, until they are pushed."""
 
@@ -121,6 +133,7 @@ ODD: tuple[OddPush, ...] = (
         OddPush(f"{status} for a part", "registries that take a blob as a whole", made={"parts": status})
         for status in (400, 404, 405, 415, 501)
     ),
+    OddPush("400 for a blob in one piece", "registries that take parts alone", takes_parts_alone),
     OddPush("413 for more than 300 kB", "proxies' limits; nginx has 1 MB", made={"most": 300_000}),
     OddPush("413 for whatever is sent", "the same", made={"most": 1000}, ends="registry.refused", says="413"),
     OddPush("a smallest part", "distribution-spec, `OCI-Chunk-Min-Length`", made={"told": {"OCI-Chunk-Min-Length": "700000"}}),

@@ -45,6 +45,8 @@ class Way:
     part: int
     whole: bool = False
     """It takes no parts."""
+    parted: bool = False
+    """It takes parts alone, be there one of them."""
 
 
 @dataclass(slots=True)
@@ -162,7 +164,7 @@ class BlobPush:
         self._offset = session.offset
         while session.offset < self.blob.size:
             part, before = max(self.way.part, session.smallest), replace(self.way)
-            if session.offset == 0 and (self.way.whole or self.blob.size <= part):
+            if session.offset == 0 and (self.way.whole or (self.blob.size <= part and not self.way.parted)):
                 break
             body = self._body(session.offset, min(part, self.blob.size - session.offset))
             try:
@@ -208,6 +210,11 @@ class BlobPush:
             if body is not None and exc.status == 413 and self.blob.size > SMALLEST_PART:
                 self.way.part = max(min(self.way.part, self.blob.size) // 2, SMALLEST_PART)
                 self.way.whole = False
+                raise SessionGone from None
+            known = self.way.whole or self.way.parted
+            if body is not None and exc.status in _NO_PARTS and exc.failure.code != "DIGEST_INVALID" and not known:
+                log.info("%s takes no blob in one piece: %s", self.to.host.origin, exc)
+                self.way.parted = True
                 raise SessionGone from None
             await asyncio.to_thread(self._check_own)
             if self._begun_anew:

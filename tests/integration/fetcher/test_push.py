@@ -20,6 +20,8 @@ from pullonce.store.images import ImageRecord
 from schemas.events import Source
 from schemas.oci import Descriptor, Digest
 from services.fetcher.pushing import records
+from services.fetcher.remote.uploads import Destination, Session
+from services.fetcher.servers.hosts import Host
 from tests.integration.exchange.conftest import list_image
 from tests.integration.fetcher.test_auth import BASIC, PASSWORD, TokenDesk, login
 from tests.support.images import Image, digest_of, image, index, layer, tar_of
@@ -105,6 +107,19 @@ async def test_a_registry_that_names_itself_by_plain_http_is_asked_by_https_on(t
     assert registry.has("app", IMAGE.blobs)
 
 
+@pytest.mark.parametrize(
+    "location",
+    ["https://169.254.169.254/x", "https://10.0.0.1/x", "https://127.0.0.1:1/x", "https://[::1]:1/x", "http://a.example/"],
+)
+async def test_an_upload_out_there_leads_nowhere_within(tmp_path: Path, location: str) -> None:
+    """Nor to where nothing is encrypted. It is decided before anybody is asked."""
+    to = Destination(Host("https://registry.example"), Source(registry="registry.example", repository="app"))
+    async with pushing_store(tmp_path) as s:
+        with pytest.raises(Permanent) as caught:
+            await s.pusher.registry.uploads.status(to, Session(location))
+    assert caught.value.code == "registry.redirects"
+
+
 def hosts_for(tmp_path: Path, name: str, mirror: str, capabilities: str) -> Path:
     path = tmp_path / "hosts" / name.replace(":", "_").join(("", "_")) / "hosts.toml"
     path.parent.mkdir(parents=True)
@@ -188,9 +203,9 @@ async def test_a_registry_that_takes_nothing_is_broken_off(tmp_path: Path) -> No
         s.pusher.registry.uploads._patience = 0.3
         s.pusher.attempts = 2
         registry.plan(PARTS, held_until(release, asyncio.Event()), 10)
-        big = image([layer(tar_of({"zeros": bytes(40_000_000)}), "plain")])
+        big = image([layer(tar_of({"zeros": bytes(16_000_000)}), "plain")])
         list_image(s.content, "registry.example/big:1", big)
-        s.pusher.part = 30_000_000
+        s.pusher.part = 15_000_000
         try:
             with pytest.raises(Retryable, match="taken no byte"):
                 await s.push(f"{registry.host}/app:1", "registry.example/big:1")
