@@ -22,7 +22,7 @@ from pullonce.store import idmapping
 from pullonce.store.mounting import MountFailed, make_read_only, mount, shared_options, unmount
 from pullonce.store.snapshots import Snapshots
 from pullonce.store.suitable import StoreUnsuitable, file_system, opaque_attribute
-from pullonce.store.tables import processes_with
+from pullonce.store.tables import users_of
 from pullonce.store.trees import remove_tree
 from pullonce.store.upper import make_upper
 from schemas.oci import ChainID
@@ -143,7 +143,7 @@ class Rootfs:
         try:
             self._off(force=force)
             # Behind it, since that reaches namespaces which only follow ours: those of services, not of containers.
-            users = [] if force else _users(device)
+            users = [] if force else _users(device, self.path)
             if users:
                 idmapping.attach(kept, self.path)
                 told = ", ".join(map(_process, users[:_NAMED]))
@@ -187,10 +187,10 @@ class Rootfs:
             raise BundleRefused(f"{self.path} has files that are no part of the bundle; move them away") from exc
 
 
-def _users(device: int) -> list[int]:
-    """Processes in whose namespaces a file system stays mounted: one that starts a container has all mounts for a moment."""
+def _users(device: int, place: Path) -> list[int]:
+    """Containers that have a file system as their own, or are just ending."""
     until = time.monotonic() + _PATIENCE
-    while (found := processes_with(device)) and time.monotonic() < until:
+    while (found := users_of(device, place)) and time.monotonic() < until:
         time.sleep(0.05)
     return found
 

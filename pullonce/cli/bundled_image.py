@@ -93,6 +93,6 @@ def _missing(args: argparse.Namespace, root: Path, name: str, wanted: str) -> Im
     if others:
         there = ", ".join(others)
         return ImageMissing(
-            f"{name} is in store {args.store} for {there} and not for {wanted}; say --platform to take it as it is"
+            f"{name} is in store {args.store} for {there} and not for {wanted}; say --platform {others[0]} to take that"
         )
     return ImageMissing(f"{name} is not in store {args.store} of {args.home}, or not unpacked; pull it first")

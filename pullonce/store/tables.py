@@ -5,6 +5,7 @@ another PID namespace, and of namespaces that no process lives in.
 """
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,11 +24,25 @@ def tables() -> Iterator[tuple[str, str]]:
             continue  # it has ended, or is none of our business
 
 
-def processes_with(device: int) -> list[int]:
-    """Processes of other mount namespaces than ours in which a file system is mounted, by its device: one for each."""
+def users_of(device: int, place: Path) -> list[int]:
+    """Processes of other mount namespaces than ours that have a file system as their own: one for each namespace.
+
+    One that merely has all our mounts, since it was made when they were there, has it in the same place, and does not count.
+
+    Args:
+        device: of the file system.
+        place: where we have it mounted.
+    """
     name = f"{os.major(device)}:{os.minor(device)}"
     found = []
     for process, table in tables():
-        if process != "self" and any(line.split(" ", 3)[2] == name for line in table.splitlines()):
+        lines = [line.split(" ", 5) for line in table.splitlines()]
+        places = {_plain(fields[4]) for fields in lines if fields[2] == name}
+        if process != "self" and places - {str(place)}:
             found.append(int(process))
     return found
+
+
+def _plain(path: str) -> str:
+    """A path of a mount table as it is: white space and the backslash are octal numbers there."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), path)

@@ -294,6 +294,18 @@ def test_it_is_not_taken_from_under_a_container(shelf: Shelf, tmp_path: Path) ->
     assert (shelf.held(), place.exists()) == ([], False)
 
 
+def test_whoever_merely_has_all_mounts_keeps_nothing(shelf: Shelf, tmp_path: Path) -> None:
+    """A shell in a mount namespace of its own that was begun meanwhile."""
+    place = tmp_path / "a b\\c"
+    shelf.bundle(APP, place)
+    with subprocess.Popen(["unshare", "--mount", "sh", "-c", "echo ready; exec sleep 60"], stdout=subprocess.PIPE) as shell:
+        assert shell.stdout is not None and shell.stdout.readline() == b"ready\n"
+        assert any(process == str(shell.pid) for process, _ in tables())
+        assert shelf.say("unbundle", place) == (0, "", "")
+        shell.kill()
+    assert (shelf.held(), place.exists()) == ([], False)
+
+
 def test_what_keeps_layers_is_called_by_its_name(shelf: Shelf, tmp_path: Path) -> None:
     shelf.bundle(APP, tmp_path / "bundle")
     record = shelf.content.images.named(APP)[0]
