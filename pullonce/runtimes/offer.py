@@ -20,6 +20,8 @@ class Offer:
     """Socket of the runtime that the image service stands in front of."""
     view: str
     """Directory of the additional image store, for podman and CRI-O."""
+    hosts_dir: str = ""
+    """The fetcher's own hosts.toml, where that is a directory of containerd's."""
 
     @property
     def mirror_host(self) -> str:

@@ -125,18 +125,29 @@ def _storage(files: Files, view: str, made: Plan) -> None:
 
 
 def _storage_option(files: Files, offer: Offer, made: Plan) -> None:
-    """CRI-O reads storage.conf unless its own files say `storage_option`; then only that counts."""
+    if not offer.view:
+        return
+    wanted = f"overlay.imagestore={offer.view}"
+    for path, line, options in crio_options(files):
+        if wanted not in options:
+            why = f'crio.storage_option takes the place of {STORAGE}: add "{wanted}" to it by hand'
+            made.conflicts.append(CannotAdd(why, path=path, line=line))
+
+
+def crio_options(files: Files) -> Iterator[tuple[str, int, list[str]]]:
+    """What CRI-O's own files say of its storage: file, line, options. Where there is any, storage.conf's options do not count.
+
+    Raises:
+        ConfigInvalid, FilesRefused: a file cannot be read.
+    """
     directory = "/etc/crio/crio.conf.d"
     for path in ("/etc/crio/crio.conf", *(f"{directory}/{name}" for name in files.names(directory))):
         text = files.read(path)
-        if text is None or not offer.view:
+        if text is None:
             continue
         try:
             document = TomlText(text)
         except ConfigInvalid as exc:
             raise exc.of(path) from None
-        options = document.get("crio", "storage_option")
-        wanted = f"overlay.imagestore={offer.view}"
-        if options and wanted not in options:
-            why = f'crio.storage_option takes the place of {STORAGE}: add "{wanted}" to it by hand'
-            made.conflicts.append(CannotAdd(why, path=path, line=document.line("crio", "storage_option")))
+        if options := document.get("crio", "storage_option"):
+            yield path, document.line("crio", "storage_option"), [str(each) for each in options]

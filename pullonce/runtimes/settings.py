@@ -41,6 +41,7 @@ def offer_of(environ: Mapping[str, str], *, root: bool) -> Offer:
         cri=socket("PULLONCE_GATEWAY_CRI", "cri.sock"),
         behind="" if behind == OFF else behind.removeprefix("unix://"),
         view="",  # known only from the disk
+        hosts_dir=environ.get("PULLONCE_HOSTS_DIR", ""),
     )
 
 

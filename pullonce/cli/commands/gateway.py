@@ -21,6 +21,15 @@ def _config(config: argparse.ArgumentParser) -> None:
     _where(config)
 
 
+def _doctor(doctor: argparse.ArgumentParser) -> None:
+    doctor.add_argument(
+        "runtime", metavar="RUNTIME", nargs="?", default="all", choices=("all", *RUNTIMES),
+        help=f"all that are there (default), {', '.join(RUNTIMES)}",
+    )  # fmt: skip
+    doctor.add_argument("--json", action="store_true", help="print JSON")
+    _where(doctor)
+
+
 def _where(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--root", metavar="DIR", default="/", help="root file system to look at (default /)")
     sub.add_argument(
@@ -37,7 +46,10 @@ def _where(sub: argparse.ArgumentParser) -> None:
 def _gateway(gateway: argparse.ArgumentParser) -> None:
     subcommands(
         gateway,
-        {"config": Command("print what to add to a runtime's configuration, or add it", "gateway:config", _config)},
+        {
+            "config": Command("print what to add to a runtime's configuration, or add it", "gateway:config", _config),
+            "doctor": Command("say what keeps a runtime from using pullonce, and how to mend it", "doctor:doctor", _doctor),
+        },
     )
 
 

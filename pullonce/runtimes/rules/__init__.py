@@ -1,0 +1,1 @@
+"""What `pullonce gateway doctor` looks for: rules over the files of a runtime and the facts of the machine."""
