@@ -77,7 +77,7 @@ def offer_for(args: argparse.Namespace, tree: RootTree) -> Offer:
     environ = {**told, **os.environ}
     if args.store:
         environ["PULLONCE_STORE"] = args.store
-    offer = offer_of(environ, root=os.geteuid() == 0)
+    offer = offer_of(environ)
     # Who names a view that is not there cannot start podman any more.
     view = f"{store_root(Path(offer.home), offer.store)}/{VIEW}"
     return replace(offer, view=view) if tree.place(view).is_dir() else offer

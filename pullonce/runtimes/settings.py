@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from pullonce.config import SettingInvalid, gateway_socket, home
+from pullonce.config import SettingInvalid, gateway_socket, home, mirror_place
 from pullonce.runtimes.offer import Offer
 
 OFF = "off"
@@ -12,11 +12,8 @@ VIEW = "exposed"
 """Where in a store its images lie for podman and others to see, once something is exposed."""
 
 
-def offer_of(environ: Mapping[str, str], *, root: bool) -> Offer:
-    """What a gateway with these settings offers.
-
-    Args:
-        root: it runs as root, as it does where containers are made of what it gives.
+def offer_of(environ: Mapping[str, str]) -> Offer:
+    """What a gateway with these settings offers, if it is run by our user.
 
     Raises:
         SettingInvalid: one of them cannot be used.
@@ -37,7 +34,7 @@ def offer_of(environ: Mapping[str, str], *, root: bool) -> Offer:
         home=environ.get("PULLONCE_GATEWAY_SEEN_AT") or str(base),
         store=store,
         snapshotter=socket("PULLONCE_GATEWAY_SNAPSHOTTER", "snapshots.sock"),
-        mirror=_mirror(environ, root=root),
+        mirror=_mirror(mirror_place(environ), tls=bool(environ.get("PULLONCE_GATEWAY_MIRROR_CERT"))),
         cri=socket("PULLONCE_GATEWAY_CRI", "cri.sock"),
         behind="" if behind == OFF else behind.removeprefix("unix://"),
         view="",  # known only from the disk
@@ -45,14 +42,13 @@ def offer_of(environ: Mapping[str, str], *, root: bool) -> Offer:
     )
 
 
-def _mirror(environ: Mapping[str, str], *, root: bool) -> str:
-    text = environ.get("PULLONCE_GATEWAY_MIRROR") or ("127.0.0.1:577" if root else "127.0.0.1:5770")
-    if text == OFF or text.startswith("unix://"):
+def _mirror(text: str, *, tls: bool) -> str:
+    if not text or text.startswith("unix://"):
         return ""
     host, _, port = text.rpartition(":")
     if not host or not port.isdecimal():
         raise SettingInvalid(f"PULLONCE_GATEWAY_MIRROR is {text!r}; expected host:port, unix:///path or {OFF}")
-    return f"http://{text}"
+    return f"{'https' if tls else 'http'}://{text}"
 
 
 def settings_of(text: str) -> dict[str, str]:

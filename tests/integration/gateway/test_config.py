@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from pullonce.runtimes.files import FilesRefused
 from pullonce.runtimes.plan import Change
 from pullonce.runtimes.tree import RootTree
 from pullonce.runtimes.writing import apply
-from tests.support.command import pullonce
+from tests.support.command import environment, pullonce
 from tests.support.programs import find
 
 DEBIAN = """\
@@ -39,7 +40,9 @@ def names(directory: Path) -> list[str]:
 
 
 def config(runtime: str, root: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    return pullonce("gateway", "config", runtime, "--root", str(root), *more, home=root / "home")
+    command = [sys.executable, "-m", "pullonce.cli.main", "gateway", "config", runtime, "--root", str(root), *more]
+    environ = {key: value for key, value in environment(root / "home").items() if key != "PULLONCE_GATEWAY_MIRROR"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environ, check=False)
 
 
 def test_containerd_understands_what_was_added(root: Path) -> None:

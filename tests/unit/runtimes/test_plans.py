@@ -238,25 +238,27 @@ def test_one_door_alone(runtime: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("environ", "root", "wanted"),
+    ("environ", "wanted"),
     [
-        ({}, True, ("http://127.0.0.1:577", "/run/pullonce/cri.sock", "/run/pullonce/snapshots.sock")),
-        ({"PULLONCE_HOME": "/srv/p"}, False, ("http://127.0.0.1:5770", "/srv/p/run/cri.sock", "/srv/p/run/snapshots.sock")),
-        ({"PULLONCE_GATEWAY_MIRROR": "127.0.0.1:99", "PULLONCE_GATEWAY_CRI": "off", "PULLONCE_STORE": "s"}, True,
+        ({"PULLONCE_HOME": "/srv/p"}, ("http://127.0.0.1:577", "/srv/p/run/cri.sock", "/srv/p/run/snapshots.sock")),
+        ({"PULLONCE_GATEWAY_MIRROR": "127.0.0.1:99", "PULLONCE_GATEWAY_CRI": "off", "PULLONCE_STORE": "s"},
          ("http://127.0.0.1:99", "", "/run/pullonce/s-snapshots.sock")),
-        ({"PULLONCE_GATEWAY_MIRROR": "unix:///run/m", "PULLONCE_GATEWAY_CRI": "unix:///run/c"}, True,
+        ({"PULLONCE_GATEWAY_MIRROR": "unix:///run/m", "PULLONCE_GATEWAY_CRI": "unix:///run/c"},
          ("", "/run/c", "/run/pullonce/snapshots.sock")),
+        ({"PULLONCE_GATEWAY_MIRROR": "off"}, ("", "/run/pullonce/cri.sock", "/run/pullonce/snapshots.sock")),
+        ({"PULLONCE_GATEWAY_MIRROR": "10.0.0.1:577", "PULLONCE_GATEWAY_MIRROR_CERT": "/c"},
+         ("https://10.0.0.1:577", "/run/pullonce/cri.sock", "/run/pullonce/snapshots.sock")),
     ],
 )  # fmt: skip
-def test_the_settings_say_what_is_offered(environ: dict[str, str], root: bool, wanted: tuple[str, str, str]) -> None:
-    offer = offer_of({"PULLONCE_HOME": "/var/lib/pullonce", **environ}, root=root)
+def test_the_settings_say_what_is_offered(environ: dict[str, str], wanted: tuple[str, str, str]) -> None:
+    offer = offer_of({"PULLONCE_HOME": "/var/lib/pullonce", "PULLONCE_GATEWAY_MIRROR": "127.0.0.1:577", **environ})
     assert (offer.mirror, offer.cri, offer.snapshotter) == wanted
 
 
 @pytest.mark.parametrize("name", ["SNAPSHOTTER", "CRI", "MIRROR"])
 def test_a_setting_that_cannot_be_used_is_said(name: str) -> None:
     with pytest.raises(SettingInvalid, match=f"PULLONCE_GATEWAY_{name}"):
-        offer_of({f"PULLONCE_GATEWAY_{name}": "nowhere"}, root=True)
+        offer_of({f"PULLONCE_GATEWAY_{name}": "nowhere"})
 
 
 def test_settings_of_a_unit_are_read() -> None:
