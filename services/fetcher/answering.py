@@ -25,6 +25,7 @@ from schemas.events import Source
 from schemas.malformed import Malformed
 from schemas.oci import Descriptor, Digest
 from services.fetcher.access import AccessRules
+from services.fetcher.documents.manifest import OCI_INDEX
 from services.fetcher.progress import FetchProgress
 from services.fetcher.remote.registry import Registry
 from services.fetcher.settings import Bounds
@@ -36,6 +37,8 @@ log = logging.getLogger(__name__)
 _MOST = 384 << 10
 """Bytes of a list in one answer: a message of the bus takes 512 KiB."""
 _LONGEST_MESSAGE = 1000
+_NO_API = ("MANIFEST_UNKNOWN", "UNSUPPORTED", "registry.refused")
+"""What a registry without a referrers API says of it."""
 _IN_HAND = 256
 """Questions that are being answered at a time."""
 _NEXT = re.compile(r'<([^<>]*)>\s*;[^,]*\brel="?next"?', re.IGNORECASE)
@@ -137,7 +140,12 @@ class Answerer:
     async def _referrers(self, question: words.AskReferrers) -> words.Referrers:
         query = dict(parse_qsl(question.page, keep_blank_values=True))
         query |= {"artifactType": question.artifact_type} if question.artifact_type else {}
-        headers, index = await self._listing(question.source, "referrers", question.digest, query)
+        try:
+            headers, index = await self._listing(question.source, "referrers", question.digest, query)
+        except Permanent as exc:
+            if exc.code not in _NO_API:
+                raise
+            headers, index = {}, await self._by_tag(question)
         manifests = index.get("manifests")
         manifests = manifests if isinstance(manifests, list) else []
         if wanted := question.artifact_type:  # a registry may leave that to who asks
@@ -147,6 +155,25 @@ class Answerer:
             what = f"{question.digest} has more referrers than a message holds ({len(body)} bytes in one page)"
             raise Permanent(what, code="registry.answer")
         return words.Referrers(index=msgspec.Raw(body), filtered=bool(wanted), page=urlsplit(_next(headers)).query[:2048])
+
+    async def _by_tag(self, question: words.AskReferrers) -> dict[str, Any]:
+        """The referrers as a registry without that API has them: an index under a tag, or none at all.
+
+        Source: distribution-spec 1.1, "Unavailable Referrers API", "Referrers Tag Schema".
+        """
+        algorithm, _, name = question.digest.partition(":")
+        source, index = question.source, None
+        try:
+            async with self._slots.of(source.registry):
+                _, content = await self._registry.manifest(source, f"{algorithm[:32]}-{name[:64]}")
+            index = go_json.parse(content)
+        except Permanent as exc:
+            if exc.code != "MANIFEST_UNKNOWN":
+                raise
+        except go_json.NoDocument:
+            pass  # something else has that tag
+        there = isinstance(index, dict) and isinstance(index.get("manifests"), list)
+        return {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": index["manifests"] if there and index else []}
 
     async def _listing(
         self, source: Source, kind: Any, locator: str, query: Mapping[str, str]

@@ -142,6 +142,30 @@ def test_tags_are_passed_through_page_by_page(door: MirrorDoor) -> None:
     assert door.ask(f"/v2/{name}/tags/list?n=x").status == 400
 
 
+def test_referrers_of_a_registry_without_that_api(door: MirrorDoor) -> None:
+    """This one has none: what is known stands under a tag, and without that there are none."""
+    reference, made = door.push()
+    name = reference.partition("/")[2].rpartition(":")[0]
+    path = f"/v2/{name}/referrers/{made.digest}"
+    nothing = door.ask(path)
+    assert (nothing.status, nothing.headers["content-type"]) == (200, OCI_INDEX)
+    assert json.loads(nothing.body)["manifests"] == []
+    kinds = ("application/vnd.example.sbom", "application/vnd.example.signature")
+    about = [image([layer(tar_of({"about": kind.encode()}))], extra={"artifactType": kind}) for kind in kinds]
+    for each in about:
+        door.registry.push(name, each.digest.replace(":", "."), each)
+    entries = [{**each.descriptor(), "artifactType": kind} for each, kind in zip(about, kinds, strict=True)]
+    door.registry.push(name, made.digest.replace(":", "-"), index([], more=entries))
+    assert json.loads(door.ask(path).body)["manifests"] == entries
+    some = door.ask(f"{path}?artifactType={kinds[1]}")
+    assert json.loads(some.body)["manifests"] == entries[1:]
+    assert some.headers["oci-filters-applied"] == "artifactType"
+    for each in about:
+        assert door.ask(f"/v2/{name}/manifests/{each.digest}").body == each.content
+        for digest, content in each.blobs.items():
+            assert door.ask(f"/v2/{name}/blobs/{digest}").body == content
+
+
 def test_a_registry_by_the_path_and_pushes(door: MirrorDoor) -> None:
     _, made = door.push()
     path = f"/v2/{door.registry.host.replace(':', '_')}/{door.repository}"
@@ -158,6 +182,17 @@ def test_pages_of_browsers_and_names_of_others_are_refused(door: MirrorDoor) -> 
     for headers in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}, {"Host": "rebound.example"}):
         assert door.ask(path, headers=headers).status == 403
     assert door.registry.counts() == {}
+
+
+def test_blobs_of_which_no_manifest_is_known(door: MirrorDoor) -> None:
+    """The registry says how large they are, and that they may be had; then they come like all others."""
+    _, made = door.push(size=300_000)
+    for digest, content in made.blobs.items():
+        path = f"/v2/{door.repository}/blobs/{digest}"
+        assert door.ask(path, method="HEAD").headers["content-length"] == str(len(content))
+        assert door.ask(path).body == content
+        part = door.ask(path, headers={"Range": "bytes=1-2"})
+        assert (part.status, part.body) == (206, content[1:3])
 
 
 def test_after_a_restart_blobs_are_known_by_the_manifests_on_the_disk(door: MirrorDoor) -> None:
