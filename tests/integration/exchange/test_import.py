@@ -199,7 +199,10 @@ def test_importing_is_a_pull_for_whoever_uses_it(archive: Path, tmp_path: Path, 
     assert {each["reference"]: len(each["chain_ids"]) for each in listed} == {NAME: 2, OTHER: 1}
 
 
-async def test_whoever_waits_for_a_layer_that_does_not_come_is_released(tmp_path: Path, registry: RegistryServer) -> None:
+@pytest.mark.parametrize("unpack", [True, False])
+async def test_whoever_waits_for_a_layer_that_does_not_come_is_released(
+    tmp_path: Path, registry: RegistryServer, unpack: bool
+) -> None:
     """The registry says nothing more; somebody brings the same image in a file."""
     given = image([layer(tar_of({"file": os.urandom(100_000)}))])
     reference = push(registry.host, "app", "1", given)
@@ -211,11 +214,11 @@ async def test_whoever_waits_for_a_layer_that_does_not_come_is_released(tmp_path
     deployment = Deployment(tmp_path / "home").start()
     try:
         with Gate(registry.host, held) as gate:
-            waiting = deployment.start_pull(gate.reference(reference))
+            waiting = deployment.start_pull(gate.reference(reference), *([] if unpack else ["--no-unpack"]))
             async with connect(deployment.url) as client:
                 await happened(client, BlobClaimed, 1)
             assert waiting.poll() is None
-            done = await asyncio.to_thread(deployment.run, "import", str(path))
+            done = await asyncio.to_thread(deployment.run, "import", str(path), *([] if unpack else ["--no-unpack"]))
             assert done.returncode == 0, done.stderr
             said, complaint = await asyncio.to_thread(waiting.communicate, None, 60)
             assert not any("an attempt failed" in line for line in deployment.output), "nobody waited for the registry"
