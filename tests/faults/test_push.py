@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from aiohttp import web
 
 from pullonce.client import connect
 from pullonce.store.content import open_store
@@ -17,9 +18,10 @@ from services.fetcher.pushing.blobs import PART
 from tests.integration.exchange.conftest import NAME, list_image
 from tests.support.deployment import Deployment
 from tests.support.images import image, layer, tar_of
-from tests.support.push_registry import PushRegistry, held_until
+from tests.support.push_registry import Fault, PushRegistry, held_until
 
 BIG = layer(tar_of({"zeros": bytes(2 * PART + PART // 4)}), "plain")
+NAMING = "PUT /v2/app/manifests"
 IMAGE = image([BIG, layer(tar_of({"file": b"content"}))])
 
 
@@ -47,10 +49,11 @@ async def fetcher(pullonce: Deployment) -> int:
         return next(each.pid for each in await client.ping() if each.service == "fetcher")
 
 
-async def test_a_fetcher_that_dies_in_mid_push_costs_what_was_not_taken(pullonce: Deployment) -> None:
+@pytest.mark.parametrize(("where", "count"), [("PATCH", 2), (NAMING, 1)])
+async def test_a_fetcher_that_dies_in_mid_push_costs_what_was_not_taken(pullonce: Deployment, where: str, count: int) -> None:
     async with PushRegistry() as registry:
         release, reached = asyncio.Event(), asyncio.Event()
-        registry.plan("PATCH", second(release, reached), 2)
+        registry.plan(where, holding(count, release, reached), 2)
         pushing = start(pullonce, f"{registry.host}/app:1")
         await reached.wait()
         os.kill(await fetcher(pullonce), signal.SIGKILL)
@@ -63,11 +66,16 @@ async def test_a_fetcher_that_dies_in_mid_push_costs_what_was_not_taken(pullonce
         assert ranges[0].startswith("0-") and [each for each in ranges if each.startswith("0-")] == ranges[:1], ranges
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_push_that_is_interrupted_is_gone_on_with(pullonce: Deployment, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("number", "where", "count"),
+    [(signal.SIGINT, "PATCH", 2), (signal.SIGTERM, "PATCH", 2), (signal.SIGINT, "POST", 1), (signal.SIGINT, NAMING, 1)],
+)
+async def test_a_push_that_is_interrupted_is_gone_on_with(
+    pullonce: Deployment, number: signal.Signals, where: str, count: int
+) -> None:
     async with PushRegistry() as registry:
         release, reached = asyncio.Event(), asyncio.Event()
-        registry.plan("PATCH", second(release, reached), 2)
+        registry.plan(where, holding(count, release, reached), 2)
         pushing = start(pullonce, f"{registry.host}/app:1")
         await reached.wait()
         pushing.send_signal(number)
@@ -82,13 +90,13 @@ async def test_a_push_that_is_interrupted_is_gone_on_with(pullonce: Deployment, 
         assert len([each for each in registry.asked("PATCH") if each["Content-Range"].startswith("0-")]) == 1
 
 
-def second(release: asyncio.Event, reached: asyncio.Event):  # type: ignore[no-untyped-def]
-    """The first part is taken, the second one waits."""
+def holding(number: int, release: asyncio.Event, reached: asyncio.Event) -> Fault:
+    """The requests before that one are answered; it waits."""
     held, count = held_until(release, reached), 0
 
-    async def fault(registry: PushRegistry, request):  # type: ignore[no-untyped-def]
+    async def fault(registry: PushRegistry, request: web.Request) -> web.StreamResponse | None:
         nonlocal count
         count += 1
-        return await held(registry, request) if count == 2 else None
+        return await held(registry, request) if count == number else None
 
     return fault

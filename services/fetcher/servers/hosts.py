@@ -5,7 +5,7 @@ The form is containerd's (docs/hosts.md there), so that one directory serves bot
     server = "https://registry.example"            # where the images come from, asked last
 
     [host."https://mirror.example:5000"]           # asked before it, in the order of the file
-      capabilities = ["pull", "resolve"]           # without resolve: asked by digest only
+      capabilities = ["pull", "resolve"]           # without resolve: asked by digest only; with push: pushes go there
       ca = "mirror.pem"                            # beside the file, or an absolute path; one or a list
       client = [["client.cert", "client.key"]]
       skip_verify = false
