@@ -20,7 +20,7 @@ import msgspec
 
 from pullonce import private
 from pullonce.bundle.errors import BundleRefused
-from pullonce.bundle.record import CONFIG, STATE, Bundle, bundle_at, decode, encode, no_bundle, read
+from pullonce.bundle.record import CONFIG, STATE, Bundle, bundle_at, encode, held_as, no_bundle, read
 from pullonce.bundle.rootfs import Rootfs, check_reach
 from pullonce.failpoints import reach
 from pullonce.store.content import ContentStore
@@ -47,8 +47,8 @@ class Bundles:
         self._snapshots = Snapshots(content.root)
 
     def all(self) -> list[Bundle]:
-        """Every bundle that the store keeps layers for. Raises HoldUnreadable."""
-        return [decode(hold.note) for hold in self._holds.all(HOLDER)]
+        """Every bundle that the store keeps layers for. Raises HoldUnreadable, BundleRefused."""
+        return [held_as(hold) for hold in self._holds.all(HOLDER)]
 
     def make(self, wanted: Bundle, describe: Describe) -> None:
         """Make a bundle, or finish one of which a part is there. What was begun is undone where that does not go well.
@@ -176,7 +176,8 @@ class Bundles:
 
     def _kept_for(self, directory: Path) -> Bundle | None:
         """A bundle of which there is the hold alone."""
-        return next((each for each in self.all() if each.directory == str(directory)), None)
+        hold = self._holds.find(HOLDER, str(directory))
+        return held_as(hold) if hold is not None else None
 
     def _undo(self, wanted: Bundle, place: Path) -> None:
         _clear(wanted, place, force=True)

@@ -9,6 +9,7 @@ import msgspec
 from pullonce.bundle.errors import BundleRefused
 from pullonce.bundle.rootfs import Rootfs
 from pullonce.oci.mappings import Mappings
+from pullonce.store.holds import Hold
 from schemas.oci import ChainID, Digest
 
 STATE, CONFIG = "pullonce.json", "config.json"
@@ -71,6 +72,14 @@ def read(directory: Path) -> Bundle | None:
         return None
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as exc:
         raise BundleRefused(f"{path} cannot be read: {exc}; it says what the bundle is made of") from exc
+
+
+def held_as(hold: Hold) -> Bundle:
+    """The bundle that a hold is for; raises BundleRefused where it does not say."""
+    try:
+        return decode(hold.note)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+        raise BundleRefused(f"what the store keeps for the bundle {hold.name} cannot be read: {exc}") from exc
 
 
 def bundle_at(directory: Path) -> Bundle:

@@ -95,20 +95,31 @@ class Holds:
             HoldUnreadable: one cannot be read.
         """
         for path in sorted(self._place.glob(f"{holder}/*")):
-            if path.name.startswith("."):  # being written
-                continue
-            try:
-                yield _decode(path.read_bytes())
-            except FileNotFoundError:
-                continue
-            except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as exc:
-                raise HoldUnreadable(
-                    f"{path} cannot be read ({exc}), so nobody knows what {path.parent.name} was promised; "
-                    f"make it readable, or remove it if {path.parent.name} uses nothing of this store"
-                ) from exc
+            if not path.name.startswith(".") and (hold := _read(path)) is not None:  # else it is being written
+                yield hold
+
+    def find(self, holder: str, name: str) -> Hold | None:
+        """One hold; None where there is no such.
+
+        Raises:
+            HoldUnreadable: it cannot be read.
+        """
+        return _read(self._path(holder, name))
 
     def _path(self, holder: str, name: str) -> Path:
         return self._place / holder / hashlib.sha256(name.encode()).hexdigest()[:40]
+
+
+def _read(path: Path) -> Hold | None:
+    try:
+        return _decode(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as exc:
+        raise HoldUnreadable(
+            f"{path} cannot be read ({exc}), so nobody knows what {path.parent.name} was promised; "
+            f"make it readable, or remove it if {path.parent.name} uses nothing of this store"
+        ) from exc
 
 
 def count(holds: Iterable[Hold]) -> dict[str, int]:
