@@ -7,6 +7,7 @@ The head of an answer goes out with the first byte, or a while before it, where 
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -93,13 +94,14 @@ class Blobs:
             return response
         with Followed(self._parts.content, wanted.digest, size) as followed:
             coming = await self._coming(wanted, content, credential) if not _is_whole(followed, size) else None
-            if piecewise and content is not None:
-                if coming is not None:
-                    await self._until(lambda: _is_whole(followed, size), coming, patient=False)
-                await self._parts.access.check_piece(wanted, content, credential)
-            elif coming is not None:
-                await self._until(lambda: followed.look() > span.start, coming, patient=True)
-            await self._send(request, response, followed, span, coming)
+            with self._parts.pulls.using(coming.pull) if coming and coming.pull else nullcontext():
+                if piecewise and content is not None:
+                    if coming is not None:
+                        await self._until(lambda: _is_whole(followed, size), coming, patient=False)
+                    await self._parts.access.check_piece(wanted, content, credential)
+                elif coming is not None:
+                    await self._until(lambda: followed.look() > span.start, coming, patient=True)
+                await self._send(request, response, followed, span, coming)
         return response
 
     async def _unknown(self, wanted: Wanted, credential: str) -> int:

@@ -41,14 +41,14 @@ class Manifests:
         order = Order(wanted.reference, credential, "always")
         self._check_bus()
         try:
-            resolved = await self._parts.pulls.resolve(order, WITHIN)
+            digest = await self._parts.pulls.resolve(order, WITHIN)
         except Refusal as exc:
             # A registry that is away does not know. What is listed, imported perhaps, is better than nothing.
             if not exc.code.startswith(_AWAY) or not self._parts.content.images.named(wanted.reference):
                 raise
             order = Order(wanted.reference, credential, "if-not-present")
-            resolved = await self._parts.pulls.resolve(order, _LISTED_WITHIN)
-        return await read(self._parts.content, resolved.digest)
+            digest = await self._parts.pulls.resolve(order, _LISTED_WITHIN)
+        return await read(self._parts.content, digest)
 
     async def _by_digest(self, wanted: Wanted, credential: str) -> Document:
         known = await self._parts.catalog.find(wanted.place, wanted.digest)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from pullonce.errors import PullonceError
-from schemas.events import BlobFetched, Policy, PullResolved
+from schemas.events import BlobFetched, Policy, PullCompleted, PullResolved
 from schemas.oci import Digest
 from schemas.progress import BlobProgress
 from services.gateway.mirror.refusals import Refusal, refusal_of
@@ -89,8 +89,8 @@ class Pulls:
     def __len__(self) -> int:
         return sum(not pull.task.done() for pull in self._pulls.values())
 
-    async def resolve(self, order: Order, within: float) -> PullResolved:
-        """Have an image pulled, and say what it is as soon as that is known.
+    async def resolve(self, order: Order, within: float) -> Digest:
+        """Have an image pulled, and say what its reference names as soon as that is known.
 
         Raises:
             Refusal: it cannot be pulled, or that is not known in time; the pull then goes on for a while.
@@ -104,10 +104,10 @@ class Pulls:
             async with asyncio.timeout(within):
                 while pull.resolved is None:
                     if pull.task.done():
-                        raise pull.failure or Refusal(f"{order.reference} was pulled and never resolved", "pullonce.defect")
+                        return _named(pull)
                     await pull.news.wait()
             linger = LINGER
-            return pull.resolved
+            return pull.resolved.digest
         except TimeoutError:
             linger = LINGER
             why = f"{order.reference} is not resolved within {within:g} s"
@@ -188,6 +188,19 @@ class Pulls:
         if not pull.users and not pull.task.done():
             log.info("nobody needs an image any more", extra={"reference": pull.order.reference})
             pull.task.cancel()
+
+
+def _named(pull: Pull) -> Digest:
+    """What an ending says that the reference names: a flight that was joined at its end tells nothing else.
+
+    Raises:
+        Refusal: it ended badly.
+    """
+    if pull.failure is not None:
+        raise pull.failure
+    ending = pull.task.result()
+    assert isinstance(ending, PullCompleted)
+    return ending.digest
 
 
 def _is_good(pull: Pull) -> bool:
