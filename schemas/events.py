@@ -105,14 +105,17 @@ def decode(subject: str, body: bytes) -> Event:
     Raises:
         Malformed: the subject names no event type, or the body does not fit it.
     """
-    tokens = subject.split(".", 3)
-    kind = ".".join(tokens[:2])
+    second = subject.find(".", subject.find(".") + 1)
+    kind = subject[:second] if second >= 0 else subject
     decoder = _decoders.get(kind)
     if decoder is None:
         raise Malformed(f"no event type is called {kind!r}")
-    if oversized(subject, body):
+    if len(body) > MAX_REQUEST and oversized(subject, body):
         raise Malformed(f"a {kind} of {len(body)} bytes; it may have {MAX_REQUEST}")
     event = read(decoder, body, kind)
-    if len(tokens) > 2 and event.store != tokens[2]:
-        raise Malformed(f"its subject is of the store {tokens[2]!r}, its body of {event.store!r}")
+    if second >= 0:
+        third = subject.find(".", second + 1)
+        store = subject[second + 1 : third] if third >= 0 else subject[second + 1 :]
+        if event.store != store:
+            raise Malformed(f"its subject is of the store {store!r}, its body of {event.store!r}")
     return event

@@ -194,7 +194,8 @@ def failed_filter(store: str) -> str:
 
 def store_of_key(key: str) -> str:
     """The store that a claim key is of."""
-    return key.split(".", 2)[1]
+    start = key.find(".") + 1
+    return key[start : key.find(".", start)]
 
 
 def blob_key(store: str, digest: str) -> str:

@@ -37,7 +37,7 @@ from schemas.events import (
     PullUnresolved,
     StoreOpened,
 )
-from services.coordinator.flight import Ending, Flight, FlightState, holdings
+from services.coordinator.flight import Ending, Flight, FlightState, Piece, pieces
 from services.coordinator.in_flight import InFlight
 from services.coordinator.intents import End, Intent
 from services.coordinator.mark import Mark
@@ -105,7 +105,8 @@ class Board:
             return []
         self.position = sequence
         self._rules[type(event)](event, sequence)
-        self.waits.expire(sequence)
+        if self.waits.expiring <= sequence:
+            self.waits.expire(sequence)
         if not self._intents:
             return []
         intents = self._intents.copy()
@@ -135,11 +136,12 @@ class Board:
         except PlatformInvalid as exc:
             self._refuse(event, sequence, "platform.invalid", str(exc))
             return
-        if self.in_flight.answered(identity.flight, sequence):
+        name = identity.flight
+        if self.in_flight.answered(name, sequence):
             return
-        flight = self.flights.get(identity.flight)
+        flight = self.in_flight.by_name.get(name)
         if flight is None:
-            flight = self.in_flight.open(event, sequence, identity.flight, identity.reference, identity.platform)
+            flight = self.in_flight.open(event, sequence, name, identity.reference, identity.platform)
             if flight.ending is None:
                 self.waits.wait(flight, flight.resolve_key)
         if flight.ending is not None:
@@ -169,11 +171,15 @@ class Board:
             flight = None
         if flight is not None:
             self.waits.leave(flight, flight.resolve_key, sequence)
-        self._look(event, sequence)
+        layers = pieces(event)
+        there = self._look(event, layers, sequence)
         if flight is None:
             self._miss(event)
             return
-        for name in flight.adopt(event):
+        for name in flight.adopt(event, layers):
+            if name in there:
+                flight.how[name] = "reused"
+                continue
             key = self.waits.of(name)
             if key.settled:
                 flight.how[name] = "reused"
@@ -182,16 +188,26 @@ class Board:
                 self.waits.wait(flight, name)
         self._advance(flight, sequence, flight.resolve_key)
 
-    def _look(self, event: PullResolved, sequence: int) -> None:
-        """What the disk held after a flight was opened. It knows better than facts from before that, whoever's flight it is."""
+    def _look(self, event: PullResolved, layers: list[Piece], sequence: int) -> set[str]:
+        """What the disk held after a flight was opened. It knows better than facts from before that, whoever's flight it is.
+
+        Returns the keys of what is there and of which nothing is known: of what is present, nothing need be remembered.
+        """
+        there: set[str] = set()
+        opened, known = event.opened, self.waits.key
         reopened = self._reopened.get(event.store, 0)
-        for name, on_disk in holdings(event):
-            key = self.waits.of(name)
-            if on_disk and not key.settled and max(key.since, reopened) <= event.opened:
-                # What was lost since the flight opened may have been seen a moment before: then the worker looks again.
-                self._settle(name, sequence)
-            elif not on_disk and key.settled <= event.opened:
-                self.waits.lose(name, sequence)
+        for layer, *names in layers:
+            for name, on_disk in zip(names, (layer.fetched, layer.unpacked), strict=True):
+                key = known(name)
+                if on_disk:
+                    # What was lost since the flight opened may have been seen a moment before: then the worker looks again.
+                    if key is None and reopened <= opened:
+                        there.add(name)
+                    elif key is not None and not key.settled and max(key.since, reopened) <= opened:
+                        self._settle(name, sequence)
+                elif name and (key is None or key.settled <= opened):
+                    self.waits.lose(name, sequence)
+        return there
 
     def _recorded(self, event: PullRecorded, sequence: int) -> None:
         flight = self._recording(event)

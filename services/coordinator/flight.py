@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import Enum
 from typing import Any
 
@@ -12,6 +12,9 @@ from schemas.orders import FetchBlob, Order, RecordImage, ResolveReference, Unpa
 from services.coordinator.requesters import Requesters
 
 Ending = PullCompleted | PullFailed
+
+Piece = tuple[ResolvedLayer, str, str]
+"""A layer, the claim key of its blob, that of its snapshot."""
 
 _ASKED = tuple(name for name in subjects.FLIGHT_FIELDS if name in ResolveReference.__struct_fields__)
 """What of a request its resolving must know: the fields that both have."""
@@ -113,7 +116,7 @@ class Flight:
             source=resolved.source,
         )
 
-    def adopt(self, resolved: PullResolved) -> Iterator[str]:
+    def adopt(self, resolved: PullResolved, layers: Iterable[Piece]) -> Iterator[str]:
         """Take over what the reference resolved to, and yield the claim key of each piece of work: every blob and, unless the
         requester declined, every snapshot; bottom first. A blob that occurs twice comes once.
         """
@@ -121,16 +124,14 @@ class Flight:
         self.recorded = resolved.recorded
         self.state = FlightState.WORKING
         parent = ""
-        for layer in resolved.layers:
-            key = subjects.blob_key(self.store, layer.blob.digest)
-            if key not in self.work:
-                self.work[key] = FetchBlob(store=self.store, blob=layer.blob, source=resolved.source)
-                yield key
-            if self.unpack and layer.chain_id:
-                key = subjects.layer_key(self.store, layer.chain_id)
-                self.work[key] = self._unpack_order(layer, parent)
+        for layer, blob_key, layer_key in layers:
+            if blob_key not in self.work:
+                self.work[blob_key] = FetchBlob(store=self.store, blob=layer.blob, source=resolved.source)
+                yield blob_key
+            if self.unpack and layer_key:
+                self.work[layer_key] = self._unpack_order(layer, parent)
                 parent = layer.chain_id
-                yield key
+                yield layer_key
 
     def order_for(self, key: str) -> Order:
         """The order that would settle a claim key, from this flight's point of view (its source, its blob)."""
@@ -217,9 +218,14 @@ class Flight:
         return Sharing(**count)
 
 
-def holdings(resolved: PullResolved) -> Iterator[tuple[str, bool]]:
-    """Each blob and snapshot of a resolved image by its claim key, and whether the disk holds it."""
-    for layer in resolved.layers:
-        yield subjects.blob_key(resolved.store, layer.blob.digest), layer.fetched
-        if layer.chain_id:
-            yield subjects.layer_key(resolved.store, layer.chain_id), layer.unpacked
+def pieces(resolved: PullResolved) -> list[Piece]:
+    """The layers of a resolved image with the claim keys of their blobs and snapshots; an empty one where it has no ChainID."""
+    store = resolved.store
+    return [
+        (
+            layer,
+            subjects.blob_key(store, layer.blob.digest),
+            subjects.layer_key(store, layer.chain_id) if layer.chain_id else "",
+        )
+        for layer in resolved.layers
+    ]

@@ -13,7 +13,7 @@ from pullonce.errors import BusError
 from pullonce.failpoints import reach
 from pullonce.telemetry.spans import Span, Spans
 from pullonce.trace import carried
-from schemas.events import PullFailed, PullRequested, oversized
+from schemas.events import PullCompleted, PullFailed, PullRequested, oversized
 from services.coordinator import claim
 from services.coordinator.board import Board
 from services.coordinator.driving import Driver
@@ -134,8 +134,10 @@ class Coordinator:
             self._traces.note(recorded)
             intents = self.board.apply(recorded.event, recorded.sequence)
             self.keeper.note(recorded)
-            self._turns.note(recorded.event, intents)
+            if isinstance(recorded.event, PullCompleted):
+                self._turns.completed(recorded.event.flight)
             if self.live:
+                self._turns.note(recorded.event, intents)
                 if intents:
                     self._act_on(intents)
                 if not isinstance(recorded.event, PullRequested):

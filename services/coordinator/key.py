@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from schemas.events import BlobFailed, LayerFailed
 from schemas.orders import FetchBlob, Order, UnpackLayer
 from services.coordinator.flight import Flight
 from services.coordinator.slow import Place, burden, place_of
+
+NOBODY: Mapping[Place, int] = {}
+"""No source was named slow."""
 
 
 class Key:
     """What is known of one claim key, and which flights wait for it."""
 
     __slots__ = (
-        *("claimed", "claimed_at", "done", "early", "holder", "name", "order", "place", "settled", "since", "slow", "touched"),
-        "waiters",
+        *("claimed", "claimed_at", "done", "early", "holder", "name", "order", "place", "settled", "since", "slow", "store"),
+        *("touched", "waiters"),
     )
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, store: str) -> None:
         self.name = name
+        self.store = store
         self.settled = 0
         """Position of the fact that settled it; 0: unsettled."""
         self.since = 0
@@ -33,7 +39,7 @@ class Key:
         self.waiters: dict[str, Flight] = {}
         self.place: Place | None = None
         """Where the order that is out has it from, as far as the log tells."""
-        self.slow: dict[Place, int] = {}
+        self.slow: Mapping[Place, int] = NOBODY
         """How often which source was named slow since somebody began to wait."""
         self.touched = 0
         """Position at which it was last left without waiters."""

@@ -12,6 +12,8 @@ from schemas.events import Event, PullCompleted, PullFailed
 from services.coordinator.board import Board
 from services.coordinator.mark import Mark
 
+_ENDINGS = (PullCompleted, PullFailed)
+
 
 class LowWater:
     """Told of every event after the board has folded it; holds one candidate at a time."""
@@ -26,7 +28,7 @@ class LowWater:
 
     def note(self, event: Event) -> None:
         """Take in an event that was just folded."""
-        if isinstance(event, PullCompleted | PullFailed) and self._open.get(event.flight) == event.opened:
+        if self._open and isinstance(event, _ENDINGS) and self._open.get(event.flight) == event.opened:
             del self._open[event.flight]
             self._ended[event.flight] = (event.opened, event.covers)
         if self._due:

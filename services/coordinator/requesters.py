@@ -27,7 +27,7 @@ class Requesters:
     def came(self, sequence: int, seal: str) -> None:
         """A request was made; later ones have larger sequences."""
         self._sequences.append(sequence)
-        self._seals.append(int(seal[:_DIGITS] or "0", 16))
+        self._seals.append(int(seal[:_DIGITS], 16) if seal else 0)
 
     def leaves(self, sequence: int, secret: str) -> bool:
         """Whether a withdrawal counts: it names a request of this flight, knows its secret, and is the first to do so. A

@@ -8,7 +8,7 @@ nobody), and the fold has it ordered from the source that was named slow least. 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from schemas.events import BlobFailed, Event, LayerFailed, Source
@@ -59,13 +59,13 @@ def place_failed(event: BlobFailed | LayerFailed) -> Place:
     return (event.source.registry, event.source.repository) if isinstance(event, BlobFailed) else ("", event.blob)
 
 
-def burden(place: Place, slow: dict[Place, int]) -> tuple[int, int]:
+def burden(place: Place, slow: Mapping[Place, int]) -> tuple[int, int]:
     """How little is to be expected of a place: how often it was named slow, and then how often its registry was, so that one
     with a hundred repositories is not tried a hundred times."""
     return slow.get(place, 0), sum(times for each, times in slow.items() if each[0] and each[0] == place[0])
 
 
-def rounds(places: Iterable[Place], slow: dict[Place, int]) -> int:
+def rounds(places: Iterable[Place], slow: Mapping[Place, int]) -> int:
     """How often all of these were named slow."""
     return min((slow.get(place, 0) for place in places), default=0)
 

@@ -20,6 +20,8 @@ CONTENT = 128
 CONTENT_OF_A_STORE = 1024
 """What a fetcher, or an unpacker, has in hand of one kind of order."""
 
+_ENDINGS = (PullCompleted, PullFailed)
+
 
 class Turns:
     """Admissions by the noun of a key."""
@@ -54,22 +56,25 @@ class Turns:
         place = flight.store, flight.reference[: flight.reference.find("/")]
         return admission.may_go(name, flight.name, place, wanted=self._board.waits.is_wanted)
 
+    def completed(self, flight: str) -> None:
+        """The image of a flight key was pulled."""
+        self._resolving.completed(flight)
+
     def note(self, event: Event, intents: Sequence[Intent]) -> None:
-        """What an event was folded to: places may be free again."""
-        if isinstance(event, PullCompleted):
-            self._resolving.completed(event.flight)
-        wanted = self._board.waits.is_wanted
-        swept = isinstance(event, PullCompleted | PullFailed)
+        """What an event was folded to: places may be free again. Where nobody waits for one, somebody will look."""
+        waited_for = [each for each in self._by_noun.values() if each.waiting]
+        if not waited_for:
+            return
+        wanted, ended = self._board.waits.is_wanted, isinstance(event, _ENDINGS)
         for intent in intents:
             if isinstance(intent, Settle):
-                if (admission := self._of(intent.key)) is not None and admission.waiting and not wanted(intent.key):
+                if (admission := self._of(intent.key)) in waited_for and not wanted(intent.key):
                     admission.done(intent.key)
             elif isinstance(intent, End):
-                swept = True
-        if swept:  # a flight that ends waits for nothing any more, whatever that was
-            for admission in self._by_noun.values():
-                if admission.waiting:
-                    admission.sweep(wanted)
+                ended = True
+        if ended:  # a flight that ends waits for nothing any more, whatever that was
+            for each in waited_for:
+                each.sweep(wanted)
 
     def next(self) -> Iterator[str]:
         """Keys whose turn it is now."""

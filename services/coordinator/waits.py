@@ -13,16 +13,19 @@ import msgspec
 
 from schemas.events import BlobClaimed, BlobFailed, LayerClaimed, LayerFailed
 from schemas.oci import Digest
-from schemas.orders import UnpackLayer
+from schemas.orders import Order, UnpackLayer
 from schemas.subjects import blob_key, store_of_key
 from services.coordinator.flight import Flight
 from services.coordinator.intents import Intent, Settle, Want, Withdraw
-from services.coordinator.key import Key, concerned
+from services.coordinator.key import NOBODY, Key, concerned
 from services.coordinator.slow import SLOW, Contest, place_failed, place_of, rounds
 
 FORGOTTEN_AFTER = 16_384
 """Positions after which a key is forgotten that nobody waits for and nobody is at. What is known of it is a cache, which the
 disk corrects whenever a reference is resolved; this spares the log's busiest minute a few orders that find all in place."""
+
+
+NEVER = 1 << 63
 
 
 class Waits:
@@ -41,6 +44,8 @@ class Waits:
         """The same keys by store. A key is asked for with every event, and a store hardly ever."""
         self._left: deque[tuple[int, Key]] = deque()
         """Keys that were left without waiters, each with the position: the oldest first."""
+        self.expiring = NEVER
+        """The position at which there is something to forget."""
         self._intents = intents
         self.contested: set[str] = set()
         """Keys for which some wait who could have them from different places."""
@@ -56,7 +61,13 @@ class Waits:
         """What is known of a key; of one that was never spoken of, nothing."""
         key = self._keys.get(name)
         if key is None:
-            key = self._keys[name] = self._stores.setdefault(store_of_key(name), {})[name] = Key(name)
+            store = store_of_key(name)
+            key = self._keys[name] = Key(name, store)
+            keys = self._stores.get(store)
+            if keys is None:
+                self._stores[store] = {name: key}
+            else:
+                keys[name] = key
         return key
 
     def in_store(self, store: str) -> Iterator[Key]:
@@ -137,12 +148,12 @@ class Waits:
         key = self.of(name)
         first = not key.waiters
         key.waiters[flight.name] = flight
-        key.order = flight.order_for(name)
-        if not first and place_of(key.order) != place_of(next(iter(key.waiters.values())).order_for(name)):
+        key.order = order = flight.order_for(name)
+        if not first and place_of(order) != place_of(next(iter(key.waiters.values())).order_for(name)):
             self.contested.add(name)
         flight.missing.add(key.name)
         if first and not self._in_hand(key):
-            self._intents.append(self._want(key))
+            self._intents.append(self._want(key, order))
 
     def leave(self, flight: Flight, name: str, sequence: int) -> None:
         """A key of this flight alone is done."""
@@ -185,7 +196,7 @@ class Waits:
     def settle(self, name: str, sequence: int) -> list[Flight]:
         """It needs no more work. Returns the flights that waited for it."""
         key = self.of(name)
-        key.settled, key.order, key.slow = sequence, None, {}
+        key.settled, key.order, key.slow = sequence, None, NOBODY
         self.contested.discard(name)
         waiters, key.waiters = key.waiters, {}
         self._intents.append(Settle(name, sequence))
@@ -204,7 +215,8 @@ class Waits:
         key = self.of(name)
         key.done = max(key.done, event.revision)
         if event.code == SLOW and key.waiters:
-            key.slow[place_failed(event)] = key.slow.get(place_failed(event), 0) + 1
+            place = place_failed(event)
+            key.slow = {**key.slow, place: key.slow.get(place, 0) + 1}
         self._note_left(key, sequence)
         if key.settled or event.revision < key.claimed:
             return []  # a verified success stands, whoever failed after it; and an old attempt's successor is at work
@@ -237,30 +249,33 @@ class Waits:
 
     def expire(self, sequence: int) -> None:
         """Forget what was left long ago. Counted in positions, so that all boards forget alike."""
-        left = self._left
+        left, known = self._left, self._keys
         while left and left[0][0] <= sequence - FORGOTTEN_AFTER:
             at, key = left.popleft()
-            if key.touched == at and key.idle and self.key(key.name) is key:
+            if key.touched == at and key.idle and known.get(key.name) is key:
                 self._drop(key.name)
+        self.expiring = left[0][0] + FORGOTTEN_AFTER if left else NEVER
 
     def _drop(self, name: str) -> bool:
-        if self._keys.pop(name, None) is None:
+        key = self._keys.pop(name, None)
+        if key is None:
             return False
-        store = store_of_key(name)
-        keys = self._stores[store]
+        keys = self._stores[key.store]
         del keys[name]
         if not keys:
-            del self._stores[store]
+            del self._stores[key.store]
         return True
 
     def _note_left(self, key: Key, sequence: int) -> None:
         if key.waiters:
             return
-        key.slow = {}
+        key.slow = NOBODY
         self.contested.discard(key.name)
         if key.touched != sequence:
             key.touched = sequence
             self._left.append((sequence, key))
+            if self.expiring == NEVER:
+                self.expiring = sequence + FORGOTTEN_AFTER
 
     def _withdraw_if_unwanted(self, key: Key) -> None:
         if (withdraw := self._withdrawal(key)) is not None:
@@ -274,6 +289,7 @@ class Waits:
     def _in_hand(self, key: Key) -> bool:
         return key.ordered and key.claimed_at > self.trusted
 
-    def _want(self, key: Key) -> Want:
-        hearsay = key.ordered and not self._in_hand(key)
-        return Want(key.name, key.chosen.order_for(key.name), since=key.since, done=key.done, hearsay=hearsay)
+    def _want(self, key: Key, order: Order | None = None) -> Want:
+        """Args: order: that of its only waiter, where it is known."""
+        hearsay = key.claimed > key.done and key.claimed_at <= self.trusted
+        return Want(key.name, order or key.chosen.order_for(key.name), since=key.since, done=key.done, hearsay=hearsay)
