@@ -39,7 +39,9 @@ _FORGET = 60.0
 """Seconds after which the server drops a consumer that nobody asks. Longer than a request waits."""
 _AHEAD = 64
 """Orders that may wait here for a slot of their kind, so that they do not keep back those of other kinds."""
-_MAKING = 60.0
+_LEAVING = 1.0
+"""Seconds after which a server that says it ends has ended: ours, and the connection breaks, or another one of its cluster."""
+_MAKING = 120.0
 """Seconds in which a server makes a consumer. It compares each with all it has, so the last of thousands that come back at once
 waits for long; whoever asks again meanwhile makes that longer."""
 _ELSEWHERE = 1.0
@@ -270,9 +272,11 @@ class Receiver:
             self._asked = max(0, self._asked - int(headers.get("Nats-Pending-Messages", self._asked)))
             self._turn.set()
             return
-        log.info("asking for %s anew: %s %s", self._durable, status, headers.get("Description", ""))
-        await asyncio.sleep(RETRY_PAUSE)
-        self._begin_again()
+        doubt, why = self._doubt, headers.get("Description", "")
+        log.info("asking for %s anew: %s %s", self._durable, status, why)
+        await asyncio.sleep(_LEAVING if "shutdown" in why.lower() else RETRY_PAUSE)
+        if doubt is self._doubt and self._link.connected:  # else it was begun again meanwhile, or will be
+            self._begin_again()
 
     async def _park(self, msg: Msg, sequence: int, reason: str) -> None:
         log.warning("parked order %d on %s: %s", sequence, msg.subject, reason)

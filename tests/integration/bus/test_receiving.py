@@ -8,6 +8,7 @@ import pytest
 from nats.js.api import ConsumerInfo
 
 from pullonce.bus.nats.delivery import NatsDelivery
+from pullonce.bus.nats.receive import Receiver
 from pullonce.bus.ports import Bus, Delivery
 from pullonce.worker.worker import Worker
 from schemas.events import Event
@@ -228,3 +229,31 @@ async def test_what_is_put_in_order_is_not_broken_off_by_being_told_twice(nats_s
 
 async def holds(true: bool) -> bool:
     return true
+
+
+async def test_a_server_that_is_restarted_makes_each_consumer_once(
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says that it ends before it does. Thousands of consumers take it long enough to make once."""
+    made: list[str] = []
+    make = Receiver._make_consumer
+
+    async def counted(self: Receiver) -> None:
+        made.append(self._durable)
+        await make(self)
+
+    monkeypatch.setattr(Receiver, "_make_consumer", counted)
+    slot = OneSlot()
+    async with (
+        NatsPlace(nats_server.url, FOR_EVER).connect() as bus,
+        running(bus.orders.receive("fetch.blob", "default", slot.take, limit=1)),
+    ):
+        connected = [True]
+        bus.signals.on_reconnect(lambda: connected.append(True))
+        for number in (1, 2, 3):
+            await bus.orders.send(fetch(number))
+            assert (await slot.next()).order == fetch(number)
+            assert len(made) <= len(connected), "once for each connection"
+            slot.more.release()
+            await asyncio.to_thread(nats_server.stop)
+            await asyncio.to_thread(nats_server.start)
