@@ -179,7 +179,7 @@ class Overlay(msgspec.Struct, frozen=True, kw_only=True):
 def _is_there(path: str) -> bool:
     try:
         os.stat(path)  # noqa: PTH116 - see `Snapshots.has`
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last: no name of a file, whoever asks for it
         return False
     return True
 
