@@ -19,6 +19,7 @@ _MUCH = 4 << 20
 
 class FetchProgress:
     """Progress of one fetch: its beginning, first and last bytes at once; between them ten words a second, or fifty for much.
+    Of a small blob that it has begun is said after a tenth of a second.
 
     Args:
         store: name of the store the blob is fetched into.
@@ -30,6 +31,16 @@ class FetchProgress:
         self._blob = blob
         self._told = -1
         self._when = 0.0
+        self._late: asyncio.TimerHandle | None = None
+        self._saying: asyncio.Task[None] | None = None
+
+    def soon(self) -> None:
+        """Say that it has begun, unless it has ended by then: of most small blobs the end says all."""
+        self._told = 0
+        self._late = asyncio.get_running_loop().call_later(_INTERVAL, self._say_begun)
+
+    def _say_begun(self) -> None:
+        self._saying = asyncio.ensure_future(self._say(self._fetching(self._told)))
 
     async def advance(self, done: int) -> None:
         """`done` bytes lie in the growing file."""
@@ -37,20 +48,29 @@ class FetchProgress:
         landmark = self._told <= 0 or done == self._blob.size
         if new and (landmark or passed >= (_SHORT_INTERVAL if new >= _MUCH else _INTERVAL)):
             self._told, self._when = done, self._when + passed
-            await self._say(BlobProgress(store=self._store, digest=self._blob.digest, size=self._blob.size, done=done))
+            await self._say(self._fetching(done))
 
     async def verified(self) -> None:
         """The blob is visible in the content store."""
+        self._end()
         size = self._blob.size
         message = BlobProgress(store=self._store, digest=self._blob.digest, size=size, done=size, state="verified")
         await self._say(message)
 
     async def aborted(self, done: int, error: str) -> None:
         """This attempt came to nothing; what it wrote stays for the next one."""
+        self._end()
         message = BlobProgress(
             store=self._store, digest=self._blob.digest, size=self._blob.size, done=done, error=error, state="aborted"
         )
         await self._say(message)
+
+    def _fetching(self, done: int) -> BlobProgress:
+        return BlobProgress(store=self._store, digest=self._blob.digest, size=self._blob.size, done=done)
+
+    def _end(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
 
     async def _say(self, message: BlobProgress) -> None:
         await self._signals.publish(progress_subject(message), msgspec.json.encode(message))

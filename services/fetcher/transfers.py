@@ -93,7 +93,10 @@ class Transfers:
         turn("slot")
         async with self._shares.one() as share:
             turn("answer")
-            await progress.advance(ingest.stored)
+            if ingest.small:
+                progress.soon()
+            else:
+                await progress.advance(ingest.stored)
             async with aclosing(self._registry.blob(source, blob, ingest.offset, anew=anew)) as body:
                 async for chunk in body:
                     turn("transfer")

@@ -86,8 +86,12 @@ class Attempt:
         order = self._order
         self._verified = self._parts.content.has(order.blob.digest)
         if not self._verified:
-            self._parts.announcer.say(order, "waiting")
-            await (self._waiting.blob if order.blob.size <= SMALL else self._waiting.bytes)(order, self._watch)
+            if order.blob.size <= SMALL:
+                await self._waiting.blob(order, self._watch)
+                self._verified = True
+            else:
+                self._parts.announcer.say(order, "waiting")
+                await self._waiting.bytes(order, self._watch)
         draft, outcome = await self._unpack()
         if not self._verified:  # it was not there yet when it began to be unpacked
             turn("blob")

@@ -70,7 +70,7 @@ class News:
         noun, verbed, *_, token = subject.split(".")
         if noun == "progress":
             self._wake("blob", token, failed=False)
-        else:
+        elif verbed != "claimed":  # that is before there is anything to see
             self._wake(noun, token, failed=verbed == "failed")
 
     def _wake(self, noun: str, token: str, *, failed: bool) -> None:
