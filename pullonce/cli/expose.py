@@ -38,7 +38,7 @@ def expose(args: argparse.Namespace) -> int:
     if args.pull and args.references:
         _pull(args)
     content = _content(args)
-    report = _exposer(content).expose(list(_listed(args, content)))
+    report = _exposer(content).expose(list(_listed(args, content)), leave_out=args.all)
     if args.json:
         _print(args, report.shown)
         return 0

@@ -5,24 +5,21 @@ get their tar-split, then everything is synced, and only then it is listed. Whoe
 the holds.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path
 
 from pullonce.errors import PullonceError
+from pullonce.expose.making import make
 from pullonce.expose.reading import NotExposable, Reader, listed
-from pullonce.expose.records import Layer, LayerFacts, names
+from pullonce.expose.records import Layer, names
 from pullonce.expose.shown import Shown, ShownImages, twins
-from pullonce.expose.splitting import Splitters
 from pullonce.expose.users import Users
 from pullonce.expose.view import Listed, View
 from pullonce.failpoints import reach
 from pullonce.store.content import ContentStore
 from pullonce.store.images import ImageRecord
 from pullonce.store.snapshots import boot_id, sync
-from pullonce.store.splits import SplitDone, SplitJob
 from schemas.oci import ChainID
 
 
@@ -82,14 +79,17 @@ class Exposer:
         self._shown = ShownImages(content.root)
         self._reader = Reader(content, as_root=users.as_root)
 
-    def expose(self, images: Sequence[ImageRecord]) -> Report:
+    def expose(self, images: Sequence[ImageRecord], *, leave_out: bool = False) -> Report:
         """Show images, in place of what is shown under the same references and for the same platforms.
 
         Repetition changes nothing. What a process that died left behind is finished or undone.
 
+        Args:
+            leave_out: show the others where one cannot be shown, and say so.
+
         Raises:
             NotExposable: one cannot be shown; then none of them is.
-            ViewLocked, SplitError, HoldUnreadable.
+            ViewLocked, HoldUnreadable.
             Permanent: the disk refuses.
         """
         report = Report()
@@ -101,12 +101,12 @@ class Exposer:
                 self._shown.put(each)
             reach("view.held")
             try:
-                self._make_ready([each.image for each in wanted.values()], [each.image for each in there.values()], report)
+                ready = self._make_ready(wanted, there, leave_out, report)
             except BaseException:
                 for each in fresh:
                     self._shown.drop(each)
                 raise
-            for each in wanted.values():
+            for each in ready:
                 if each.name not in there or there[each.name].state != "shown":
                     self._shown.put(each.now("shown"))
             reach("view.promised")
@@ -142,45 +142,45 @@ class Exposer:
 
     # -- before anything is listed -----------------------------------------------------------------------------------------
 
-    def _make_ready(self, wanted: Iterable[ImageRecord], shown: Iterable[ImageRecord], report: Report) -> None:
+    def _make_ready(
+        self, wanted: Mapping[str, Shown], there: Mapping[str, Shown], leave_out: bool, report: Report
+    ) -> list[Shown]:
         """Look whether all is there. Layers that have no tar-split get it, those too that were damaged and are mended."""
-        missing: dict[str, Layer] = {}
+        unread: dict[str, dict[str, Layer]] = {}
         with self._content.images.hold():  # they are held by now: what is there now stays
-            for image in wanted:
-                missing |= self._unread(image)
-            for layer in missing.values():
-                if not self._content.has(layer.blob.digest):
-                    raise NotExposable(f"the layer {layer.blob.digest} is not there; `pullonce verify --repair` fetches it")
-            for image in shown:
+            for name, each in wanted.items():
+                try:
+                    unread[name] = self._unread(each.image)
+                except NotExposable as exc:
+                    self._refuse(exc, leave_out)
+            for name, each in there.items():
                 with suppress(NotExposable):
-                    unread = self._unread(image)
-                    missing |= {name: each for name, each in unread.items() if self._content.has(each.blob.digest)}
-        layers = sorted(missing.values(), key=lambda each: -each.blob.size)
-        jobs = [self._job(layer) for layer in layers]
-        read, whole = 0, sum(layer.blob.size for layer in layers)
-
-        def done(number: int, what: SplitDone) -> None:
-            self._view.keep(layers[number], Path(jobs[number].target), _facts(layers[number], what))
-
-        def tell(more: int) -> None:
-            nonlocal read
-            read += more
-            self._tell(read, whole)
-
-        if jobs:
-            with Splitters() as splitters:
-                splitters.make(jobs, done, tell)
-        report.layers, report.blob_bytes = len(jobs), whole
+                    unread.setdefault(name, self._unread(each.image))
+        layers = {name: layer for each in unread.values() for name, layer in each.items()}
+        failed = make(self._content.layout, self._view, layers.values(), self._tell)
+        report.layers, report.blob_bytes = len(layers), sum(layer.blob.size for layer in layers.values())
+        ready = []
+        for name in wanted.keys() & unread.keys():
+            if why := [failed[layer] for layer in unread[name] if layer in failed]:
+                self._refuse(NotExposable(f"{wanted[name].title}: {why[0]}"), leave_out)
+            else:
+                ready.append(wanted[name])
+        return ready
 
     def _unread(self, image: ImageRecord) -> dict[str, Layer]:
         """The layers of an image that have no tar-split, by their ids."""
-        return {each.id: each for each in self._reader.layers(image) if self._view.facts(each) is None}
+        found = {each.id: each for each in self._reader.layers(image) if self._view.facts(each) is None}
+        for layer in found.values():
+            if not self._content.has(layer.blob.digest):
+                raise NotExposable(
+                    f"the layer {layer.blob.digest} of {image.reference} is not there; `pullonce verify --repair` fetches it"
+                )
+        return found
 
-    def _job(self, layer: Layer) -> SplitJob:
-        return SplitJob(
-            blob=str(self._content.blob_path(layer.blob.digest)), media_type=layer.blob.media_type, diff_id=layer.diff_id,
-            tree=str(self._content.layout.tree(layer.chain_id)), target=str(self._view.draft()),
-        )  # fmt: skip
+    def _refuse(self, why: NotExposable, leave_out: bool) -> None:
+        if not leave_out:
+            raise why
+        self._say(f"left out: {why}")
 
     # -- listing -----------------------------------------------------------------------------------------------------------
 
@@ -266,14 +266,6 @@ class Exposer:
             except NotExposable:
                 continue  # nothing can use what is not there
         return found
-
-
-def _facts(layer: Layer, done: SplitDone) -> LayerFacts:
-    return LayerFacts(
-        diff_id=layer.diff_id, blob=layer.blob.digest, blob_size=layer.blob.size, size=done.size,
-        compression=done.compression, uids=done.uids, gids=done.gids,
-        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-    )  # fmt: skip
 
 
 def _is_meant(shown: Shown, reference: str, platform: str) -> bool:

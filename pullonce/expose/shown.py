@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from pullonce.store.holds import PODMAN, Hold, Holds
+from pullonce.store.holds import PODMAN, Hold, Holds, HoldUnreadable
 from pullonce.store.images import ImageRecord
 from schemas.oci import Digest
 
@@ -82,7 +82,13 @@ class ShownImages:
 
     def _read(self) -> Iterator[Shown]:
         for hold in self._holds.all(PODMAN):
-            yield msgspec.json.decode(hold.note, type=Shown)
+            try:
+                yield msgspec.json.decode(hold.note, type=Shown)
+            except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+                raise HoldUnreadable(
+                    f"what is held of {hold.reference} for podman cannot be read ({exc}); remove {self._holds.path(hold)}, and "
+                    "expose the image again"
+                ) from exc
 
     def put(self, shown: Shown) -> None:
         """Hold an image, or change the state of one. When this returns it is on the disk.

@@ -5,20 +5,15 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from types import TracebackType
 
 import msgspec
 
-from pullonce.errors import PullonceError
 from pullonce.store.splits import SplitDone, SplitFailed, SplitJob, SplitProgress, SplitSaid
 
 _LONGEST_WAIT = 10.0
-
-
-class SplitError(PullonceError):
-    """What lets a layer be pushed again could not be made."""
 
 
 class Splitters:
@@ -42,18 +37,26 @@ class Splitters:
             assert process.stdin and process.stdout
             with suppress(BrokenPipeError):
                 process.stdin.close()
-            process.wait(_LONGEST_WAIT)
+            try:
+                process.wait(_LONGEST_WAIT)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
             process.stdout.close()
 
-    def make(self, jobs: Sequence[SplitJob], done: Callable[[int, SplitDone], None], tell: Callable[[int], None]) -> None:
-        """Carry out jobs.
+    def make(
+        self,
+        jobs: Sequence[SplitJob],
+        done: Callable[[int, SplitDone], None],
+        failed: Callable[[int, str], None],
+        tell: Callable[[int], None],
+    ) -> None:
+        """Carry out jobs. All is told in this thread, in any order.
 
         Args:
-            done: called with the number of each job and what came of it, in this thread, in any order.
+            done: called with the number of a job that is done, and what came of it.
+            failed: called with the number of one that failed, and why.
             tell: called with bytes of blobs that were read since.
-
-        Raises:
-            SplitError: one failed; those that were begun are ended.
         """
         todo: queue.SimpleQueue[int] = queue.SimpleQueue()
         said: queue.SimpleQueue[tuple[int, SplitSaid]] = queue.SimpleQueue()
@@ -61,7 +64,7 @@ class Splitters:
             todo.put(number)
         threads = []
         for _ in range(min(self._most, len(jobs))):
-            threads.append(threading.Thread(target=_drive, args=(self._started(), jobs, todo, said), daemon=True))
+            threads.append(threading.Thread(target=_drive, args=(self._started, jobs, todo, said), daemon=True))
             threads[-1].start()
         left = len(jobs)
         while left:
@@ -73,7 +76,8 @@ class Splitters:
                     done(number, what)
                     left -= 1
                 case SplitFailed():
-                    raise SplitError(f"the layer {jobs[number].diff_id} cannot be shown: {what.why}")
+                    failed(number, what.why)
+                    left -= 1
         for thread in threads:
             thread.join()
 
@@ -85,29 +89,36 @@ class Splitters:
 
 
 def _drive(
-    process: subprocess.Popen[bytes],
+    start: Callable[[], "subprocess.Popen[bytes]"],
     jobs: Sequence[SplitJob],
     todo: "queue.SimpleQueue[int]",
     said: "queue.SimpleQueue[tuple[int, SplitSaid]]",
 ) -> None:
-    """Give one process jobs until there are none; what it says goes to the queue."""
-    assert process.stdin and process.stdout
+    """Have a process carry out jobs until there are none, and another one where it dies; what they say goes to the queue."""
+    process = None
     while True:
         try:
             number = todo.get_nowait()
         except queue.Empty:
             return
+        process = process or start()
         try:
-            process.stdin.write(msgspec.json.encode(jobs[number]) + b"\n")
-            process.stdin.flush()
-            while line := process.stdout.readline():
-                what: SplitSaid = msgspec.json.decode(line, type=SplitSaid)
+            for what in _asked(process, jobs[number]):
                 said.put((number, what))
-                if not isinstance(what, SplitProgress):
-                    break
-            else:
-                said.put((number, SplitFailed(why=f"the process that reads it ended with code {process.wait()}")))
-                return
-        except (OSError, ValueError) as exc:
-            said.put((number, SplitFailed(why=f"the process that reads it is gone: {exc}")))
+        except (OSError, EOFError, msgspec.MsgspecError) as exc:
+            process.kill()
+            said.put((number, SplitFailed(why=f"the process that reads it ended with code {process.wait()} {exc}".rstrip())))
+            process = None
+
+
+def _asked(process: "subprocess.Popen[bytes]", job: SplitJob) -> Iterator[SplitSaid]:
+    """What a process says of a job, to its end."""
+    assert process.stdin and process.stdout
+    process.stdin.write(msgspec.json.encode(job) + b"\n")
+    process.stdin.flush()
+    while line := process.stdout.readline():
+        what: SplitSaid = msgspec.json.decode(line, type=SplitSaid)
+        yield what
+        if not isinstance(what, SplitProgress):
             return
+    raise EOFError

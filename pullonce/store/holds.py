@@ -106,6 +106,10 @@ class Holds:
         """
         return _read(self._path(holder, name))
 
+    def path(self, hold: Hold) -> Path:
+        """Where a hold lies."""
+        return self._path(hold.holder, hold.name)
+
     def _path(self, holder: str, name: str) -> Path:
         return self._place / holder / hashlib.sha256(name.encode()).hexdigest()[:40]
 

@@ -232,6 +232,30 @@ def test_a_store_that_was_damaged_or_moved(place: Place, tmp_path: Path) -> None
     place.did("unexpose", "--all")
 
 
+def test_one_that_is_damaged_does_not_keep_others_out(place: Place) -> None:
+    damaged, sound = fresh(place), fresh(place)
+    record = next(each for each in place.content.images.all() if each.reference == damaged)
+    manifest = json.loads(place.content.read(record.manifest.digest, 1 << 20))
+    blob = place.content.blob_path(manifest["layers"][0]["digest"])
+    kept = blob.read_bytes()
+    blob.write_bytes(kept[:-9] + bytes(9))
+    code, said = place.tried("expose", damaged, sound)
+    assert code == 1 and "cannot be shown" in said and place.shows() == set() == set(place.holds())
+    code, said = place.tried("expose", "--all")
+    assert code == 0 and f"left out: {damaged}" in said
+    assert sound in place.shows() and damaged not in place.shows() | place.holds().keys()
+    blob.write_bytes(kept)
+    place.did("expose", "--all")
+    assert {damaged, sound} <= set(place.podman.images())
+    hold = next((place.store / "holds" / "podman").glob("[!.]*"))
+    written = json.loads(hold.read_bytes())
+    hold.write_text(json.dumps({**written, "note": "of another version"}))
+    code, said = place.tried("unexpose", "--all")
+    assert code == 1 and str(hold) in said
+    hold.unlink()
+    place.did("unexpose", "--all")
+
+
 def test_the_name_of_the_storage_is_told(place: Place) -> None:
     reference = fresh(place)
     done = pullonce("expose", reference, home=place.home, more={"CONTAINERS_STORAGE_CONF": "/dev/null"})
