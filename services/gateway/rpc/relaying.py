@@ -24,6 +24,7 @@ from grpclib.utils import Wrapper
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 
+from services.gateway.rpc.framing import PREFIX, Cut, more, read
 from services.gateway.rpc.serving import ManyStreams, ended
 from services.gateway.rpc.sockets import listening
 
@@ -31,9 +32,6 @@ log = logging.getLogger(__name__)
 
 LONGEST = 16 << 20
 """Bytes of a message that a hook is shown: what kubelet and containerd allow one to have."""
-_PREFIX = 5
-"""Bytes before each message: whether it is compressed, and its length. Source: gRPC over HTTP/2."""
-_PIECE = 1 << 16
 
 Headers = list[tuple[str, str]]
 Look = Callable[[bytes], Awaitable[None]]
@@ -124,6 +122,8 @@ class _Client(Handler):
             await call.fail(Status.UNAVAILABLE, f"pullonce: no runtime answers at {self._behind.path}: {exc.strerror or exc}")
         except _Broken as exc:
             await call.fail(Status.UNAVAILABLE, f"pullonce: the runtime at {self._behind.path} broke off: {exc}")
+        except Cut:
+            await call.fail(Status.INTERNAL, "pullonce: the call ended in the middle of a message; nothing more is done for it")
         except ProtocolError:
             log.debug("a client left in the middle of a call", exc_info=True)
         except Exception:
@@ -143,19 +143,20 @@ class _Client(Handler):
             await _look(hook.before, message)
             headers = _due(headers, arrived)
         protocol = await self._channel.__connect__()
-        broken: asyncio.Future[Exception] = self.loop.create_future()
+        broken: asyncio.Future[BaseException] = self.loop.create_future()
         there = protocol.processor.connection.create_stream(wrapper=_Breaking(broken))
         try:
             release = await there.send_request(headers, _processor=protocol.processor)
         except ProtocolError as exc:
             raise _Broken(str(exc)) from exc
         asking = self.loop.create_task(call.ask(there, framed))
+        asking.add_done_callback(lambda _: _tell(broken, asking))
         answering = self.loop.create_task(call.answer(there, hook.after if hook else _pass, message))
         try:
             both: set[asyncio.Future[Any]] = {answering, broken}
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             if not answering.done() and not _answered(there):
-                raise _Broken(str(broken.result()))
+                raise broken.result()
             await answering
         finally:
             asking.cancel()
@@ -172,13 +173,19 @@ class _Broken(Exception):
 class _Breaking(Wrapper):
     """Told when a call behind was broken off."""
 
-    def __init__(self, broken: asyncio.Future[Exception]) -> None:
+    def __init__(self, broken: asyncio.Future[BaseException]) -> None:
         super().__init__()
         self._broken = broken
 
     def cancel(self, error: Exception) -> None:
         if not self._broken.done():
-            self._broken.set_result(error)
+            self._broken.set_result(_Broken(str(error)))
+
+
+def _tell(broken: asyncio.Future[BaseException], asking: asyncio.Task[None]) -> None:
+    """A question that cannot be handed on to its end gets no answer either."""
+    if not asking.cancelled() and (failure := asking.exception()) is not None and not broken.done():
+        broken.set_result(failure)
 
 
 class _Call:
@@ -191,21 +198,23 @@ class _Call:
 
     async def first_message(self) -> tuple[bytes, bytes]:
         """What a hook is shown, empty where it is compressed or too long; and all that was read of the call."""
-        prefix = await self._read(_PREFIX)
+        prefix = await read(self._here, PREFIX)
         length = int.from_bytes(prefix[1:])
         if not prefix or prefix[0] or length > LONGEST:
             return b"", prefix
-        message = await self._read(length)
+        message = await read(self._here, length)
+        if length and not message:
+            raise Cut
         return message, prefix + message
 
-    async def ask(self, there: Stream, read: bytes) -> None:
+    async def ask(self, there: Stream, begun: bytes) -> None:
         """Hand on what the client says, from what was read already to its end."""
         with suppress(ProtocolError):  # the answer is there before the question has ended
-            if read:
-                await there.send_data(read)
-            if len(read) == _PREFIX:
-                await self._hand_on(there, int.from_bytes(read[1:]))
-            while prefix := await self._read(_PREFIX):
+            if begun:
+                await there.send_data(begun)
+            if len(begun) == PREFIX:
+                await self._hand_on(there, int.from_bytes(begun[1:]))
+            while prefix := await read(self._here, PREFIX):
                 await there.send_data(prefix)
                 await self._hand_on(there, int.from_bytes(prefix[1:]))
             await there.end()
@@ -214,7 +223,7 @@ class _Call:
         """Hand on what the server says.
 
         Raises:
-            _Broken: it ended without a status.
+            _Broken: it ended without a status, or in the middle of a message.
         """
         headers = await there.recv_headers()
         over = "grpc-status" in dict(headers)
@@ -222,20 +231,26 @@ class _Call:
         self._begun = True
         if over:
             return
-        while prefix := await _read(there, _PREFIX):
-            left = int.from_bytes(prefix[1:])
-            piece = await _read(there, min(left, _PIECE))
-            await self._here.send_data(prefix + piece)
-            left -= len(piece)
-            while left:
-                piece = await _read(there, min(left, _PIECE))
-                await self._here.send_data(piece)
-                left -= len(piece)
+        try:
+            await self._messages(there)
+        except Cut:
+            raise _Broken("its answer ended in the middle of a message") from None
         if there.trailers is None:
             raise _Broken("its answer has no end")
         if dict(there.trailers).get("grpc-status") == str(Status.OK.value):
             await _look(after, message)
         await self._here.send_headers(there.trailers, end_stream=True)
+
+    async def _messages(self, there: Stream) -> None:
+        while prefix := await read(there, PREFIX):
+            left = int.from_bytes(prefix[1:])
+            piece = await more(there, left)
+            await self._here.send_data(prefix + piece)
+            left -= len(piece)
+            while left:
+                piece = await more(there, left)
+                await self._here.send_data(piece)
+                left -= len(piece)
 
     async def fail(self, status: Status, message: str) -> None:
         """End the call with a status of our own."""
@@ -248,24 +263,9 @@ class _Call:
 
     async def _hand_on(self, there: Stream, left: int) -> None:
         while left:
-            piece = await self._read(min(left, _PIECE))
+            piece = await more(self._here, left)
             await there.send_data(piece)
             left -= len(piece)
-
-    async def _read(self, size: int) -> bytes:
-        return await _read(self._here, size)
-
-
-async def _read(stream: Stream, size: int) -> bytes:
-    """So many bytes, or none at the end.
-
-    Raises:
-        _Broken: it ends in the middle of a message.
-    """
-    try:
-        return await stream.recv_data(size)
-    except AssertionError:
-        raise _Broken("it ended in the middle of a message") from None
 
 
 async def _look(look: Look, message: bytes) -> None:

@@ -146,6 +146,56 @@ async def echo(stream: Stream, headers: Headers) -> None:
     await stream.send_headers([*OK, ("x-last", "2")], end_stream=True)
 
 
+CUT = {
+    "in the prefix": framed(b"0123456789")[:3],
+    "behind the prefix": framed(b"0123456789")[:5],
+    "in the message": framed(b"0123456789")[:9],
+    "behind a piece of it": framed(b"0" * 70_000)[: 5 + 65_536],
+    "behind a whole one": framed(b"whole") + framed(b"0123456789")[:5],
+}
+"""What a stream may end with that is no whole message."""
+
+
+@pytest.mark.parametrize("method", ["/s/Free", "/s/Hooked"])
+@pytest.mark.parametrize("cut", CUT.values(), ids=CUT.keys())
+async def test_a_question_that_ends_in_the_middle_fails_and_stops_nobody(line: Line, method: str, cut: bytes) -> None:
+    line.hooks["/s/Hooked"] = Hook()
+    async with line.standing(), line.serving(echo) as behind:
+        channel = line.client()
+        async with asyncio.timeout(20):
+            stream = await opened(channel, method)
+            await stream.send_data(cut)
+            await stream.end()
+            await stream.recv_headers()
+            while await stream.recv_data(1):
+                pass
+        ending = dict(stream.trailers or stream.headers or ())
+        assert ending["grpc-status"] == "13" and "middle" in ending["grpc-message"]
+        assert (await call(channel, "/s/M", framed(b"next")))[1] == [framed(b"next")]
+    assert not behind.left or behind.left == [method]
+
+
+@pytest.mark.parametrize("cut", CUT.values(), ids=CUT.keys())
+async def test_an_answer_that_ends_in_the_middle_is_no_success(line: Line, cut: bytes) -> None:
+    async def answer(stream: Stream, headers: Headers) -> None:
+        await stream.send_headers(HEAD)
+        await stream.send_data(cut)
+        await stream.send_headers(OK, end_stream=True)
+
+    async with line.standing(), line.serving(answer):
+        async with asyncio.timeout(20):
+            stream = await opened(line.client(), "/s/M")
+            await stream.send_data(framed(b"q"))
+            await stream.end()
+            await stream.recv_headers()
+            sent = b""
+            while byte := await stream.recv_data(1):
+                sent += byte
+        assert cut.startswith(sent)
+        ending = dict(stream.trailers or ())
+        assert ending["grpc-status"] == "14" and "middle" in ending["grpc-message"]
+
+
 STREAMS = {"no message": [], "one": [b"a"], "an empty one": [b""], "many": [b"a", b"", b"bc" * 40_000, b"d"]}
 
 
