@@ -15,6 +15,10 @@ from schemas.oci import Digest
 
 ANONYMOUS = "anonymous"
 """The credential of who has none, whatever the login files of the fetcher's machine hold."""
+LEASE = 20.0
+"""Seconds for which a blob that was asked for alone is fetched, unless whoever wants it says so again."""
+REMEMBERED = 600.0
+"""Seconds for which access that was given may be remembered, at most."""
 
 _Text = Annotated[str, Meta(max_length=512)]
 
@@ -51,14 +55,18 @@ class AskAccess(RegistryQuestion, frozen=True, kw_only=True, tag="access"):
     """What its reference named: a manifest or an index."""
     blob: Digest = Digest("")
     """Content that belongs to it; empty: the image."""
+    kind: Literal["blobs", "manifests"] = "blobs"
+    """By which path of the distribution API that content is asked for."""
     size: Annotated[int, Meta(ge=0)] = 0
     """Bytes of that content."""
 
 
 class AskBlob(RegistryQuestion, frozen=True, kw_only=True, tag="blob"):
-    """How large is a blob of which no manifest is known? If it is there and may be had, the fetcher begins to fetch it."""
+    """How large is a blob of which no manifest is known?"""
 
     digest: Digest
+    begin: bool = False
+    """Fetch it too, if it may be had: for as long as that is asked again, every few seconds (`LEASE`)."""
 
 
 class RegistryAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="answer"):
@@ -85,10 +93,16 @@ class Access(RegistryAnswer, frozen=True, kw_only=True, tag="access"):
 
     of: Literal["repository", "image", "content"] = "repository"
     """How much: everything of that repository, that image alone, or, where content is isolated, what was asked for."""
+    seconds: Annotated[float, Meta(ge=0)] = 0.0
+    """For how long that may be remembered; 0: it is asked again each time."""
 
 
 class BlobFound(RegistryAnswer, frozen=True, kw_only=True, tag="blob"):
+    """The registry says that it has it, and that it may be had."""
+
     size: int
+    of: Literal["repository", "content"] = "repository"
+    """Where content is isolated, what is in the store is not given for that: access to it is asked for (`AskAccess`)."""
 
 
 class Refused(RegistryAnswer, frozen=True, kw_only=True, tag="refused"):

@@ -96,6 +96,10 @@ class Proofs:
         """Whether access was proved, and that still counts."""
         return self._until(repository, whom, what) > time.time()
 
+    def left(self, repository: str, whom: str) -> float:
+        """Seconds for which a proof of access still counts; 0: there is none."""
+        return max(0.0, self._until(repository, whom, "") - time.time())
+
     def withdraw(self, repository: str, whom: str) -> None:
         """Access was refused: what was proved before does not count any more.
 

@@ -15,6 +15,7 @@ from pullonce.oci.reference import Reference
 from pullonce.store.proofs import ANYBODY, DELIVERED, Proofs
 from schemas.events import Source
 from schemas.oci import Descriptor, Digest
+from schemas.registry import REMEMBERED
 from services.fetcher.auth.credentials import Credentials
 from services.fetcher.remote.judgement import Judgement, Kind
 from services.fetcher.remote.registry import Registry
@@ -79,6 +80,16 @@ class AccessRules:
             Permanent, Retryable: it gives no access; see `Registry`.
         """
         await self._registry.check(source, "manifests", locator)
+
+    async def remembered(self, source: Source) -> float:
+        """Seconds for which whoever serves others may remember that access to a repository was proved."""
+        if self._settings.verify == "always":
+            return 0.0
+        if self._settings.verify == "never":
+            return REMEMBERED
+        place = _place(source)
+        left = max(self._proofs.left(place, ANYBODY), self._proofs.left(place, await self._whom(source)))
+        return min(left, REMEMBERED)
 
     async def known(self, source: Source, reference: Reference) -> Descriptor | None:
         """What the reference was a moment ago, where the registry said so to the same credential."""

@@ -191,16 +191,17 @@ class Answerer:
     async def _may(self, question: words.AskAccess) -> words.Access:
         source, digest = question.source, question.digest
         if self._access.imported(source, digest):
-            return words.Access(of="image")
+            return words.Access(of="image", seconds=words.REMEMBERED)
         if self._access.isolated:
-            blobs = {question.blob: question.size} if question.blob else {}
+            asked = question.blob or digest
+            is_blob = question.blob and question.kind == "blobs"
             async with self._slots.of(source.registry):
-                await self._access.separate(source, () if question.blob else (digest,), blobs)
+                await self._access.separate(source, () if is_blob else (asked,), {asked: question.size} if is_blob else {})
             return words.Access(of="content")
         if not await self._access.proved(source, digest):
             async with self._slots.of(source.registry):
                 await self._access.prove(source, digest)
-        return words.Access(of="repository")
+        return words.Access(of="repository", seconds=await self._access.remembered(source))
 
     async def _blob(self, question: words.AskBlob) -> words.BlobFound:
         source, digest = question.source, question.digest
@@ -209,11 +210,11 @@ class Answerer:
         blob = Descriptor(media_type="", digest=digest, size=size)
         if self._access.isolated and self._content.has(digest):
             await self._access.separate(source, (), {digest: size})
-        if not self._content.has(digest) and digest not in self._fetching:
+        if question.begin and not self._content.has(digest) and digest not in self._fetching:
             task = asyncio.create_task(self._fetch(source, blob), name=f"fetch {digest}")
             self._fetching[digest] = task
             task.add_done_callback(lambda _: self._fetching.pop(digest, None))
-        return words.BlobFound(size=size)
+        return words.BlobFound(size=size, of="content" if self._access.isolated else "repository")
 
     async def _fetch(self, source: Source, blob: Descriptor) -> None:
         """Bring in a blob that no flight wants. It is said to nobody: it is on the disk, or it is not."""

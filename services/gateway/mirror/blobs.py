@@ -78,12 +78,12 @@ class Blobs:
             Refusal: it cannot be had, and nothing was sent.
         """
         content = await self._parts.catalog.find(wanted.place, wanted.digest)
-        piecewise = False
         if content is not None:
             piecewise = not await self._parts.access.check(wanted, content, credential)
             size = content.size
         else:
-            size = await self._unknown(wanted, credential)
+            found = await self._unknown(wanted, credential, begin=request.method == "GET")
+            piecewise, size = found.of == "content", found.size
         if self._parts.content.has(wanted.digest):
             size = self._parts.content.size(wanted.digest)  # a manifest may say anything
         span = span_of(request.headers.get("Range", ""), size)
@@ -95,19 +95,20 @@ class Blobs:
         with Followed(self._parts.content, wanted.digest, size) as followed:
             coming = await self._coming(wanted, content, credential) if not _is_whole(followed, size) else None
             with self._parts.pulls.using(coming.pull) if coming and coming.pull else nullcontext():
-                if piecewise and content is not None:
+                if piecewise:
                     if coming is not None:
                         await self._until(lambda: _is_whole(followed, size), coming, patient=False)
-                    await self._parts.access.check_piece(wanted, content, credential)
+                    alone = Content(size, manifest=wanted.digest, top=wanted.digest)
+                    await self._parts.access.check_piece(wanted, content or alone, credential)
                 elif coming is not None:
                     await self._until(lambda: followed.look() > span.start, coming, patient=True)
                 await self._send(request, response, followed, span, coming)
         return response
 
-    async def _unknown(self, wanted: Wanted, credential: str) -> int:
-        """The size of a blob of which no manifest is known: the registry says it, and whether it may be had."""
+    async def _unknown(self, wanted: Wanted, credential: str, *, begin: bool) -> BlobFound:
+        """What the registry says of a blob of which no manifest is known: its size, and whether it may be had."""
         source = Source(registry=wanted.registry, repository=wanted.repository, credential=credential)
-        return (await self._parts.questions.ask(AskBlob(source=source, digest=wanted.digest), BlobFound)).size
+        return await self._parts.questions.ask(AskBlob(source=source, digest=wanted.digest, begin=begin), BlobFound)
 
     async def _coming(self, wanted: Wanted, content: Content | None, credential: str) -> _Coming:
         """Have a blob brought, by whatever brings it already.
