@@ -15,6 +15,9 @@ Peers are taken from PATH, and, where these say so, from elsewhere:
     CONTAINERD_PRE_BIN=DIR  one before 1.6.3: ctr-pre, crictl-pre. Their x20, as that of ctr, takes half a minute and more
     CRICTL_BIN=FILE or DIR  crictl, which all crictl peers need
 
+Through the gateway: gateway-crictl (Debian's containerd with our snapshotter and mirror), gateway-crictl-current (that of
+CONTAINERD_BIN), gateway-cri (our CRI image service alone).
+
 containerd inflates with igzip (Debian: isal) or unpigz (pigz) where it finds one in PATH; kept results say which there was.
 """
 
@@ -37,7 +40,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from bench.tools import images
 from bench.tools.disk import fresh_disk, warm_memory
 from bench.tools.peer import Peer
-from bench.tools.peers import ALL, Ours
+from bench.tools.peers import ALL
+from bench.tools.peers_ours import Ours
 from bench.tools.registry import Registry, serving
 from bench.tools.results import Row, keep, median, show
 from bench.tools.usage import Group, come_first, machine_busy
