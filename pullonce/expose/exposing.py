@@ -93,7 +93,7 @@ class Exposer:
             Permanent: the disk refuses.
         """
         report = Report()
-        with self._view.alone():
+        with self._view.alone(self._say):
             there = {each.name: each for each in self._shown.all()}
             wanted = {each.name: each for each in (Shown(image=image, state="begun") for image in images)}
             fresh = [each for each in wanted.values() if each.name not in there]
@@ -126,7 +126,7 @@ class Exposer:
             Permanent: the disk refuses.
         """
         report = Report()
-        with self._view.alone():
+        with self._view.alone(self._say):
             there = self._shown.all()
             gone = [each for each in there if any(_is_meant(each, *name) for name in chosen)]
             for name in chosen:

@@ -12,6 +12,8 @@ Everything below can be made anew from the holds and the store. What is listed i
 on the disk, images when their layers are listed, and taken off in the opposite order.
 """
 
+import fcntl
+import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -23,7 +25,7 @@ from pullonce import private
 from pullonce.expose.locks import writing
 from pullonce.expose.records import Image, Layer, LayerFacts, file_name, image_record, layer_record, lowers
 from pullonce.failpoints import reach
-from pullonce.store.disk import disk_errors, locked, replace_file
+from pullonce.store.disk import disk_errors, replace_file
 from pullonce.store.layout import Layout
 from pullonce.store.trees import remove_tree
 
@@ -55,8 +57,11 @@ class View:
         """Something was written that is not listed yet."""
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self, say: Say) -> Iterator[None]:
         """Make what is missing of an empty view, and be the only one that changes it for the block.
+
+        Args:
+            say: called where another one has to be waited for.
 
         Raises:
             Permanent: the disk refuses.
@@ -67,8 +72,17 @@ class View:
             # Both have to be there: a reader opens them, and creates nothing.
             for path in (self.place / "lock", *self._locks):
                 path.touch(0o644)
-        with locked(self.place / "lock"), disk_errors(self.place):
-            yield
+        lock = os.open(self.place / "lock", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say(f"waiting for another one that changes {self.place}")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            with disk_errors(self.place):
+                yield
+        finally:
+            os.close(lock)
 
     def facts(self, layer: Layer) -> LayerFacts | None:
         """What is known of a layer; None where it has to be found out. A blob that is compressed otherwise says nothing new."""

@@ -154,9 +154,11 @@ def main() -> None:
         sys.stdout.buffer.flush()
 
     for line in sys.stdin.buffer:
+        job = msgspec.json.decode(line, type=SplitJob)
         try:
-            say(make(msgspec.json.decode(line, type=SplitJob), say))
+            say(make(job, say))
         except (LayerError, WrongDiffID, OSError) as exc:
+            Path(job.target).unlink(missing_ok=True)  # on a disk that is full it would take the room of others
             say(SplitFailed(why=str(exc)))
 
 

@@ -131,6 +131,7 @@ def test_a_blob_that_is_damaged_is_refused(service: UnpackerService, splitter: S
     Path(asked.blob).write_bytes(archive.replace(b"f" * 1000, b"f" * 999 + b"!"))
     said = splitter.ask(asked)
     assert isinstance(said, SplitFailed) and "instead of" in said.why
+    assert not Path(asked.target).exists()
     Path(asked.blob).write_bytes(archive[:700])
     said = splitter.ask(job(service.root, image, 0, tmp_path / "again"))
     assert isinstance(said, SplitFailed) and "ends" in said.why

@@ -211,6 +211,20 @@ def test_a_reader_is_waited_for(place: Place) -> None:
     assert lock.stat().st_ino == inode and len(lock.read_bytes()) == 64 and lock.read_bytes() != before
 
 
+def test_another_one_that_changes_the_view_is_waited_for(place: Place) -> None:
+    reference = fresh(place)
+    place.did("expose", reference)
+    with (place.view / "lock").open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        waiting = start("unexpose", reference, home=place.home)
+        assert waiting.stderr is not None
+        assert "waiting for another one" in waiting.stderr.readline()
+        assert reference in place.shows()
+    assert waiting.wait(30) == 0
+    waiting.communicate()
+    assert reference not in place.shows()
+
+
 def test_a_store_that_was_damaged_or_moved(place: Place, tmp_path: Path) -> None:
     reference, other = fresh(place), fresh(place)
     place.did("expose", reference, other)
