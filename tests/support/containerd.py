@@ -1,7 +1,8 @@
-"""A real containerd, for what it makes of a layer: the judge wherever tools disagree."""
+"""A real containerd: one process of Debian's, and the judge wherever tools disagree about what a layer is."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tarfile
@@ -10,8 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from tests.support.layers import Image
+from tests.support.programs import die_with_parent, find
+
+_SECONDS = 30.0
 
 _CONFIG = """\
 version = 2
@@ -29,58 +34,91 @@ class Refused(Exception):
     """containerd does not unpack the image; the message is its own."""
 
 
-class Containerd:
-    """One daemon below a directory, without network and without a configuration of the machine's."""
+class Daemon:
+    """One containerd process with a root, a state and sockets of its own, without anything of the machine's configuration.
+
+    Args:
+        place: its directory.
+        config: the text of its configuration; `c.sock` below `place` is its address.
+    """
+
+    def __init__(self, place: Path, config: str) -> None:
+        binary = find("containerd", "containerd is not on PATH (Debian: apt install containerd)")
+        self.ctr = find("ctr", "ctr is not on PATH (Debian: apt install containerd)")
+        self.place, self.socket, self.log = place, place / "c.sock", place / "log"
+        (place / "config.toml").write_text(config)
+        with self.log.open("w") as log:
+            self._process = subprocess.Popen(
+                [binary, "-c", str(place / "config.toml")], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                preexec_fn=die_with_parent, env={**os.environ, "OTEL_TRACES_EXPORTER": "none"},
+            )  # fmt: skip
+        self._wait()
+
+    def run(self, *arguments: str, namespace: str = "default", code: int = 0) -> str:
+        """Carry out a command of `ctr`; its output."""
+        done = self.start(*arguments, namespace=namespace)
+        output, _ = done.communicate(timeout=90)
+        assert done.returncode == code, f"{output}\n{self.log.read_text()[-3000:]}"
+        return output
+
+    def start(self, *arguments: str, namespace: str = "default") -> subprocess.Popen[str]:
+        """Begin a command of `ctr`."""
+        return subprocess.Popen(
+            [self.ctr, "-a", str(self.socket), "-n", namespace, *arguments],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.terminate()
+        self._process.wait(_SECONDS)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self.stop()
+
+    def _wait(self) -> None:
+        until = time.monotonic() + _SECONDS
+        while subprocess.run([self.ctr, "-a", str(self.socket), "version"], capture_output=True, check=False).returncode:
+            if self._process.poll() is not None or time.monotonic() > until:
+                raise RuntimeError(f"containerd does not start:\n{self.log.read_text()[-3000:]}")
+            time.sleep(0.05)
+
+
+class Judge(Daemon):
+    """One that unpacks and mounts images by itself."""
 
     def __init__(self, place: Path) -> None:
-        self._place = place
+        super().__init__(place, _CONFIG.format(place=place))
         self._count = 0
 
     @staticmethod
     def present() -> bool:
         return bool(shutil.which("containerd") and shutil.which("ctr"))
 
-    def __enter__(self) -> Containerd:
-        config = self._place / "config.toml"
-        config.write_text(_CONFIG.format(place=self._place))
-        with open(self._place / "log", "wb") as log:
-            self._process = subprocess.Popen(["containerd", "-c", str(config)], stdout=log, stderr=log)
-        try:
-            while self._ctr("version").returncode:
-                assert self._process.poll() is None, (self._place / "log").read_text()
-                time.sleep(0.05)
-        except BaseException:
-            self._process.kill()
-            raise
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._process.terminate()
-        self._process.wait()
-
     @contextmanager
     def mounted(self, image: Image) -> Iterator[Path]:
         """The image's tree as containerd unpacks it. Raises Refused where it does not."""
         self._count += 1
-        place = self._place / str(self._count)
+        place = self.place / str(self._count)
         image.write_layout(place / "layout")
         with tarfile.open(place / "image.tar", "w") as archive:
             for path in sorted((place / "layout").rglob("*")):
                 archive.add(path, path.relative_to(place / "layout"), recursive=False)
         name = f"here/{self._count}"
-        done = self._ctr("images", "import", "--base-name", name, "--snapshotter", "overlayfs", str(place / "image.tar"))
-        if done.returncode:
-            raise Refused(done.stderr)
+        self._unless_refused("import", "--base-name", name, "--snapshotter", "overlayfs", str(place / "image.tar"))
         target = place / "tree"
         target.mkdir()
-        done = self._ctr("images", "mount", "--snapshotter", "overlayfs", f"{name}:test", str(target))
-        if done.returncode:
-            raise Refused(done.stderr)
+        self._unless_refused("mount", "--snapshotter", "overlayfs", f"{name}:test", str(target))
         try:
             yield target
         finally:
-            self._ctr("images", "unmount", str(target))
+            self.run("images", "unmount", str(target))
 
-    def _ctr(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = ["ctr", "-a", f"{self._place}/c.sock", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    def _unless_refused(self, *words: str) -> None:
+        done = self.start("images", *words)
+        output, _ = done.communicate(timeout=_SECONDS)
+        if done.returncode:
+            raise Refused(output)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import tempfile
-import time
 from pathlib import Path
-from types import TracebackType
 
-from tests.support.programs import die_with_parent, find
+from tests.support.containerd import Daemon
 
-_SECONDS = 30.0
 _CONFIG = """\
 version = 2
 root = "{place}/root"
@@ -49,7 +45,7 @@ disabled_plugins = [
 """
 
 
-class Containerd:
+class Containerd(Daemon):
     """One containerd process.
 
     Args:
@@ -64,37 +60,12 @@ class Containerd:
         self, snapshotter: Path, *, annotations: bool = True, statistics: int = 10, sandbox: str = "127.0.0.1:1/none:1",
         place: Path | None = None,
     ) -> None:  # fmt: skip
-        binary = find("containerd", "containerd is not on PATH (Debian: apt install containerd)")
-        self.ctr = find("ctr", "ctr is not on PATH (Debian: apt install containerd)")
-        self.place = place or Path(tempfile.mkdtemp(prefix="ctd-"))  # sockets have short paths
-        self.socket = self.place / "c.sock"
-        (self.place / "config.toml").write_text(
-            _CONFIG.format(
-                place=self.place, snapshotter=snapshotter, statistics=statistics, sandbox=sandbox,
-                no_annotations="false" if annotations else "true",
-            )
+        place = place or Path(tempfile.mkdtemp(prefix="ctd-"))  # sockets have short paths
+        config = _CONFIG.format(
+            place=place, snapshotter=snapshotter, statistics=statistics, sandbox=sandbox,
+            no_annotations="false" if annotations else "true",
         )  # fmt: skip
-        self.log = self.place / "log"
-        with self.log.open("w") as log:
-            self._process = subprocess.Popen(
-                [binary, "-c", str(self.place / "config.toml")], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                preexec_fn=die_with_parent, env={**os.environ, "OTEL_TRACES_EXPORTER": "none"},
-            )  # fmt: skip
-        self._wait()
-
-    def run(self, *arguments: str, namespace: str = "default", code: int = 0) -> str:
-        """Carry out a command of `ctr`; its output."""
-        done = self.start(*arguments, namespace=namespace)
-        output, _ = done.communicate(timeout=90)
-        assert done.returncode == code, f"{output}\n{self.log.read_text()[-3000:]}"
-        return output
-
-    def start(self, *arguments: str, namespace: str = "default") -> subprocess.Popen[str]:
-        """Begin a command of `ctr`."""
-        return subprocess.Popen(
-            [self.ctr, "-a", str(self.socket), "-n", namespace, *arguments],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
+        super().__init__(place, config)
 
     def collect(self) -> None:
         """Have containerd collect its garbage now, and wait for that."""
@@ -109,22 +80,8 @@ class Containerd:
 
     def stop(self) -> None:
         """End it, and leave nothing behind."""
-        self._process.terminate()
-        self._process.wait(_SECONDS)
+        super().stop()
         for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
             if (target := line.split()[1]).startswith(f"{self.place}/"):
                 subprocess.run(["umount", "-l", target], check=False)
         shutil.rmtree(self.place)
-
-    def __enter__(self) -> Containerd:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        self.stop()
-
-    def _wait(self) -> None:
-        until = time.monotonic() + _SECONDS
-        while subprocess.run([self.ctr, "-a", str(self.socket), "version"], capture_output=True, check=False).returncode:
-            if self._process.poll() is not None or time.monotonic() > until:
-                raise RuntimeError(f"containerd does not start:\n{self.log.read_text()[-3000:]}")
-            time.sleep(0.05)

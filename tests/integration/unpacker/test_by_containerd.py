@@ -8,22 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.containerd import Containerd, Refused
+from tests.support.containerd import Judge, Refused
 from tests.support.layers import Image, entry, fails, mounted, tar, unpack_all, unpacker
 from tests.support.odd_tars import END, ENDINGS, READ, REFUSED
 from tests.support.trees import Node, differences, read_tree
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="mounts and owners need root"),
-    pytest.mark.skipif(not Containerd.present(), reason="containerd is not installed: apt-get install containerd"),
+    pytest.mark.skipif(not Judge.present(), reason="containerd is not installed: apt-get install containerd"),
 ]
 
 BELOW = tar(entry("thirty", content=b"is hidden"), entry("thirtyone", "dir"), entry("thirtyone/x", content=b"is hidden"))
 
 
 @pytest.fixture(scope="module")
-def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
-    with Containerd(tmp_path_factory.mktemp("containerd")) as running:
+def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judge]:
+    with Judge(tmp_path_factory.mktemp("containerd")) as running:
         yield running
 
 
@@ -35,7 +35,7 @@ def known(tree: Path) -> dict[bytes, Node]:
     return {name: node._replace(mtime=0) if name in parents else node for name, node in found.items()}
 
 
-async def test_what_containerd_reads_is_read_the_same(containerd: Containerd, tmp_path: Path) -> None:
+async def test_what_containerd_reads_is_read_the_same(containerd: Judge, tmp_path: Path) -> None:
     """One layer for each, in one image."""
     image = Image([BELOW, *(data + END for data in READ.values()), *ENDINGS.values()])
     async with unpacker(tmp_path / "store") as running:
@@ -47,7 +47,7 @@ async def test_what_containerd_reads_is_read_the_same(containerd: Containerd, tm
         assert not {b"inside", b"lost", b"thirty"} & known(ours).keys()
 
 
-async def test_what_containerd_refuses_is_the_layers_fault(containerd: Containerd, tmp_path: Path) -> None:
+async def test_what_containerd_refuses_is_the_layers_fault(containerd: Judge, tmp_path: Path) -> None:
     async with unpacker(tmp_path) as running:
         for odd, data in REFUSED.items():
             image = Image([data])
