@@ -86,6 +86,11 @@ def plan(files: Files, offer: Offer, config: str = "") -> Plan:
     """
     made = Plan("kubelet", restart=["systemctl restart kubelet"])
     wanted = f"unix://{offer.cri}"
+    if not offer.behind:
+        made.notes.append(
+            "the image service has to stand in front of the container runtime: set "
+            "PULLONCE_GATEWAY_CRI_BEHIND=/run/containerd/containerd.sock for the gateway, or pods do not find what it pulls"
+        )
     given = flags(files)
     if flag := last(given, "image-service-endpoint"):
         if flag.value.removeprefix("unix://") != offer.cri:

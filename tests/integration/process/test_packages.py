@@ -122,6 +122,9 @@ def complete(words: str, tmp_path: Path) -> list[str]:
         ("pullonce completion ", ["bash", "zsh", "fish"]),
         ("pullonce bus s", ["setup"]),
         ("pullonce up --temp", []),
+        ("pullonce gateway d", ["doctor"]),
+        ("pullonce gateway config k", ["kubelet", "k3s"]),
+        ("pullonce gateway config --door m", ["mirror"]),
     ],
 )
 def test_bash_completes(words: str, offered: list[str], tmp_path: Path) -> None:

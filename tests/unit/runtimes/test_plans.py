@@ -188,6 +188,12 @@ def test_an_option_of_kubelet_goes_before_its_configuration(value: str) -> None:
     assert not made.changes and [each.line for each in made.conflicts] == ([2] if "other" in value else [])
 
 
+def test_kubelet_is_told_of_an_image_service_that_stands_in_front_of_nothing() -> None:
+    notes = plan_for("kubelet", MemoryFiles(), replace(OFFER, behind=""), Wanted()).notes
+    assert any("PULLONCE_GATEWAY_CRI_BEHIND" in note for note in notes)
+    assert not any("PULLONCE_GATEWAY_CRI_BEHIND" in note for note in plan_for("kubelet", MemoryFiles(), OFFER, Wanted()).notes)
+
+
 def test_k3s_gets_a_template_a_setting_and_a_mirror() -> None:
     theirs = {"/etc/rancher/k3s/registries.yaml": 'mirrors:\n  docker.io:\n    endpoint: ["https://m"]\n'}
     _, after = plan("k3s", theirs)
