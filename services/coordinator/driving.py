@@ -70,6 +70,7 @@ class Driver:
         self._news: dict[str, asyncio.Event] = {}
         """Key → set when the fold may have changed the mind of the pursuit that pauses on it."""
         self._writing = 0
+        self._pumping = False
         self._partitions: Counter[int] = Counter()
         """Partition → pursuits of its keys that have begun."""
         self._stopping = False
@@ -114,14 +115,24 @@ class Driver:
     # -- pursuits ------------------------------------------------------------------------------------------------------
 
     def _pump(self) -> None:
-        while self._due and self._writing < WINDOW and not self._stopping:
-            *_, key = heappop(self._due)
-            if not self._owns(subjects.store_of_key(key)):
-                del self._pursued[key]
-                continue
-            self._partitions[partition_of(subjects.store_of_key(key))] += 1
-            self._writing += 1
-            self._advance(key, self._pursuer.pursue(key), self._traces.of_key(key), None)
+        """Begin what has a place. Not within itself: a pursuit of what nobody wants any more ends where it begins, and
+        thousands of those in a row would be as many calls deep."""
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            while self._due and self._writing < WINDOW and not self._stopping:
+                self._begin(heappop(self._due)[-1])
+        finally:
+            self._pumping = False
+
+    def _begin(self, key: str) -> None:
+        if not self._owns(subjects.store_of_key(key)):
+            del self._pursued[key]
+            return
+        self._partitions[partition_of(subjects.store_of_key(key))] += 1
+        self._writing += 1
+        self._advance(key, self._pursuer.pursue(key), self._traces.of_key(key), None)
 
     def _advance(self, key: str, pursuit: Pursuit, trace: str, outcome: Outcome) -> None:
         """Take the next step of a pursuit whose last one came out so; the pursuit has a place in the window."""
