@@ -81,6 +81,7 @@ class ClientFlight:
         )  # fmt: skip
         self._waiting: dict[Request, asyncio.Future[Ending]] = {}
         self._events: dict[Request, events.PullRequested] = {}
+        self._listener_of: dict[Request, Listener] = {}
         self._traces: dict[Request, str] = {}
         """What each request belongs to: it may be said by a task that somebody else began."""
         self._timer: asyncio.TimerHandle | None = None
@@ -92,8 +93,13 @@ class ClientFlight:
     def settled(self) -> bool:
         return self._talk.settled
 
-    async def ask(self, now: float, request_id: str, event: events.PullRequested, timeout: float | None) -> Ending:
+    async def ask(
+        self, now: float, request_id: str, event: events.PullRequested, timeout: float | None,
+        listener: Listener | None = None,
+    ) -> Ending:  # fmt: skip
         request = self._talk.ask(now, request_id, timeout)
+        if listener is not None:
+            self._listener_of[request] = listener
         answer: asyncio.Future[Ending] = self._loop.create_future()
         self._waiting[request] = answer
         self._events[request] = event
@@ -107,6 +113,7 @@ class ClientFlight:
             raise
         finally:
             del self._waiting[request]
+            self._listener_of.pop(request, None)
 
     def opened(self) -> None:
         """The endings are subscribed to, on a connection that is there."""
@@ -232,6 +239,8 @@ class ClientFlight:
             self._settle(request, exc)
             self._talk.refused(request, str(exc), self._loop.time())
         else:
+            if listener := self._listener_of.get(request):
+                self._around.spawn(listener.asked(sequence))
             self._talk.confirmed(request, sequence, self._loop.time())
         self._go_on()
         self._forget(self)

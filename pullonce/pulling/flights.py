@@ -73,8 +73,7 @@ class ClientFlights:
             if listener is not None:
                 await listener.open()
                 flight.listeners.add(listener)
-                self._around.spawn(listener.catch_up())
-            return await flight.ask(now, f"{self._me}.{self._next()}", request, timeout)
+            return await flight.ask(now, f"{self._me}.{self._next()}", request, timeout, listener)
         finally:
             flight.users -= 1
             if listener is not None:

@@ -11,9 +11,12 @@ import msgspec
 from pullonce.bus.ports import Bus, Subscription
 from schemas import events, progress, subjects
 from schemas.malformed import Malformed
+from schemas.status import decode_status
 
 PRESENT = 1.0
 """Seconds that workers have to say how far they are, to who joins in the middle."""
+_TRIES, _BETWEEN = 20, 0.05
+"""How often a coordinator that has not read the request yet is asked, and seconds between."""
 
 PullUpdate = events.PullResolved | events.BlobFetched | events.LayerUnpacked | progress.ProgressMessage
 """What a requester may be told."""
@@ -30,7 +33,9 @@ class Listener:
         self._bus = bus
         self._store, _, flight = key
         self._resolved_subject = subjects.pull_subject("resolved", *key)
+        self._ended_subjects = [subjects.pull_subject(verbed, *key) for verbed in ("completed", "failed")]
         self._tell = tell
+        self._request = 0
         self._known: set[str] = {flight}
         self._subscriptions: list[Subscription] = []
 
@@ -45,14 +50,40 @@ class Listener:
         for subscription in self._subscriptions:
             await subscription.stop()
 
+    async def asked(self, request: int) -> None:
+        """The request of whoever is told has been stored, under this sequence: so it is known what answers it."""
+        if not self._request:
+            self._request = request
+            await self.catch_up()
+
     async def catch_up(self) -> None:
         """Whoever joins in the middle, or comes back, has missed what was said: what was resolved, and where everything stands
         by now, the layers that were finished before included."""
+        if not self._request:
+            return
         recorded = await self._bus.log.last(self._resolved_subject)
-        if recorded and isinstance(recorded.event, events.PullResolved):
+        if recorded and isinstance(recorded.event, events.PullResolved) and await self._answers(recorded.event):
             self._resolve(recorded.event)
         question, subject = msgspec.json.encode(tuple(self._known)), subjects.progress_now_subject(self._store)
         await self._bus.signals.gather(subject, question, timeout=PRESENT, take=self._hear_all)
+
+    async def _answers(self, event: events.PullResolved) -> bool:
+        """Whether what was resolved is of the flight that answers the request, and not of an earlier one of the same key."""
+        if event.opened >= self._request:
+            return True
+        for subject in self._ended_subjects:
+            recorded = await self._bus.log.last(subject)
+            ending = recorded.event if recorded else None
+            if isinstance(ending, events.PullCompleted | events.PullFailed) and ending.opened == event.opened:
+                return ending.covers > self._request
+        # It may have ended, and that is not stored yet: whoever folds the log knows, once it has read the request.
+        with contextlib.suppress(TimeoutError, Malformed):
+            for _ in range(_TRIES):
+                said = decode_status(await self._bus.signals.request(subjects.STATUS_SUBJECT, b"", timeout=PRESENT))
+                if said.position >= self._request:
+                    return any((each.flight, each.opened) == (event.flight, event.opened) for each in said.flights)
+                await asyncio.sleep(_BETWEEN)
+        return False
 
     def _resolve(self, event: events.PullResolved) -> None:
         self._known.update(name for layer in event.layers for name in (layer.blob.digest, layer.chain_id) if name)

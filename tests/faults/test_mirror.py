@@ -98,6 +98,36 @@ async def resolved(door: MirrorDoor, host: str) -> None:
     assert answer.status == 200, answer.body
 
 
+async def test_a_tag_is_what_the_registry_says_now(door: MirrorDoor) -> None:
+    """Moved, deleted, refused: what an earlier pull of the same tag found is no answer."""
+    first, second = large(1000)[0], large(1000)[0]
+    async with FaultyRegistry(first) as registry:
+        path = f"/v2/app/manifests/1?ns={registry.host}"
+
+        async def asked() -> tuple[int, bytes]:
+            await asyncio.sleep(1.1)  # for a second what a tag names is not asked again
+            answer = await asyncio.to_thread(door.ask, path)
+            return answer.status, answer.body
+
+        assert await asked() == (200, first.content)
+        for moved in (second, first, second):
+            registry.image = moved
+            assert await asked() == (200, moved.content)
+        registry.tag = "2"
+        assert (await asked())[0] == 404
+        registry.tag = "1"
+        assert await asked() == (200, second.content)
+
+        async def refuse(request: web.Request) -> web.Response:
+            return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="x"'})
+
+        registry.guard = refuse
+        assert (await asked())[0] == 401
+        for digest in second.blobs:
+            answer = await asyncio.to_thread(door.ask, f"/v2/app/blobs/{digest}?ns={registry.host}")
+            assert answer.status == 401, "what it gave before does not count any more"
+
+
 async def test_bytes_are_handed_on_while_they_come(door: MirrorDoor) -> None:
     made, digest, content = large()
     release = asyncio.Event()

@@ -7,8 +7,9 @@ The head of an answer goes out with the first byte, or a while before it, where 
 import asyncio
 import logging
 from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
 
 from aiohttp import web
 
@@ -59,6 +60,10 @@ class _Coming:
     pull: Pull | None
     """The pull that brings it; None: the fetcher was asked for it alone."""
     began: float
+    own: Order | None = None
+    """What to pull where another one's pull ends without it; None: nothing, or that is what is pulled."""
+    uses: ExitStack = field(default_factory=ExitStack)
+    """Keeps the pull going."""
 
     @property
     def heard_at(self) -> float:
@@ -77,9 +82,10 @@ class Blobs:
         Raises:
             Refusal: it cannot be had, and nothing was sent.
         """
-        content = await self._parts.catalog.find(wanted.place, wanted.digest)
+        known = await self._parts.catalog.find(wanted.place, wanted.digest)
+        content = known[0] if known else None
         if content is not None:
-            piecewise = not await self._parts.access.check(wanted, content, credential)
+            piecewise = not await self._parts.access.check(wanted, known, credential)
             size = content.size
         else:
             found = await self._unknown(wanted, credential, begin=request.method == "GET")
@@ -94,14 +100,14 @@ class Blobs:
             return response
         with Followed(self._parts.content, wanted.digest, size) as followed:
             coming = await self._coming(wanted, content, credential) if not _is_whole(followed, size) else None
-            with self._parts.pulls.using(coming.pull) if coming and coming.pull else nullcontext():
+            with coming.uses if coming else nullcontext():
                 if piecewise:
                     if coming is not None:
                         await self._until(lambda: _is_whole(followed, size), coming, patient=False)
                     alone = Content(size, manifest=wanted.digest, top=wanted.digest)
                     await self._parts.access.check_piece(wanted, content or alone, credential)
                 elif coming is not None:
-                    await self._until(lambda: followed.look() > span.start, coming, patient=True)
+                    await self._until(lambda: followed.look() > span.start or _is_whole(followed, size), coming, patient=True)
                 await self._send(request, response, followed, span, coming)
         return response
 
@@ -116,15 +122,26 @@ class Blobs:
         Raises:
             Refusal: it cannot be pulled.
         """
-        now = asyncio.get_running_loop().time()
-        pull = self._parts.pulls.of_blob(wanted.digest)
-        if pull is None and content is not None:
-            if not self._parts.connected():
-                raise Refusal("the bus of pullonce does not answer", "pullonce.unavailable")
-            order = Order(f"{wanted.place}@{content.manifest}", credential, "if-not-present")
-            await self._parts.pulls.resolve(order, RESOLVED_WITHIN)
-            pull = self._parts.pulls.of_blob(wanted.digest)
-        return _Coming(pull, now)
+        coming = _Coming(self._parts.pulls.of_blob(wanted.digest), asyncio.get_running_loop().time())
+        if content is not None:
+            coming.own = Order(f"{wanted.place}@{content.manifest}", credential, "if-not-present")
+            if coming.pull is None:
+                await self._begin_own(coming)
+        if coming.pull is not None:
+            coming.uses.enter_context(self._parts.pulls.using(coming.pull))
+        return coming
+
+    async def _begin_own(self, coming: _Coming) -> None:
+        """Have the image pulled for this client: nobody else's pull brings the blob, or one has ended without it.
+
+        Raises:
+            Refusal: it cannot be pulled.
+        """
+        order, coming.own = coming.own, None
+        if order is None or not self._parts.connected():
+            raise Refusal("it is not being pulled, and the bus of pullonce does not answer", "pullonce.unavailable")
+        await self._parts.pulls.resolve(order, RESOLVED_WITHIN)
+        coming.pull, coming.began = self._parts.pulls.of(order), asyncio.get_running_loop().time()
 
     async def _until(self, ready: Callable[[], bool], coming: _Coming, *, patient: bool) -> None:
         """Wait until what is wanted may be given, or is so late that it is promised.
@@ -135,15 +152,33 @@ class Blobs:
         Raises:
             Refusal: it does not come.
         """
-        pull, loop = coming.pull, asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _HEAD_WITHIN
         while not ready():
-            if pull is not None and pull.task.done() and not ready():
-                raise pull.failure or Refusal("its pull ended without it", "BLOB_UNKNOWN")
-            if loop.time() - coming.heard_at > _QUIET or not self._parts.connected():
+            if await self._ended(coming, ready):
+                continue
+            if loop.time() - coming.heard_at > _QUIET or not self._parts.connected() or (not patient and loop.time() > until):
                 raise Refusal("it does not come", "pullonce.late")
-            if patient and loop.time() - coming.began > _HEAD_WITHIN:
+            if loop.time() > until:
                 return
-            await _news(pull)
+            await _news(coming.pull)
+
+    async def _ended(self, coming: _Coming, ready: Callable[[], bool]) -> bool:
+        """Whether the pull that was to bring a blob has ended, and something else does, or has done.
+
+        Raises:
+            Refusal: nothing brings it.
+        """
+        pull = coming.pull
+        if pull is None or not pull.task.done() or ready():
+            return False
+        others = coming.own is not None and (pull.task.cancelled() or pull.order.credential != coming.own.credential)
+        if not others:
+            raise pull.failure or Refusal("its pull ended without it", "BLOB_UNKNOWN")
+        await self._begin_own(coming)  # it was withdrawn, or somebody else's
+        if coming.pull is not None:
+            coming.uses.enter_context(self._parts.pulls.using(coming.pull))
+        return True
 
     async def _send(
         self, request: web.Request, response: web.StreamResponse, followed: Followed, span: Span, coming: _Coming | None
@@ -162,14 +197,15 @@ class Blobs:
                 counts.broken += 1
                 log.warning("a blob was broken off: %s", exc, extra={"path": request.path})
                 outlet.reset()
-                raise ConnectionResetError(str(exc)) from None
+            except (OSError, TimeoutError):  # the client is gone
+                outlet.reset()
             except BaseException:
                 outlet.reset()
                 raise
 
     async def _follow(self, outlet: Outlet, followed: Followed, span: Span, coming: _Coming) -> None:
         """Send what is there, and wait for more, to the end."""
-        position, pull, loop = span.start, coming.pull, asyncio.get_running_loop()
+        position, loop = span.start, asyncio.get_running_loop()
         moved = loop.time()
         while position < span.end:
             there = min(followed.look(position), span.end)
@@ -177,13 +213,11 @@ class Blobs:
                 await outlet.send(followed.fd, position, there - position)
                 position, moved = there, loop.time()
                 continue
-            if pull is not None and pull.task.done():
-                if followed.look(position) > position:
-                    continue
-                raise pull.failure or Broken("its pull ended without it")
+            if await self._ended(coming, partial(_has_more, followed, position)):
+                continue
             if loop.time() - max(moved, coming.heard_at) > (_STALLED if self._parts.connected() else _QUIET):
                 raise Broken("nothing comes any more")
-            await _news(pull)
+            await _news(coming.pull)
 
 
 async def _news(pull: Pull | None) -> None:
@@ -196,6 +230,10 @@ async def _news(pull: Pull | None) -> None:
             await pull.news.wait()
     except TimeoutError:
         pass
+
+
+def _has_more(followed: Followed, position: int) -> bool:
+    return followed.look(position) > position
 
 
 def _is_whole(followed: Followed, size: int) -> bool:
@@ -211,7 +249,9 @@ def _head(wanted: Wanted, span: Span) -> web.StreamResponse:
 
 
 def _unsatisfiable(wanted: Wanted, size: int) -> web.Response:
-    return web.Response(status=416, headers={**_headers(wanted), "Content-Range": f"bytes */{size}"})
+    headers = {**_headers(wanted), "Content-Range": f"bytes */{size}"}
+    del headers["Cache-Control"]
+    return web.Response(status=416, headers=headers)
 
 
 def _headers(wanted: Wanted) -> dict[str, str]:

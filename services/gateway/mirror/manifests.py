@@ -43,6 +43,8 @@ class Manifests:
         try:
             digest = await self._parts.pulls.resolve(order, WITHIN)
         except Refusal as exc:
+            if exc.wants_secret:
+                self._parts.access.withdraw(wanted, credential)
             # A registry that is away does not know. What is listed, imported perhaps, is better than nothing.
             if not exc.code.startswith(_AWAY) or not self._parts.content.images.named(wanted.reference):
                 raise
@@ -52,9 +54,9 @@ class Manifests:
 
     async def _by_digest(self, wanted: Wanted, credential: str) -> Document:
         known = await self._parts.catalog.find(wanted.place, wanted.digest)
-        if known is not None and self._parts.content.has(wanted.digest):
+        if known and self._parts.content.has(wanted.digest):
             if not await self._parts.access.check(wanted, known, credential):
-                await self._parts.access.check_piece(wanted, known, credential)
+                await self._parts.access.check_document(wanted, credential)
             return await read(self._parts.content, wanted.digest)
         self._check_bus()
         await self._parts.pulls.resolve(Order(wanted.reference, credential, "if-not-present"), WITHIN)

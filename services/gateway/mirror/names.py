@@ -8,7 +8,7 @@ Which registry is meant, a client says in one of three ways:
 
 `ns` decides where it is given. Else the first part of the path is a registry if it could be nothing else: it holds a dot, is
 `localhost`, or ends in a port. A port stands behind an underscore there (`registry.lan_5000`), since locations may hold no
-colon; hosts have no underscores, so nothing else can be meant.
+colon; with another default registry than docker.io the host before it must hold a dot, since names may have underscores.
 
 Source: distribution-spec 1.1, "Endpoints"; containerd's `ns` is documented with its hosts.toml.
 """
@@ -51,6 +51,8 @@ class Wanted:
     repository: str
     name: str
     """The repository as the client called it."""
+    guessed: bool
+    """The registry was read out of the path, and could be a name: it is shown no login."""
     tag: str
     digest: Digest
     """One of the two is empty; both, where tags are asked for."""
@@ -84,19 +86,20 @@ def wanted(path: str, ns: str, default: str) -> Wanted:
     by_digest = kind in ("blobs", "referrers") or ":" in last
     if by_digest and not is_digest(last):
         raise NoSuchThing(f"{last[:160]!r} is no digest; expected sha256:<64 hex digits> or sha512:<128 hex digits>", code)
-    reference = _parsed(name, ns, default, last if kind == "manifests" and not by_digest else "", code)
+    registry, repository = (ns.lower(), name) if ns else _split(name, default)
+    reference = _parsed(registry, repository, last if kind == "manifests" and not by_digest else "", code)
     return Wanted(
         kind=kind,  # type: ignore[arg-type]  # the pattern has no other
         registry=reference.registry,
         repository=reference.repository,
         name=name,
+        guessed=not ns and registry != default and not _is_host(registry.partition(":")[0]),
         tag=reference.tag if kind == "manifests" and not by_digest else "",
         digest=Digest(last if by_digest else ""),
     )
 
 
-def _parsed(name: str, ns: str, default: str, tag: str, code: str) -> Reference:
-    registry, repository = (ns, name) if ns else _split(name, default)
+def _parsed(registry: str, repository: str, tag: str, code: str) -> Reference:
     try:
         found = parse(f"{registry}/{repository}{f':{tag}' if tag else ''}")
     except ReferenceInvalid as exc:
@@ -112,8 +115,15 @@ def _split(name: str, default: str) -> tuple[str, str]:
     first, slash, rest = name.partition("/")
     if not slash:
         return default, name
-    if port := _PORT.fullmatch(first):
+    # Docker's hub has no underscore in the names of its users; others may have a `team_1`.
+    port = _PORT.fullmatch(first)
+    if port and (default == HUB or _is_host(port["host"])):
         return f"{port['host']}:{port['port']}", rest
-    if "." in first or ":" in first or first == "localhost":
+    if ":" in first or _is_host(first):
         return first, rest
     return default, name
+
+
+def _is_host(name: str) -> bool:
+    """Whether a name could be nothing else than a host's."""
+    return "." in name or name == "localhost"

@@ -116,6 +116,10 @@ class Pulls:
             pull.users -= 1
             self._keep(pull, linger)
 
+    def of(self, order: Order) -> Pull | None:
+        """The pull of an order that is under way, or has just been."""
+        return self._pulls.get(order)
+
     def of_blob(self, digest: Digest) -> Pull | None:
         """A pull under way that brings a blob, whoever it is for."""
         return next((pull for pull in self._by_blob.get(digest, ()) if not pull.task.done()), None)
@@ -166,11 +170,15 @@ class Pulls:
         pull.tell()
         if pull.leave is not None:
             pull.leave.cancel()
+        self._let_go(pull)
+        asyncio.get_running_loop().call_later(REMEMBERED, self._forget, pull)
+
+    def _let_go(self, pull: Pull) -> None:
+        """No blob comes by it any more."""
         for layer in pull.resolved.layers if pull.resolved else ():
             left = [each for each in self._by_blob.pop(layer.blob.digest, ()) if each is not pull]
             if left:
                 self._by_blob[layer.blob.digest] = left
-        asyncio.get_running_loop().call_later(REMEMBERED, self._forget, pull)
 
     def _forget(self, pull: Pull) -> None:
         if self._pulls.get(pull.order) is pull:
@@ -187,6 +195,8 @@ class Pulls:
     def _withdraw(self, pull: Pull) -> None:
         if not pull.users and not pull.task.done():
             log.info("nobody needs an image any more", extra={"reference": pull.order.reference})
+            self._forget(pull)  # who comes now begins another
+            self._let_go(pull)
             pull.task.cancel()
 
 

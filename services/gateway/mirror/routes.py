@@ -3,6 +3,7 @@
 Source: distribution-spec 1.1, "Pull", "Endpoints".
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -25,6 +26,7 @@ from services.gateway.mirror.listings import Listings
 from services.gateway.mirror.manifests import Manifests
 from services.gateway.mirror.names import NoSuchThing, Wanted, wanted
 from services.gateway.mirror.refusals import Refusal, refusal_of, response_of
+from services.gateway.mirror.sending import PATIENCE
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +89,10 @@ class Routes:
                 raise Refusal(f"{asked.registry} is this mirror itself", "NAME_UNKNOWN")
             async with self._credential(asked, login) as credential:
                 response = await self._answers[kind](request, asked, credential)
+                if isinstance(response, web.Response):  # short ones; who takes nothing is let go
+                    async with asyncio.timeout(PATIENCE):
+                        await response.prepare(request)
+                        await response.write_eof()
         except NoSuchThing as exc:
             response = self._refused(request, Refusal(str(exc), exc.code), login)
         except PullonceError as exc:
@@ -110,7 +116,7 @@ class Routes:
 
     def _credential(self, asked: Wanted, login: Login | None) -> AbstractAsyncContextManager[str]:
         """By which a pull is made: what the client showed, or what those have who show nothing."""
-        if login is None or self._rules.password:
+        if login is None or self._rules.password or asked.guessed:
             return nullcontext(self._rules.credential)
         return self._rules.hold(asked.registry, login)
 

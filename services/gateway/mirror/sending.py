@@ -69,11 +69,12 @@ class Outlet:
     async def _drained(self) -> None:
         """The head is with the kernel before anything overtakes it."""
         pause = 0.0
-        while self._transport is not None and self._transport.get_write_buffer_size():
-            if self._transport.is_closing():
-                raise ConnectionResetError("the client is gone")
-            await asyncio.sleep(pause)
-            pause = min(0.1, pause + 0.001)
+        async with asyncio.timeout(PATIENCE):
+            while self._transport is not None and self._transport.get_write_buffer_size():
+                if self._transport.is_closing():
+                    raise ConnectionResetError("the client is gone")
+                await asyncio.sleep(pause)
+                pause = min(0.1, pause + 0.001)
 
     async def _by_kernel(self, fd: int, position: int, end: int) -> int:
         """How far the kernel could send; all of it, unless this is no file that it can send from."""

@@ -21,6 +21,8 @@ DIGEST = "sha256:" + "ab" * 32
         ("/v2/redis/manifests/7", "", "docker.io/library/redis:7"),
         ("/v2/redis/manifests/7", "docker.io", "docker.io/library/redis:7"),
         ("/v2/redis/manifests/7", "index.docker.io", "docker.io/library/redis:7"),
+        ("/v2/redis/manifests/7", "Index.Docker.IO", "docker.io/library/redis:7"),
+        ("/v2/a/manifests/7", "QUAY.io", "quay.io/a:7"),
         ("/v2/user/app/manifests/7", "", "docker.io/user/app:7"),
         ("/v2/quay.io/org/app/manifests/v1", "", "quay.io/org/app:v1"),
         ("/v2/docker.io/library/redis/manifests/7", "", "docker.io/library/redis:7"),
@@ -45,6 +47,15 @@ def test_a_path_names_a_registry_a_repository_and_a_thing(path: str, ns: str, re
 def test_another_default_registry() -> None:
     assert wanted("/v2/team/app/manifests/1", "", "registry.lan:5000").reference == "registry.lan:5000/team/app:1"
     assert wanted("/v2/app/manifests/1", "", "registry.lan:5000").reference == "registry.lan:5000/app:1"
+    # Others than docker's hub have names with underscores.
+    assert wanted("/v2/team_1/app/manifests/1", "", "registry.lan:5000").reference == "registry.lan:5000/team_1/app:1"
+    assert wanted("/v2/other.lan_80/app/manifests/1", "", "registry.lan:5000").reference == "other.lan:80/app:1"
+
+
+def test_what_could_be_a_name_is_shown_no_login() -> None:
+    guessed = {"/v2/team_1/app/manifests/1": True, "/v2/a.lan_1/app/manifests/1": False, "/v2/app/manifests/1": False}
+    assert {path: wanted(path, "", "docker.io").guessed for path in guessed} == guessed
+    assert not wanted("/v2/app/manifests/1", "registry:5000", "docker.io").guessed
 
 
 def test_lists() -> None:

@@ -17,7 +17,6 @@ from pullonce.store.content import ContentStore, open_store
 from schemas.events import PullCompleted, PullResolved, ResolvedLayer, Source
 from schemas.oci import Descriptor, Digest
 from services.gateway.mirror import pulls
-from services.gateway.mirror.access import REMEMBERED
 from services.gateway.mirror.following import Broken, Followed
 from services.gateway.mirror.listening import Place
 from services.gateway.mirror.opening import Outside, build, mirroring
@@ -86,6 +85,23 @@ async def test_many_wait_for_one_pull_and_the_last_that_leaves_withdraws_it(monk
     waiting[0].cancel()
     await until(lambda: bus.withdrawn == 1)
     assert bus.begun == 1
+
+
+async def test_who_comes_while_a_pull_is_withdrawn_begins_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulls, "LINGER", 0.0)
+    bus = Bus()
+    made = Pulls(bus.begin, lambda event: None)
+    waiting = asyncio.create_task(made.resolve(ORDER, 20))
+    await until(lambda: bus.begun == 1)
+    bus.tell(resolved())
+    await waiting
+    (pull,) = made._pulls.values()
+    made._withdraw(pull)
+    assert made.of_blob(BLOB.digest) is None
+    waiting = asyncio.create_task(made.resolve(ORDER, 20))
+    await until(lambda: bus.begun == 2)
+    bus.tell(resolved())
+    assert await waiting == MANIFEST.digest
 
 
 async def test_what_a_tag_names_is_known_before_the_pull_has_ended() -> None:
@@ -183,7 +199,7 @@ async def mirrored(bus: Bus, content: ContentStore, socket: Path) -> AsyncIterat
         raise AssertionError("nobody is asked")
 
     mirror, parts = build(content.root, "default", Outside(bus.begin, nobody, lambda: True))  # type: ignore[arg-type]
-    parts.access._given[PLACE, "anonymous", Digest("")] = asyncio.get_running_loop().time() + REMEMBERED
+    parts.access._given[PLACE, "anonymous", Digest("")] = asyncio.get_running_loop().time() + 600.0
     rules = Rules("docker.io", "anonymous", "", any_host=True, hold=nobody)  # type: ignore[arg-type]
     async with (
         mirroring(mirror, parts, rules, Place(path=socket)),
