@@ -149,5 +149,5 @@ def crio_options(files: Files) -> Iterator[tuple[str, int, list[str]]]:
             document = TomlText(text)
         except ConfigInvalid as exc:
             raise exc.of(path) from None
-        if options := document.get("crio", "storage_option"):
+        if isinstance(options := document.get("crio", "storage_option"), list) and options:
             yield path, document.line("crio", "storage_option"), [str(each) for each in options]

@@ -93,10 +93,7 @@ class TomlText:
         if not missing:
             return self
         wanted = deepcopy(self.values)
-        target = wanted
-        for key in table:
-            target = target.setdefault(key, {})
-        target.update(missing)
+        self._within(wanted, table).update(missing)
         return self._checked(self._with_lines(table, missing, above=above), wanted, table)
 
     def with_element(self, array: tuple[str, ...], element: Mapping[str, Any]) -> "TomlText":
@@ -109,9 +106,7 @@ class TomlText:
         if isinstance(there, list) and dict(element) in there:
             return self
         wanted = deepcopy(self.values)
-        target = wanted
-        for key in array[:-1]:
-            target = target.setdefault(key, {})
+        target = self._within(wanted, array[:-1])
         if not isinstance(target.setdefault(array[-1], []), list):
             raise CannotAdd(f"{dotted(array)} is no array of tables", line=self.line(*array))
         target[array[-1]].append(dict(element))
@@ -131,9 +126,7 @@ class TomlText:
         if item in there:
             return self
         wanted = deepcopy(self.values)
-        target = wanted
-        for name in table:
-            target = target[name]
+        target = self._within(wanted, table)
         target[key] = [item, *there]
         for each in self._statements:
             if each.path[: len(table) + 1] == (*table, key) and not each.opens:
@@ -141,6 +134,15 @@ class TomlText:
                 made = [*self._lines[: each.first], f"{before}{bracket}{shown(item)}, {rest}", *self._lines[each.end :]]
                 return self._checked("\n".join(made), wanted, (*table, key))
         raise CannotAdd(f"{dotted((*table, key))} is written so that nothing can be added", line=self.line(*table, key))
+
+    def _within(self, values: dict[str, Any], table: tuple[str, ...]) -> dict[str, Any]:
+        """A table of some values, made where there is none."""
+        for position, key in enumerate(table):
+            values = values.setdefault(key, {})
+            if not isinstance(values, dict):
+                above = table[: position + 1]
+                raise CannotAdd(f"{dotted(above)} is no table", line=self.line(*above))
+        return values
 
     def _with_lines(self, table: tuple[str, ...], keys: Mapping[str, Any], *, above: bool) -> str:
         said = [f"{dotted((key,))} = {shown(value)}" for key, value in keys.items()]

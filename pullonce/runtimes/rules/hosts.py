@@ -38,7 +38,7 @@ def examine(files: Files, offer: Offer, loaded: Loaded) -> Iterator[Finding]:
         return
     certs = str(config_path.value or "").split(":")[0]
     if not certs:
-        there = [path for path, document in _documents(files, CERTS) if offer.mirror in document.values.get("host", {})]
+        there = [path for path, document in _documents(files, CERTS) if offer.mirror in _hosts(document)]
         what = f"{there[0]} names the mirror, but config_path is not set" if there else "config_path is not set"
         yield Finding(
             NAME,
@@ -57,8 +57,8 @@ def _directories(files: Files, certs: str, offer: Offer) -> Iterator[Finding]:
     with_mirror = 0
     apart = []
     for path, document in _documents(files, certs):
-        given = document.values.get("host")
-        named = list(given) if isinstance(given, dict) else []
+        given = _hosts(document)
+        named = list(given)
         if offer.mirror not in named:
             apart.append(path)
             continue
@@ -74,7 +74,8 @@ def _directories(files: Files, certs: str, offer: Offer) -> Iterator[Finding]:
                 path,
                 line,
             )
-        capabilities = given[offer.mirror].get("capabilities") if isinstance(given, dict) else None
+        table = given[offer.mirror]
+        capabilities = table.get("capabilities") if isinstance(table, dict) else None
         lacking = [each for each in ("pull", "resolve") if isinstance(capabilities, list) and each not in capabilities]
         if lacking:
             why = (
@@ -113,6 +114,11 @@ def _directories(files: Files, certs: str, offer: Offer) -> Iterator[Finding]:
             path,
             0,
         )
+
+
+def _hosts(document: TomlText) -> dict[str, object]:
+    found = document.values.get("host")
+    return found if isinstance(found, dict) else {}
 
 
 def _documents(files: Files, certs: str) -> Iterator[tuple[str, TomlText]]:

@@ -98,8 +98,7 @@ def _registries(files: Files, offer: Offer, distribution: Distribution) -> Itera
     entries = mirrors if isinstance(mirrors, dict) else {}
     name = distribution.name
     for registry, entry in entries.items():
-        endpoints = entry.get("endpoint") if isinstance(entry, dict) else None
-        if registry != "*" and offer.mirror not in (endpoints or ()):
+        if registry != "*" and offer.mirror not in _endpoints(entry):
             yield Finding(
                 name,
                 "limits",
@@ -109,8 +108,7 @@ def _registries(files: Files, offer: Offer, distribution: Distribution) -> Itera
                 distribution.registries,
                 document.line("mirrors", registry),
             )
-    star = entries.get("*")
-    if not (isinstance(star, dict) and offer.mirror in (star.get("endpoint") or ())):
+    if offer.mirror not in _endpoints(entries.get("*")):
         yield Finding(
             name,
             "limits",
@@ -120,6 +118,11 @@ def _registries(files: Files, offer: Offer, distribution: Distribution) -> Itera
             distribution.registries,
             document.line("mirrors"),
         )
+
+
+def _endpoints(entry: object) -> list[object]:
+    found = entry.get("endpoint") if isinstance(entry, dict) else None
+    return found if isinstance(found, list) else []
 
 
 def _yaml(files: Files, path: str) -> YamlText:
