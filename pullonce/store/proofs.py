@@ -36,6 +36,8 @@ _PATIENCE = 0.2
 """Seconds to wait for another process that writes; whoever waits longer goes without."""
 _JUST_NOW = 1.0
 """Seconds after which a proof is looked at again: the layers of an image prove the same, one right after the other."""
+_VERSION = 1
+"""Of the file; 0 where none is written."""
 _TABLES = """
 CREATE TABLE IF NOT EXISTS proofs (
     repository TEXT, whom TEXT, what TEXT, until REAL, PRIMARY KEY (repository, whom, what)
@@ -177,6 +179,7 @@ class Proofs:
             self._connected = (_inode(self._path), connection)
             connection.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; {_TABLES}")
             with connection:
+                _migrate(connection)
                 _prune(connection)
         return self._connected[1]
 
@@ -187,6 +190,13 @@ class Proofs:
             for end in ("", "-wal", "-shm"):
                 with suppress(OSError):
                     Path(f"{self._path}{end}").unlink()
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    """Forget what everybody may have by an older version: it took what a header of `hosts.toml` opens for public."""
+    if connection.execute("PRAGMA user_version").fetchone()[0] < _VERSION:
+        connection.execute("DELETE FROM proofs WHERE whom = ? AND what = ''", (ANYBODY,))
+        connection.execute(f"PRAGMA user_version = {_VERSION}")
 
 
 def _prune(connection: sqlite3.Connection) -> None:

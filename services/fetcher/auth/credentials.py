@@ -29,6 +29,11 @@ _LONGEST = 8 << 20
 _MOST_WARNINGS = 1000
 
 
+def is_strangers(credential: str) -> bool:
+    """Whether a request is made for who is not this machine's user: for nobody, or for a client that brought a login."""
+    return credential == ANONYMOUS or _BROUGHT.fullmatch(credential) is not None
+
+
 class Credentials:
     """Finds the secret for a repository.
 

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -13,6 +13,7 @@ import yarl
 from pullonce.errors import Permanent, Retryable
 from schemas.events import Source
 from services.fetcher.auth.authorizer import PULL, Access, Authorizer
+from services.fetcher.auth.credentials import is_strangers
 from services.fetcher.auth.redaction import Secrets
 from services.fetcher.remote.answers import read_limited, registry_errors
 from services.fetcher.remote.connections import Connections
@@ -84,12 +85,16 @@ class Transport:
             url: on the host, or where the host said that an upload goes on: that is asked without a secret, as storage is.
             source: what is asked for, under the name of the host: credentials belong to whom they are shown.
             judged: told whether what was asked for is given or refused, where the answer says either, whether a secret was
-                shown for it, and the headers of the answer. A token server that refuses the credential has refused it too.
+                shown for it, or anything else that `hosts.toml` gives this machine to show, and the headers of the answer.
+                A token server that refuses the credential has refused it too.
             actions: what a token has to allow.
 
         Raises:
-            Permanent, Retryable: there is no answer, or none to trust.
+            Permanent, Retryable: there is no answer, or none to trust; `UNAUTHORIZED`: only this machine itself may ask there.
         """
+        if is_strangers(source.credential):
+            host = _for_strangers(host)
+        shown = bool(host.headers or host.client)
         if not _same_place(url, yarl.URL(host.origin)):
             async with self._followed(method, url, host, dict(headers), body) as response:
                 yield response
@@ -107,7 +112,7 @@ class Transport:
                 if at_home:
                     self._hear(host, source, response)
                 if judged is not None and 200 <= response.status < 300:
-                    await judged(True, authorization.secret, response.headers)
+                    await judged(True, authorization.secret or shown, response.headers)
                 refused = at_home and response.status in (401, 403, 404)
                 if not refused or attempt == _MOST_ASKED - 1:
                     yield response
@@ -117,11 +122,11 @@ class Transport:
                     again = await authorization.again(response.status, challenges, door)
                 except Permanent as exc:
                     if judged is not None and not exc.code.startswith("credential."):  # there is none to be had here
-                        await judged(False, authorization.secret, response.headers)
+                        await judged(False, authorization.secret or shown, response.headers)
                     raise
                 if not again:
                     if judged is not None and response.status != 404:
-                        await judged(False, authorization.secret, response.headers)
+                        await judged(False, authorization.secret or shown, response.headers)
                     yield response
                     return
                 await _drain(response)
@@ -233,6 +238,18 @@ class Transport:
             what = f"{redacted(str(url))} redirects to {redacted(str(target))}, which is not encrypted"
             raise Permanent(what, code="registry.redirects")
         return reach
+
+
+def _for_strangers(host: Host) -> Host:
+    """A server as it is asked for who is not this machine's user: without what `hosts.toml` gives the machine to show there.
+
+    Raises:
+        Permanent: `UNAUTHORIZED`; it wants a certificate, and would answer to its lack as if it were not there.
+    """
+    if host.client:
+        what = f"{host.name} is shown a certificate of this machine, which is not for clients that pull through it"
+        raise Permanent(f"{what}; name a credential of the fetcher for them, or ask {host.name} itself", code="UNAUTHORIZED")
+    return replace(host, headers=()) if host.headers else host
 
 
 def _inward(url: yarl.URL, target: yarl.URL) -> Permanent:
