@@ -21,6 +21,7 @@ from schemas.events import StoreOpened
 from schemas.orders import FetchBlob, RecordImage, ResolveReference
 from schemas.subjects import registry_subject
 from services.fetcher.access import AccessRules
+from services.fetcher.alone import Alone
 from services.fetcher.answering import Answerer
 from services.fetcher.auth.credentials import Credentials
 from services.fetcher.handlers import Handlers
@@ -84,11 +85,10 @@ async def main() -> None:
         await one.begin()
         await bus.log.append(StoreOpened(store=store, incarnation=content.incarnation))
         await present.open()
-        answerer = Answerer(
-            registry, content, access,
-            signals=present.signals, store=store, bounds=settings.bounds, transfers=handlers.transfers,
-        )  # fmt: skip
-        stack.push_async_callback(answerer.close)
+        rate = settings.bounds.slow_rate
+        alone = Alone(registry, content, handlers.transfers, present.signals, store=store, slow_rate=rate)
+        stack.push_async_callback(alone.close)
+        answerer = Answerer(registry, content, access, bounds=settings.bounds, alone=alone)
         await bus.signals.answer(registry_subject(store), answerer.answer, queue="fetcher")
         async with Pushes(bus.signals, store, pusher):
             await answer_pings(bus.signals, "fetcher", store, health.details)

@@ -8,12 +8,11 @@ import logging
 import re
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
-from pullonce.bus.ports import Signals
 from pullonce.errors import Permanent, PullonceError, ReferenceInvalid, Retryable
 from pullonce.oci import go_json
 from pullonce.oci.digest import parse_digest
@@ -23,14 +22,13 @@ from pullonce.store.content import ContentStore
 from schemas import registry as words
 from schemas.events import Source
 from schemas.malformed import Malformed
-from schemas.oci import Descriptor, Digest
+from schemas.oci import Descriptor
 from services.fetcher.access import AccessRules
+from services.fetcher.alone import Alone
 from services.fetcher.documents.manifest import OCI_INDEX
-from services.fetcher.progress import FetchProgress
 from services.fetcher.remote.registry import Registry
 from services.fetcher.settings import Bounds
 from services.fetcher.slots import Slots
-from services.fetcher.transfers import Transfers
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +46,7 @@ class Answerer:
     """Answers questions for one store.
 
     Args:
-        store: its name.
-        transfers: brings in blobs that are asked for alone.
+        alone: brings in blobs that are asked for alone.
     """
 
     def __init__(
@@ -58,31 +55,19 @@ class Answerer:
         content: ContentStore,
         access: AccessRules,
         *,
-        signals: Signals,
-        store: str,
         bounds: Bounds,
-        transfers: Transfers,
+        alone: Alone,
     ) -> None:
         self._registry = registry
         self._content = content
         self._access = access
-        self._signals = signals
-        self._store = store
         self._slots = Slots(bounds.resolves_per_registry)
-        self._transfers = transfers
-        self._fetching: dict[Digest, asyncio.Task[None]] = {}
+        self._alone = alone
         self._in_hand = asyncio.Semaphore(_IN_HAND)
 
     async def answer(self, body: bytes) -> bytes:
         """The answer to an encoded question."""
         return words.encode(await self._answer(body))
-
-    async def close(self) -> None:
-        """Break off what is being fetched."""
-        tasks = list(self._fetching.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _answer(self, body: bytes) -> words.Answer:
         try:
@@ -205,27 +190,16 @@ class Answerer:
 
     async def _blob(self, question: words.AskBlob) -> words.BlobFound:
         source, digest = question.source, question.digest
+        of: Literal["repository", "content"] = "content" if self._access.isolated else "repository"
+        if question.begin and (size := self._alone.renew(source, digest)) is not None:
+            return words.BlobFound(size=size, of=of)
         async with self._slots.of(source.registry):
             size = await self._registry.size(source, digest)
-        blob = Descriptor(media_type="", digest=digest, size=size)
         if self._access.isolated and self._content.has(digest):
             await self._access.separate(source, (), {digest: size})
-        if question.begin and not self._content.has(digest) and digest not in self._fetching:
-            task = asyncio.create_task(self._fetch(source, blob), name=f"fetch {digest}")
-            self._fetching[digest] = task
-            task.add_done_callback(lambda _: self._fetching.pop(digest, None))
-        return words.BlobFound(size=size, of="content" if self._access.isolated else "repository")
-
-    async def _fetch(self, source: Source, blob: Descriptor) -> None:
-        """Bring in a blob that no flight wants. It is said to nobody: it is on the disk, or it is not."""
-        progress = FetchProgress(self._signals, self._store, blob)
-        try:
-            with self._registry.secrets.cleaning():
-                await self._transfers.fetch(source, blob, progress)
-            await progress.verified()
-            log.info("fetched for whoever asked for it alone", extra={"digest": blob.digest, "size": blob.size})
-        except (PullonceError, OSError) as exc:
-            log.warning("not fetched: %s", self._registry.secrets.told(str(exc)), extra={"digest": blob.digest})
+        if question.begin:
+            self._alone.begin(source, Descriptor(media_type="", digest=digest, size=size))
+        return words.BlobFound(size=size, of=of)
 
 
 def _lexical(tag: str) -> tuple[str, str]:

@@ -34,6 +34,11 @@ class FetchProgress:
         self._late: asyncio.TimerHandle | None = None
         self._saying: asyncio.Task[None] | None = None
 
+    @property
+    def told(self) -> int:
+        """Bytes of which was told last; -1 before it begins."""
+        return self._told
+
     def soon(self) -> None:
         """Say that it has begun, unless it has ended by then: of most small blobs the end says all."""
         self._told = 0

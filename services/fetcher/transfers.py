@@ -1,6 +1,8 @@
 """Blobs from a registry into the store: in turn, continued where an attempt broke, asked for anew where it was wrong."""
 
 import logging
+from collections import Counter
+from collections.abc import Callable
 from contextlib import AsyncExitStack, aclosing, suppress
 
 from pullonce.errors import Permanent
@@ -8,7 +10,7 @@ from pullonce.store.content import ContentStore
 from pullonce.store.ingest import Ingest
 from pullonce.worker.stopwatch import turn
 from schemas.events import Source
-from schemas.oci import Descriptor
+from schemas.oci import Descriptor, Digest
 from services.fetcher.progress import FetchProgress
 from services.fetcher.remote.judgement import Delivered
 from services.fetcher.remote.registry import Registry
@@ -37,13 +39,32 @@ class Transfers:
         self._delivered = delivered
         self._slots = Slots(bounds.fetches_per_registry)
         self._shares = Shares(bounds.fetches, rate=bounds.slow_rate)
+        self._ordered: Counter[Digest] = Counter()
+        self._way: Callable[[Digest], None] = lambda digest: None
+
+    def tell(self, ordered: Callable[[Digest], None]) -> None:
+        """From now on somebody is told of each blob that an order wants, before it is waited for."""
+        self._way = ordered
+
+    def ordered(self, digest: Digest) -> bool:
+        """Whether an order wants a blob now."""
+        return self._ordered[digest] > 0
 
     async def fetch(self, source: Source, blob: Descriptor, progress: FetchProgress) -> bool:
-        """Bring a blob in; whether it was there already, once whoever else was writing it had ended.
+        """Bring a blob in that an order wants; whether it was there already, once whoever else was writing it had ended.
 
         Raises:
             Permanent, Retryable: the source does not give it, or the disk refuses.
         """
+        self._ordered[blob.digest] += 1
+        try:
+            self._way(blob.digest)
+            return await self.fetch_alone(source, blob, progress)
+        finally:
+            self._ordered -= Counter((blob.digest,))
+
+    async def fetch_alone(self, source: Source, blob: Descriptor, progress: FetchProgress) -> bool:
+        """The same of a blob that no order wants."""
         turn("slot")
         async with AsyncExitStack() as slot:
             await slot.enter_async_context(self._slots.of(source.registry))

@@ -6,8 +6,8 @@ The head of an answer goes out with the first byte, or a while before it, where 
 
 import asyncio
 import logging
-from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -15,7 +15,7 @@ from aiohttp import web
 
 from pullonce.store.content import ContentStore
 from schemas.events import Source
-from schemas.registry import AskBlob, BlobFound
+from schemas.registry import LEASE, AskBlob, BlobFound
 from services.gateway.mirror.access import Access
 from services.gateway.mirror.catalog import Catalog, Content
 from services.gateway.mirror.counts import Counts
@@ -127,6 +127,8 @@ class Blobs:
             coming.own = Order(f"{wanted.place}@{content.manifest}", credential, "if-not-present")
             if coming.pull is None:
                 await self._begin_own(coming)
+        else:
+            coming.uses.enter_context(_repeated(partial(self._unknown, wanted, credential, begin=True)))
         if coming.pull is not None:
             coming.uses.enter_context(self._parts.pulls.using(coming.pull))
         return coming
@@ -218,6 +220,23 @@ class Blobs:
             if loop.time() - max(moved, coming.heard_at) > (_STALLED if self._parts.connected() else _QUIET):
                 raise Broken("nothing comes any more")
             await _news(coming.pull)
+
+
+@contextmanager
+def _repeated(ask: Callable[[], Awaitable[object]]) -> Iterator[None]:
+    """Ask for a blob again now and then, for as long as the block lasts: nobody else says that it is still wanted."""
+
+    async def renew() -> None:
+        while True:
+            await asyncio.sleep(LEASE / 4)
+            with suppress(Refusal):  # what has come stays, and what does not come is seen by that
+                await ask()
+
+    renewing = asyncio.create_task(renew(), name="asking for a blob again")
+    try:
+        yield
+    finally:
+        renewing.cancel()
 
 
 async def _news(pull: Pull | None) -> None:
