@@ -85,6 +85,7 @@ class ClientFlight:
         self._traces: dict[Request, str] = {}
         """What each request belongs to: it may be said by a task that somebody else began."""
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._looking = self._subscribed = False
         self._subscriptions: list[Subscription] = []
         self._subscribing = asyncio.ensure_future(self._subscribe())
@@ -178,10 +179,11 @@ class ClientFlight:
             for step in steps:
                 self._do(step)
         due = self._talk.due
-        if due == float("inf") or (self._timer is not None and not self._timer.cancelled() and self._timer.when() <= due):
+        if due == float("inf") or (self._timer is not None and not self._timer.cancelled() and self._timer_at <= due):
             return  # a timer that is early finds nothing to do
         self.stop()
-        self._timer = self._loop.call_at(due, self._tick)
+        # When it is due is kept beside it: what is due at once is, with uvloop, a handle that does not tell.
+        self._timer, self._timer_at = self._loop.call_at(due, self._tick), due
 
     def _tick(self) -> None:
         self._timer = None

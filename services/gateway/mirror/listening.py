@@ -7,14 +7,28 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from pullonce.errors import PullonceError
 from services.gateway.mirror.counts import Counts
 from services.gateway.rpc.sockets import listening
 
 log = logging.getLogger(__name__)
+
+
+class _NoJunk(logging.Filter):
+    """What is no request, or breaks off, is the client's affair, and nothing to tell of with a traceback."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        exc = record.exc_info[1] if record.exc_info else None
+        return not isinstance(exc, HttpProcessingError | ConnectionError)
+
+
+_http_log = logging.getLogger(f"{__name__}.http")
+_http_log.addFilter(_NoJunk())
 
 _MOST = 1000
 """Connections at a time: the other doors of this process need descriptors too."""
@@ -58,7 +72,7 @@ async def serving(application: web.Application, place: Place, counts: Counts) ->
         PortTaken, SocketUnusable: it cannot be had.
     """
     runner = web.AppRunner(
-        application, access_log=None, handler_cancellation=True, keepalive_timeout=_IDLE, max_line_size=_HEAD,
+        application, access_log=None, logger=_http_log, handler_cancellation=True, keepalive_timeout=_IDLE, max_line_size=_HEAD,
         max_field_size=_HEAD, shutdown_timeout=1.0,
     )  # fmt: skip
     await runner.setup()
@@ -87,8 +101,7 @@ class _TurnedAway(asyncio.Protocol):
     """A connection above the limit: it is closed before it says anything."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.abort()
+        cast(asyncio.Transport, transport).abort()  # uvloop's are no instances of that
 
 
 class _Door:

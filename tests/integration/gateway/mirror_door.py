@@ -70,6 +70,7 @@ class MirrorDoor:
         place = settings.get("PULLONCE_GATEWAY_MIRROR", "")
         self.host = place or f"127.0.0.1:{free_port()}"
         self.repository = ""
+        self._tls = "PULLONCE_GATEWAY_MIRROR_CERT" in settings
         more = {
             "PULLONCE_GATEWAY_MIRROR": self.host,
             "PULLONCE_GATEWAY_SNAPSHOTTER": "off",
@@ -113,7 +114,8 @@ class MirrorDoor:
 
         def answers() -> bool:
             with contextlib.suppress(OSError, http.client.HTTPException):
-                return ask(self.host, "/v2/").status == 200 and "gateway" in pullonce("ping", home=self.home).stdout
+                there = self._tls or ask(self.host, "/v2/").status == 200
+                return there and "gateway" in pullonce("ping", home=self.home).stdout
             return False
 
         self.until(answers)

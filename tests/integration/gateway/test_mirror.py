@@ -5,8 +5,11 @@ from __future__ import annotations
 import http.client
 import json
 import shutil
+import ssl
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -250,4 +253,51 @@ def test_private_images_by_the_login_that_is_shown(door: MirrorDoor, tmp_path_fa
             assert door.ask(blob, ns=False).status == 401
             assert door.ask(blob, ns=False, headers=basic(USER, "wrong")).status == 404
         assert door.ask(f"/v2/secret/app/manifests/{made.digest}?ns={private.host}", ns=False).status == 401
+        assert PASSWORD not in door.told()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Files of a certificate of 127.0.0.1, and of its key."""
+    place = tmp_path_factory.mktemp("tls")
+    cert, key = place / "cert.pem", place / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", "/CN=mirror", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", cert],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return cert, key
+
+
+def test_with_tls_and_a_password_as_beyond_loopback(
+    registry: RegistryServer, tmp_path_factory: pytest.TempPathFactory, certificate: tuple[Path, Path]
+) -> None:
+    """What lies isolated is given all the same, to who may have it."""
+    cert, key = certificate
+    settings = {
+        "PULLONCE_GATEWAY_MIRROR_CERT": str(cert),
+        "PULLONCE_GATEWAY_MIRROR_KEY": str(key),
+        "PULLONCE_CONTENT": "isolated",
+    }
+    home = tmp_path_factory.mktemp("home")
+    with MirrorDoor(home, registry, **settings, PULLONCE_GATEWAY_MIRROR_PASSWORD=PASSWORD) as door:
+        _, made = door.push(size=3_000_000)
+        path = f"/v2/{door.repository}/manifests/1?ns={registry.host}"
+        trusted = ssl.create_default_context(cafile=str(cert))
+
+        def ask(path: str, headers: dict[str, str]) -> tuple[int, bytes]:
+            connection = http.client.HTTPSConnection(door.host, timeout=30, context=trusted)
+            connection.request("GET", path, headers=headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+
+        for headers in ({}, basic("any", "wrong")):
+            assert ask("/v2/", headers)[0] == ask(path, headers)[0] == 401
+        assert registry.counts() == {}
+        known = basic("any", PASSWORD)
+        assert ask("/v2/", known)[0] == 200
+        assert ask(path, known) == (200, made.content)
+        for digest, content in made.blobs.items():
+            assert ask(f"/v2/{door.repository}/blobs/{digest}?ns={registry.host}", known) == (200, content)
+        assert ask(f"/v2/{door.repository}/manifests/{made.digest}?ns={registry.host}", known) == (200, made.content)
         assert PASSWORD not in door.told()
