@@ -56,7 +56,7 @@ class MirrorSettings:
             )
         return MirrorSettings(
             place=_place(environ, given, password),
-            asked_for=_PLACE in environ,
+            asked_for=bool(environ.get(_PLACE)),
             default=_default(environ),
             credential="" if credential == OWN else credential,
             password=password,
