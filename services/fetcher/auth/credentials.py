@@ -74,7 +74,7 @@ class Credentials:
         for path in () if credential else self._configs:
             if (secret := await self._of_user(path, registry, repository)) is not None:
                 break
-        self.secrets.keep_secret(secret)
+        self.secrets.keep_secret(secret, strangers=is_strangers(credential))
         return secret
 
     def check(self, credential: str) -> None:

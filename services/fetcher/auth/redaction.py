@@ -8,6 +8,7 @@ import base64
 import html
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import quote, quote_plus
@@ -18,48 +19,70 @@ from services.fetcher.auth.secret import Secret
 
 _SHOWN = "[secret]"
 _MOST = 1000
-"""Secrets that are remembered, the latest: tokens live for minutes."""
+"""Secrets that are remembered of ours, and as many of strangers, the latest: tokens live for minutes."""
 _SHORT = 4
 """Letters below which a secret is replaced as a word only: else hardly a text would stay readable."""
 
 
 class Secrets:
-    """The secrets that are in use, and what hides them."""
+    """The secrets that are in use, and what hides them.
+
+    What strangers bring is kept apart: with however many made-up logins they come, what is ours stays hidden.
+    """
 
     def __init__(self) -> None:
-        self._forms: dict[str, set[str]] = {}
+        self._ours: dict[str, set[str]] = {}
+        self._strangers: dict[str, set[str]] = {}
+        self._by_length: dict[int, Counter[str]] = {}
         self._words: dict[str, re.Pattern[str]] = {}
-        self._longest_first: list[str] = []
 
-    def keep(self, *values: str) -> None:
-        """From now on these are hidden."""
-        new = False
+    def keep(self, *values: str, strangers: bool = False) -> None:
+        """From now on these are hidden.
+
+        Args:
+            strangers: they were brought by a client, or given for what it brought.
+        """
+        table = self._strangers if strangers else self._ours
         for value in filter(None, values):
-            known = self._forms.pop(value, None)
-            new = new or known is None
-            self._forms[value] = known if known is not None else _forms(value)
-        if new:
-            while len(self._forms) > _MOST:
-                del self._forms[next(iter(self._forms))]
-            # One secret may be a part of another, and one form of another form: what is longer goes first.
-            forms = {form for each in self._forms.values() for form in each}
-            self._longest_first = sorted(forms, key=len, reverse=True)
-            short = (form for form in forms if len(form) < _SHORT)
-            self._words = {form: re.compile(rf"(?<!\w){re.escape(form)}(?!\w)") for form in short}
+            forms = table.pop(value, None)
+            if forms is None:
+                forms = _forms(value)
+                self._hide(forms)
+            table[value] = forms  # behind all others: it was used last
+        while len(table) > _MOST:
+            self._show(table.pop(next(iter(table))))
 
-    def keep_secret(self, secret: Secret | None) -> None:
+    def keep_secret(self, secret: Secret | None, *, strangers: bool = False) -> None:
         """The same, of all that a secret holds."""
         if secret is not None:
             basic = secret.basic if secret.password else ""
-            self.keep(secret.password, basic, secret.identity_token, secret.registry_token)
+            self.keep(secret.password, basic, secret.identity_token, secret.registry_token, strangers=strangers)
 
     def clean(self, text: str) -> str:
         """Text without the secrets that are in use."""
-        for form in self._longest_first:
-            if form in text:
-                word = self._words.get(form)
-                text = word.sub(_SHOWN, text) if word else text.replace(form, _SHOWN)
+        # One secret may be a part of another, and one form of another form: what is longer goes first.
+        for length in sorted(self._by_length, reverse=True):
+            for form in self._by_length[length] if length <= len(text) else ():
+                if form in text:
+                    word = self._words.get(form)
+                    text = word.sub(_SHOWN, text) if word else text.replace(form, _SHOWN)
         return text
+
+    def _hide(self, forms: set[str]) -> None:
+        for form in forms:
+            self._by_length.setdefault(len(form), Counter())[form] += 1
+            if len(form) < _SHORT:
+                self._words[form] = re.compile(rf"(?<!\w){re.escape(form)}(?!\w)")
+
+    def _show(self, forms: set[str]) -> None:
+        for form in forms:
+            same = self._by_length[len(form)]
+            same[form] -= 1
+            if not same[form]:
+                del same[form]
+                self._words.pop(form, None)
+            if not same:
+                del self._by_length[len(form)]
 
     def told(self, text: str, limit: int = 0) -> str:
         """One line for people out of what a server said, without secrets and without anything that commands a terminal."""

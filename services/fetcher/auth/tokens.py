@@ -16,6 +16,7 @@ import yarl
 from pullonce.errors import Permanent
 from pullonce.worker.stopwatch import spent_on
 from services.fetcher.auth.challenge import check_realm, inward_realm
+from services.fetcher.auth.credentials import is_strangers
 from services.fetcher.auth.redaction import Secrets
 from services.fetcher.auth.secret import Secret
 from services.fetcher.remote.answers import read_limited, registry_errors
@@ -116,7 +117,8 @@ class Tokens:
             answer = msgspec.json.decode(body, type=_Answer)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             answer = _Answer()
-        self._secrets.keep(*filter(None, (answer.token, answer.access_token, answer.refresh_token)))
+        given = filter(None, (answer.token, answer.access_token, answer.refresh_token))
+        self._secrets.keep(*given, strangers=is_strangers(wanted.credential))
         if not 200 <= status < 300:
             what = f"a token for {wanted.registry}"
             raise failure("token", what, status, body, after=after, clean=self._secrets.clean)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import fcntl
 import json
 import logging
 import os
@@ -18,6 +19,7 @@ import pytest
 
 from pullonce.errors import Permanent
 from pullonce.store.content import open_store
+from services.gateway import credentials
 from services.gateway.credentials import CredentialNotKept, Credentials, Login
 from tests.integration.fetcher.conftest import Opened
 from tests.integration.fetcher.test_auth import IMAGE, PASSWORD, TokenDesk
@@ -175,3 +177,75 @@ def test_a_disk_that_refuses_is_told_and_a_damaged_key_is_made_anew(kept: Creden
         kept.keep("a.example", ALI)
     with pytest.raises(CredentialNotKept, match="no fetcher has served it yet"):
         Credentials(tmp_path / "nowhere").keep("a.example", ALI)
+
+
+# -- who makes them up -----------------------------------------------------------------------------------------------------
+
+
+async def test_what_its_registry_refuses_is_taken_away_at_once(kept: Credentials, tmp_path: Path) -> None:
+    async def tried(code: str, login: Login = ALI) -> list[str]:
+        with pytest.raises(Permanent):
+            async with kept.held("a.example", login):
+                raise Permanent("the registry says no", code=code)
+        return [path.stem for path in files(tmp_path / "store")]
+
+    for code in ("UNAUTHORIZED", "DENIED"):
+        assert await tried(code) == []
+    (name,) = await tried("registry.unavailable")
+    async with kept.held("a.example", ALI):
+        assert await tried("DENIED") == [name], "somebody needs it"
+    assert await tried("DENIED") == [name], "it was of use: its registry denies one repository"
+
+
+def test_there_are_so_many_and_no_more(kept: Credentials, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(credentials, "MOST", 3)
+    names = [kept.keep("a.example", Login("eve", f"made up {number}")) for number in range(3)]
+    with pytest.raises(CredentialNotKept, match="as many as may be"):
+        kept.keep("a.example", ALI)
+    assert kept.keep("a.example", Login("eve", "made up 0")) == names[0]
+    path = tmp_path / "store" / "credentials" / f"{names[1]}.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "expires": 1.0}))
+    kept.keep("a.example", ALI)
+    assert len(files(tmp_path / "store")) == 3
+
+
+async def test_few_are_tried_at_a_time(kept: Credentials, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(credentials, "UNPROVED", 2)
+    async with kept.held("a.example", ALI):
+        pass
+    async with kept.held("a.example", Login("eve", "1")), kept.held("a.example", Login("eve", "2")):
+        with pytest.raises(CredentialNotKept, match="being tried"):
+            async with kept.held("a.example", Login("eve", "3")):
+                pass
+        assert len(files(tmp_path / "store")) == 3, "nothing is left of it"
+        async with kept.held("a.example", Login("eve", "2")), kept.held("a.example", ALI):
+            pass
+    async with kept.held("a.example", Login("eve", "3")):
+        pass
+
+
+def test_what_is_not_ours_keeps_no_sweep_from_its_end(kept: Credentials, tmp_path: Path) -> None:
+    kept.keep("a.example", ALI)
+    place = tmp_path / "store" / "credentials"
+    for name in ("0", "z"):
+        (place / name).mkdir()
+        (place / f"{name}.json.1").write_text("half written")
+    assert kept.sweep() == 2
+    assert {path.name for path in place.iterdir()} >= {"0", "z", "key"}
+    with pytest.raises(CredentialNotKept, match="cannot be looked at"):
+        Credentials(tmp_path / ("x" * 300)).sweep()
+
+
+def test_a_gateway_that_stands_still_holds_nobody_for_ever(
+    kept: Credentials, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(credentials, "_LOCKED", 0.1)
+    name = kept.keep("a.example", ALI)
+    held = os.open(tmp_path / "store" / "credentials", os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(CredentialNotKept):
+            kept.keep("a.example", ALI)
+    finally:
+        os.close(held)
+    assert kept.keep("a.example", ALI) == name

@@ -74,6 +74,27 @@ def test_base64_of_something_around_it(secret: str, before: bytes, after: bytes)
     assert "[secret]" in secrets.clean(around)
 
 
+def test_what_strangers_make_up_does_not_push_out_what_is_ours() -> None:
+    secrets = Secrets()
+    secrets.keep("of-this-machine")
+    secrets.keep("brought-and-used-now", strangers=True)
+    for number in range(1100):
+        secrets.keep(f"made-up-{number:04}", strangers=True)
+        if number % 500 == 0:
+            secrets.keep("brought-and-used-now", strangers=True)
+    told = secrets.clean("of-this-machine, brought-and-used-now, made-up-1099, made-up-0001")
+    assert told == "[secret], [secret], [secret], made-up-0001", "the oldest of strangers is let go, and nothing else"
+
+
+def test_one_secret_that_two_have_stays_hidden_while_one_of_them_is_known() -> None:
+    secrets = Secrets()
+    secrets.keep("ab1", "the-same")
+    secrets.keep("the-same", "ab1", strangers=True)
+    for number in range(1000):
+        secrets.keep(f"made-up-{number:04}", strangers=True)
+    assert secrets.clean("the-same ab1 ab12") == "[secret] [secret] ab12"
+
+
 def test_short_ones_are_words() -> None:
     secrets = Secrets()
     secrets.keep("ab", "")
