@@ -6,8 +6,9 @@ Questions come over the bus (`schemas.registry`); what is answered holds no secr
 import asyncio
 import logging
 import re
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
@@ -39,6 +40,8 @@ _NO_API = ("MANIFEST_UNKNOWN", "UNSUPPORTED", "registry.refused")
 """What a registry without a referrers API says of it."""
 _IN_HAND = 256
 """Questions that are being answered at a time."""
+_OF_ONE = 128
+"""The same about one registry: one that lets them wait keeps nobody from asking another."""
 _NEXT = re.compile(r'<([^<>]*)>\s*;[^,]*\brel="?next"?', re.IGNORECASE)
 
 
@@ -64,6 +67,7 @@ class Answerer:
         self._slots = Slots(bounds.resolves_per_registry)
         self._alone = alone
         self._in_hand = asyncio.Semaphore(_IN_HAND)
+        self._about: Counter[str] = Counter()
 
     async def answer(self, body: bytes) -> bytes:
         """The answer to an encoded question."""
@@ -72,17 +76,32 @@ class Answerer:
     async def _answer(self, body: bytes) -> words.Answer:
         try:
             question = words.decode(body)
-            async with AsyncExitStack() as stack:
-                await stack.enter_async_context(self._in_hand)
-                with self._registry.secrets.cleaning():
-                    self._check(question)
-                    return await self._of(question)
+            with self._counted(question.source.registry):
+                async with self._in_hand:
+                    with self._registry.secrets.cleaning():
+                        self._check(question)
+                        return await self._of(question)
         except Malformed as exc:
             return words.Refused(code="question.malformed", message=printable(str(exc), _LONGEST_MESSAGE))
         except (Permanent, Retryable) as exc:
             return words.Refused(code=exc.code, message=printable(str(exc), _LONGEST_MESSAGE))
         except (PullonceError, OSError) as exc:
             return words.Refused(code="registry.unavailable", message=printable(str(exc), _LONGEST_MESSAGE))
+
+    @contextmanager
+    def _counted(self, registry: str) -> Iterator[None]:
+        """Take one more question about a registry.
+
+        Raises:
+            Retryable: `fetcher.busy`; there are too many.
+        """
+        if self._about[registry] >= _OF_ONE:
+            raise Retryable(f"{registry} has yet to answer {_OF_ONE} questions", code="fetcher.busy")
+        self._about[registry] += 1
+        try:
+            yield
+        finally:
+            self._about -= Counter((registry,))
 
     def _check(self, question: words.Question) -> None:
         """A source as it came over the bus becomes part of a URL that a secret is sent to."""

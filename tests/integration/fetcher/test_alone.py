@@ -170,3 +170,20 @@ async def test_there_are_few_and_none_is_too_large(fetcher: Opened) -> None:
         with pytest.raises(Permanent) as failed:
             asked.alone.begin(source, Descriptor(media_type="", digest=DIGEST, size=alone.LARGEST + 1))
         assert failed.value.code == "blob.oversized"
+
+
+async def test_a_registry_that_lets_us_wait_keeps_nobody_from_asking_another(fetcher: Opened) -> None:
+    release = asyncio.Event()
+
+    async def waits(request: web.Request) -> web.Response | None:
+        await release.wait()
+        return None
+
+    async with FaultyRegistry(IMAGE, guard=waits) as slow, FaultyRegistry(IMAGE) as good, asking(fetcher) as asked:
+        many = [asyncio.create_task(asked.ask(slow.host, begin=False, repository=f"any/{each}")) for each in range(300)]
+        assert await asked.ask(good.host, begin=False) == words.BlobFound(size=SIZE)
+        release.set()
+        told = await asyncio.gather(*many)
+        refused = [each for each in told if isinstance(each, words.Refused)]
+        assert {each.code for each in refused} == {"fetcher.busy"} and len(refused) < len(told)
+        assert isinstance(await asked.ask(slow.host, begin=False), words.BlobFound)
