@@ -17,6 +17,8 @@ _MOST_READ = 200
 """Images of a registry whose manifests are read to find out which repositories have a blob."""
 _NAMED = 4
 """Things that are missing which are named."""
+_DEEPEST = 8
+"""Indexes within indexes. An image has one; what was made to hurt has as many as it likes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +38,22 @@ class Outgoing:
         blobs: everything else, by digest.
         files: each of these, open for reading.
         left: layers that their publisher does not let registries pass on.
+
+    `close` closes the files.
     """
 
     documents: list[Document] = field(default_factory=list)
     blobs: dict[Digest, Descriptor] = field(default_factory=dict)
     files: dict[Digest, int] = field(default_factory=dict)
     left: dict[Digest, Descriptor] = field(default_factory=dict)
+    opened: ExitStack = field(default_factory=ExitStack)
 
     @property
     def top(self) -> Descriptor:
         return self.documents[-1].described
+
+    def close(self) -> None:
+        self.opened.close()
 
 
 def chosen(content: ContentStore, reference: str, platform: str, *, any_platform: bool) -> ImageRecord:
@@ -72,23 +80,22 @@ def chosen(content: ContentStore, reference: str, platform: str, *, any_platform
     return found
 
 
-def gather(content: ContentStore, record: ImageRecord, opened: ExitStack, *, index: bool, nondistributable: bool) -> Outgoing:
-    """Read and open all of an image under the lock of the store.
+def gather(content: ContentStore, record: ImageRecord, *, index: bool, nondistributable: bool) -> Outgoing:
+    """Read and open all of an image under the lock of the store; the caller closes it.
 
     Args:
         index: what the reference named, with all platforms, instead of the one platform's image.
-        opened: closes the files.
         nondistributable: layers that registries may not pass on go out too.
 
     Raises:
-        Permanent: `blob.missing`, with what to pull; `blob.damaged`.
+        Permanent: `blob.missing`, with what to pull; `blob.damaged`; `MANIFEST_INVALID`, for indexes too deep in one another.
     """
     out, missing = Outgoing(), list[str]()
-    with content.images.hold():
+    with ExitStack() as opened, content.images.hold():
         top = record.manifest
         if index and record.digest != top.digest:
             top = Descriptor(media_type="", digest=record.digest, size=content.size(record.digest))
-        _take(content, record.reference, top, "", out, missing)
+        _Taking(content, record.reference, out, missing).take(top, "", 0)
         if missing:
             more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
             do = "pull them first" if index else "`pullonce verify --repair` fetches what is missing"
@@ -99,6 +106,7 @@ def gather(content: ContentStore, record: ImageRecord, opened: ExitStack, *, ind
             out.blobs = {digest: blob for digest, blob in out.blobs.items() if digest not in out.left}
         for digest, blob in out.blobs.items():
             out.files[digest] = _open(content, blob, opened)
+        out.opened = opened.pop_all()
     return out
 
 
@@ -134,26 +142,42 @@ def _blobs_of(content: ContentStore, record: ImageRecord) -> Iterator[Descriptor
         yield from document.layers
 
 
-def _take(content: ContentStore, reference: str, top: Descriptor, platform: str, out: Outgoing, missing: list[str]) -> None:
-    """A document with everything below it, children first."""
-    if any(each.described.digest == top.digest for each in out.documents):
-        return
-    named = f"{platform or 'a part'} (`pullonce pull {parse(reference).name}@{top.digest}`)"
-    if not content.has(top.digest):
-        missing.append(named)
-        return
-    body = content.read(top.digest, MANIFEST_LIMIT)
-    media_type, document = read_document(body, top.media_type, top.digest)
-    if isinstance(document, Index):
-        for entry in document.manifests:
-            _take(content, reference, entry, platforms.platform_of(entry.platform), out, missing)
-    else:
-        for blob in (*document.layers, document.config):
-            if not content.has(blob.digest):
-                missing.append(named if platform else blob.digest)
+class _Taking:
+    """Documents with everything below them, children first, each of them once."""
+
+    def __init__(self, content: ContentStore, reference: str, out: Outgoing, missing: list[str]) -> None:
+        self._content = content
+        self._name = parse(reference).name
+        self._out = out
+        self._missing = missing
+        self._seen = set[Digest]()
+
+    def take(self, top: Descriptor, platform: str, depth: int) -> None:
+        if top.digest in self._seen:
+            return
+        self._seen.add(top.digest)
+        named = f"{platform or 'a part'} (`pullonce pull {self._name}@{top.digest}`)"
+        if not self._content.has(top.digest):
+            self._missing.append(named)
+            return
+        body = self._content.read(top.digest, MANIFEST_LIMIT)
+        media_type, document = read_document(body, top.media_type, top.digest)
+        if isinstance(document, Index):
+            if depth == _DEEPEST:
+                what = f"{self._name} has more than {_DEEPEST} indexes one in another; no image needs that"
+                raise Permanent(what, code="MANIFEST_INVALID")
+            for entry in document.manifests:
+                self.take(entry, platforms.platform_of(entry.platform), depth + 1)
+        else:
+            self._take_blobs(document, named if platform else "")
+        self._out.documents.append(Document(Descriptor(media_type=media_type, digest=top.digest, size=len(body)), body))
+
+    def _take_blobs(self, manifest: Manifest, named: str) -> None:
+        for blob in (*manifest.layers, manifest.config):
+            if not self._content.has(blob.digest):
+                self._missing.append(named or blob.digest)
                 break
-            out.blobs.setdefault(blob.digest, blob)
-    out.documents.append(Document(Descriptor(media_type=media_type, digest=top.digest, size=len(body)), body))
+            self._out.blobs.setdefault(blob.digest, blob)
 
 
 def _open(content: ContentStore, blob: Descriptor, opened: ExitStack) -> int:

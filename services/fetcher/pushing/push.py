@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -14,6 +14,7 @@ from pullonce.errors import Permanent, PlatformInvalid, ReferenceInvalid, Retrya
 from pullonce.oci import platform as platforms
 from pullonce.oci.reference import Reference, parse
 from pullonce.store.content import ContentStore
+from pullonce.store.images import ImageRecord
 from pullonce.worker.worker import backoff
 from schemas.events import Source
 from schemas.oci import Descriptor, Digest
@@ -28,8 +29,8 @@ from services.fetcher.slots import Slots
 
 log = logging.getLogger(__name__)
 
-_LACKING = ("MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN")
-"""What a registry says of a manifest that names what it has not, whatever it said before."""
+_LACKING = ("MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN")
+"""What a registry says of a manifest or an index that names what it has not, whatever it said before."""
 _MOST_SERVERS = 1000
 _AS_LEARNT = 3600.0
 """Seconds for which a server is spoken to as was learnt of it."""
@@ -83,16 +84,10 @@ class Push:
         """
         reference, target, platform = _read(self._wanted)
         self._say(target=str(target))
-        with ExitStack() as opened:
-            record = await asyncio.to_thread(
-                chosen, self._pusher.content, str(reference), platform, any_platform=self._wanted.all_platforms
-            )
-            out = await asyncio.to_thread(
-                lambda: gather(
-                    self._pusher.content, record, opened, index=self._wanted.all_platforms,
-                    nondistributable=self._wanted.nondistributable,
-                )
-            )  # fmt: skip
+        record = await asyncio.to_thread(
+            chosen, self._pusher.content, str(reference), platform, any_platform=self._wanted.all_platforms
+        )
+        with closing(await self._gathered(record)) as out:
             _check_target(target, out)
             await asyncio.to_thread(self._pusher.records.tidy)
             single = len(out.documents) == 1
@@ -103,6 +98,19 @@ class Push:
             self._say(digest=out.top.digest, media_type=out.top.media_type, platform=record.platform if single else "")
             await self._push(out, target, str(reference))
 
+    async def _gathered(self, record: ImageRecord) -> Outgoing:
+        """What goes out; where the push is given up meanwhile, the thread's work comes to nobody, and is closed."""
+        wanted = self._wanted
+        work = asyncio.get_running_loop().run_in_executor(
+            None,
+            lambda: gather(self._pusher.content, record, index=wanted.all_platforms, nondistributable=wanted.nondistributable),
+        )
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            work.add_done_callback(lambda done: done.result().close() if done.exception() is None else None)
+            raise
+
     async def _push(self, out: Outgoing, target: Reference, reference: str) -> None:
         source = Source(registry=target.registry, repository=target.repository, credential=self._wanted.credential)
         to = await self._repeated(lambda: self._pusher.registry.destination(source))
@@ -110,19 +118,19 @@ class Push:
             origins, self._pusher.content, target.registry, target.repository, reference, out.blobs
         )
         await self._push_blobs(out, to, neighbours, doubted=False)
-        for document in out.documents[:-1]:
-            await self._name(to, document.described.digest, document)
-        locator = target.tag or target.digest
         try:
-            await self._name(to, locator, out.documents[-1])
+            await self._name_all(out, to, target, doubted=False)
         except Permanent as exc:
             if exc.code not in _LACKING:
                 raise
-            log.warning("all blobs are pushed again, though the registry said that it had them: %s", exc)
+            log.warning("all is pushed again, though the registry said that it had it: %s", exc)
             await self._push_blobs(out, to, {}, doubted=True)
-            for document in out.documents[:-1]:
-                await self._name(to, document.described.digest, document)
-            await self._name(to, locator, out.documents[-1])
+            await self._name_all(out, to, target, doubted=True)
+
+    async def _name_all(self, out: Outgoing, to: Destination, target: Reference, *, doubted: bool) -> None:
+        for document in out.documents[:-1]:
+            await self._name(to, document.described.digest, document, doubted=doubted)
+        await self._name(to, target.tag or target.digest, out.documents[-1], doubted=doubted)
 
     async def _push_blobs(self, out: Outgoing, to: Destination, origins: dict[Digest, str], *, doubted: bool) -> None:
         way = self._pusher.way(to)
@@ -151,10 +159,10 @@ class Push:
         except* (Permanent, Retryable) as group:
             raise _first(group) from None
 
-    async def _name(self, to: Destination, locator: str, document: Document) -> None:
-        """Put a manifest where it belongs, unless it is there, and see that it is."""
+    async def _name(self, to: Destination, locator: str, document: Document, *, doubted: bool) -> None:
+        """Put a manifest where it belongs, unless it is there, and see that it is. `doubted`: put it there in any case."""
         uploads, digest = self._pusher.registry.uploads, document.described.digest
-        if await self._repeated(lambda: uploads.named(to, locator)) == digest:
+        if not doubted and await self._repeated(lambda: uploads.named(to, locator)) == digest:
             return
         if await self._repeated(lambda: uploads.name(to, locator, document.described, document.content)):
             return
