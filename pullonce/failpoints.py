@@ -57,8 +57,8 @@ GATEWAY_STEPS = (
 
 BUNDLE_STEPS = (
     "bundle.opened",
-    "bundle.held",
     "bundle.begun",
+    "bundle.held",
     "bundle.laid",
     "bundle.mounted",
     "bundle.written",

@@ -5,14 +5,15 @@
     DIR/rootfs, overlay  see `rootfs`
     DIR/config.json      what a runtime reads; written last, so a bundle that has none is not finished
 
-A bundle is a hold of its store, written and synced before the layers are looked at and mounted: they stay until it is taken
-apart, mounted or not. `pullonce.json` names the store and the hold has all that `pullonce.json` has, so whatever a crash leaves
-is found from either side: `bundle` begins anew what is not finished, and `unbundle` removes what there is.
+A bundle is a hold of its store (`holding`), written and synced before the layers are looked at and mounted: they stay until it
+is taken apart, mounted or not. `pullonce.json` comes before the hold and goes behind it. It names the store and the hold, so
+whatever a crash leaves is found: `bundle` begins anew what is not finished, and `unbundle` removes what there is.
 """
 
 import os
+import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,13 @@ import msgspec
 
 from pullonce import private
 from pullonce.bundle.errors import BundleRefused
-from pullonce.bundle.record import CONFIG, STATE, Bundle, bundle_at, encode, held_as, no_bundle, read
+from pullonce.bundle.holding import BundleHolds
+from pullonce.bundle.record import CONFIG, STATE, Bundle, bundle_at, encode, no_bundle, read
 from pullonce.bundle.rootfs import Rootfs, check_reach
 from pullonce.failpoints import reach
 from pullonce.store.content import ContentStore
-from pullonce.store.disk import disk_errors, locked, replace_file
-from pullonce.store.holds import Hold, Holds
+from pullonce.store.disk import disk_errors, locked, replace_file, sync_directory
 from pullonce.store.snapshots import Snapshots
-
-HOLDER = "bundles"
 
 _DRAFTS = (f".{STATE}.", f".{CONFIG}.")
 _OURS = (STATE, CONFIG, "rootfs", "overlay")
@@ -43,18 +42,18 @@ class Bundles:
 
     def __init__(self, content: ContentStore) -> None:
         self._content = content
-        self._holds = Holds(content.root)
+        self._holds = BundleHolds(content.root)
         self._snapshots = Snapshots(content.root)
 
     def all(self) -> list[Bundle]:
         """Every bundle that the store keeps layers for. Raises HoldUnreadable, BundleRefused."""
-        return [held_as(hold) for hold in self._holds.all(HOLDER)]
+        return self._holds.all()
 
     def make(self, wanted: Bundle, describe: Describe) -> None:
         """Make a bundle, or finish one of which a part is there. What was begun is undone where that does not go well.
 
         Raises:
-            BundleRefused: its directory is not empty, not ours, or cannot be used.
+            BundleRefused: its directory is not empty, not ours, or cannot be used; or layers are kept for one that was in it.
             SnapshotMissing: a layer is not there any more; nothing was made.
             ConfigInvalid, UserUnknown, MappingInvalid: there is no config for it.
             MountFailed, Permanent: the kernel or the disk refuses.
@@ -64,31 +63,49 @@ class Bundles:
             raise BundleRefused(f"{place} lies in the store, which removes what it does not know; choose another directory")
         with _opened(place) as made:
             known = self._unfinished(place)
-            wanted = msgspec.structs.replace(wanted, made=made or (known is not None and known.made))
+            again = known is not None and known.store == wanted.store and self._holds.is_own(known, place)
+            wanted = msgspec.structs.replace(
+                wanted,
+                id=(known.id if known and again else "") or secrets.token_hex(8),
+                made=made or (known is not None and known.made),
+            )
             reach("bundle.opened")
             try:
+                self._refuse_claimed(place, known)
                 if wanted.mappings is not None:
                     check_reach(place, wanted.mappings)
                 if known is not None:
-                    self._begin_anew(known, place)
+                    self._begin_anew(known, wanted, place)
                 self._make(wanted, place, describe)
             except BaseException:
-                self._undo(wanted, place)
+                self._undo(known, wanted, place)
                 raise
 
-    def _begin_anew(self, known: Bundle, place: Path) -> None:
+    def _refuse_claimed(self, place: Path, known: Bundle | None) -> None:
+        """Raises BundleRefused, where the store keeps layers for another bundle that was here: it may have been moved."""
+        for each in self._holds.at(place):
+            if known is None or each.id != known.id:
+                raise BundleRefused(
+                    f"the store still keeps the layers of a bundle of {each.reference} that was in {place}: if that was moved, "
+                    f"say `pullonce bundle --remount` where it is now; if it is gone, `pullonce unbundle {place}`"
+                )
+
+    def _begin_anew(self, known: Bundle, wanted: Bundle, place: Path) -> None:
         """Remove what an earlier attempt left, which may have been about another image of another store."""
         _clear(known, place, force=True)
-        if known.store != str(self._content.root):
-            Holds(Path(known.store)).drop(HOLDER, known.directory)
+        if known.id != wanted.id:
+            BundleHolds(Path(known.store)).drop_own(known, place)
         Rootfs(place).remove()
 
     def _make(self, wanted: Bundle, place: Path, describe: Describe) -> None:
         with disk_errors(place):
-            self._hold(wanted)
-            reach("bundle.held")
+            if wanted.made:
+                with suppress(PermissionError):  # who may make a directory there may not always list it
+                    sync_directory(place.parent)
             replace_file(place / STATE, encode(wanted))
             reach("bundle.begun")
+            self._hold(wanted)
+            reach("bundle.held")
             if wanted.mappings is not None:
                 place.chmod(0o710)  # the container's root goes there as who he is on this machine
                 os.chown(place, -1, wanted.mappings.owner(0, 0)[1])
@@ -111,15 +128,11 @@ class Bundles:
             SnapshotMissing: a layer is not there; `bundle_at` tells what to pull.
             MountFailed, Permanent: the kernel or the disk refuses.
         """
-        bundle = bundle_at(directory)
         with _held_directory(directory), disk_errors(directory):
+            bundle = bundle_at(directory)
             if not (directory / CONFIG).exists():
                 raise BundleRefused(f"{directory} is not finished; make it again with `pullonce bundle`, or `unbundle` it")
-            here = msgspec.structs.replace(bundle, directory=str(directory))
-            self._hold(here)
-            if here != bundle:  # it was moved
-                replace_file(directory / STATE, encode(here))
-                self._holds.drop(HOLDER, bundle.directory)
+            self._settle(bundle, directory)
             rootfs = Rootfs(directory)
             if rootfs.is_mounted:
                 return False
@@ -134,24 +147,46 @@ class Bundles:
             MountFailed, Permanent: the kernel or the disk refuses.
         """
         if not directory.is_dir():
-            if not self._holds.drop(HOLDER, str(directory)):
+            if not self._holds.drop_at(directory):
                 raise no_bundle(directory)
             return
         with _held_directory(directory), disk_errors(directory):
-            bundle = read(directory) or self._kept_for(directory)
+            bundle = read(directory)
             if bundle is None:
-                raise no_bundle(directory)
-            _clear(bundle, directory, force=force)
-            self._finish(bundle, directory)
+                self._let_go(directory, force=force)
+            else:
+                _clear(bundle, directory, force=force)
+                self._finish(bundle, directory)
+
+    def _let_go(self, directory: Path, *, force: bool) -> None:
+        """Take apart what says no more what it is. What lies there is touched where it looks as ours does."""
+        held = self._holds.at(directory)
+        if not held:
+            raise no_bundle(directory)
+        if Rootfs(directory).is_mounted or not _names(directory) - set(_OURS):
+            _clear(held[0], directory, force=force)
+            self._finish(held[0], directory)
+        self._holds.drop_at(directory)
+
+    def _settle(self, bundle: Bundle, directory: Path) -> None:
+        """Keep the layers of a bundle where it lies now. Raises SnapshotMissing, where one is not there.
+
+        One that was moved keeps its hold. One that was copied is a bundle of its own: it gets an id and a hold, and the
+        original keeps what it has.
+        """
+        moved = bundle.directory != str(directory)
+        is_copy = self._holds.is_held(bundle) and not self._holds.is_own(bundle, directory)
+        number = secrets.token_hex(8) if is_copy or (moved and not bundle.id) else bundle.id
+        here = msgspec.structs.replace(bundle, directory=str(directory), id=number)
+        if here != bundle:
+            replace_file(directory / STATE, encode(here))
+        self._hold(here)
+        if here.id != bundle.id:
+            self._holds.drop_own(bundle, directory)
 
     def _hold(self, bundle: Bundle) -> None:
         """Have the layers stay. Raises SnapshotMissing, where one is not there."""
-        self._holds.put(
-            Hold(
-                holder=HOLDER, name=bundle.directory, shown=f"the bundle {bundle.directory}", chain_ids=(bundle.chain_id,),
-                reference=bundle.reference, note=encode(bundle).decode(),
-            )
-        )  # fmt: skip
+        self._holds.put(bundle)
         # Behind the hold, and under the lock: a collector that looked before it has removed a layer by now, or not at all.
         with self._content.images.hold():
             for _ in self._snapshots.chain(bundle.chain_id):
@@ -163,7 +198,7 @@ class Bundles:
         Raises:
             BundleRefused: something else is in it, or a whole bundle.
         """
-        names = {path.name for path in place.iterdir() if not path.name.startswith(_DRAFTS)}
+        names = _names(place)
         known = read(place)
         if known is not None and CONFIG in names:
             raise BundleRefused(
@@ -172,20 +207,17 @@ class Bundles:
             )
         if names - set(_OURS) or (names and known is None):
             raise BundleRefused(f"{place} is not empty; expected a directory that is not there yet, or an empty one")
-        return known or self._kept_for(place)
+        return known
 
-    def _kept_for(self, directory: Path) -> Bundle | None:
-        """A bundle of which there is the hold alone."""
-        hold = self._holds.find(HOLDER, str(directory))
-        return held_as(hold) if hold is not None else None
-
-    def _undo(self, wanted: Bundle, place: Path) -> None:
+    def _undo(self, known: Bundle | None, wanted: Bundle, place: Path) -> None:
         _clear(wanted, place, force=True)
+        if known is not None and known.store != wanted.store:
+            BundleHolds(Path(known.store)).drop_own(known, place)
         self._finish(wanted, place)
 
     def _finish(self, bundle: Bundle, place: Path) -> None:
         """The last steps: the layers may go, and then nothing is left."""
-        Holds(Path(bundle.store)).drop(HOLDER, bundle.directory)
+        BundleHolds(Path(bundle.store)).drop_own(bundle, place)
         reach("unbundle.unheld")
         Rootfs(place).remove()
         for path in list(place.iterdir()):
@@ -195,6 +227,11 @@ class Bundles:
         (place / STATE).unlink(missing_ok=True)
         if bundle.made and not any(place.iterdir()):
             place.rmdir()
+
+
+def _names(place: Path) -> set[str]:
+    """What lies in a bundle's directory, but for drafts that a crash left."""
+    return {path.name for path in place.iterdir() if not path.name.startswith(_DRAFTS)}
 
 
 def _clear(bundle: Bundle, place: Path, *, force: bool) -> None:

@@ -31,6 +31,8 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     mappings: Mappings | None = None
     made: bool = False
     """The directory was not there before, and goes with the bundle."""
+    id: str = ""
+    """Random; its hold goes by it. Empty for bundles of versions before, whose holds go by the directory."""
 
 
 encode = msgspec.json.Encoder().encode
@@ -96,10 +98,16 @@ def no_bundle(directory: Path) -> BundleRefused:
 
 
 def state_of(bundle: Bundle) -> str:
-    """How a bundle stands: `mounted`, `not mounted`, `not finished`, or `gone` with its directory."""
+    """How a bundle stands: `mounted`, `not mounted`, `not finished`, or `gone` from its directory."""
     place = Path(bundle.directory)
-    if not (place / STATE).exists():
+    try:
+        found = read(place)
+    except BundleRefused:
+        return "unreadable"
+    if found is None:
         return "not finished" if place.is_dir() else "gone"
+    if found.id != bundle.id:
+        return "gone"
     if not (place / CONFIG).exists():
         return "not finished"
     return "mounted" if Rootfs(place).is_mounted else "not mounted"

@@ -159,7 +159,7 @@ def test_lost_layers_of_a_bundle_come_again_though_its_tag_moved(house: Househol
     assert house.say("bundle", "-q", reference, str(place)) == (0, "")
     (place / "rootfs" / "mine").write_text("kept")
     unmount(place / "rootfs")
-    assert house.holds.drop("bundles", str(place))
+    assert [house.holds.drop(hold.holder, hold.name) for hold in house.holds.all("bundles")] == [True]
     house.collect()
     assert house.layers() == 0
     assert house.push("moved", b"after") == reference

@@ -93,7 +93,7 @@ class Shelf:
     def held(self) -> list[str]:
         """Directories for which layers are kept."""
         places = (self.store / "holds" / "bundles").glob("[!.]*")
-        return sorted(json.loads(path.read_bytes())["name"] for path in places)
+        return sorted(json.loads(json.loads(path.read_bytes())["note"])["directory"] for path in places)
 
 
 APPLETS = ("sh", "cat", "id", "ls", "touch", "env", "pwd", "stat", "sleep", "hostname", "mount", "grep")

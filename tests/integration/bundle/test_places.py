@@ -1,0 +1,118 @@
+"""Bundles that are copied, moved, deleted, and made where another was: none takes the layers of another."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from pullonce.bundle.holding import BundleHolds
+from pullonce.store.mounting import unmount
+from tests.integration.bundle.conftest import APP, BARE
+from tests.support.bundles import Shelf
+
+
+def said(place: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((place / "pullonce.json").read_bytes())
+    return found
+
+
+def stopped(shelf: Shelf, reference: str, place: Path) -> Path:
+    """A bundle as it is after a reboot."""
+    shelf.bundle(reference, place, "--", "-c", "true")
+    unmount(place / "rootfs")
+    return place
+
+
+def copied(one: Path, other: Path) -> Path:
+    subprocess.run(["cp", "-a", str(one), str(other)], check=True)
+    return other
+
+
+def as_before(shelf: Shelf, place: Path) -> None:
+    """Have a bundle be one of a version that knew no ids."""
+    holds = BundleHolds(shelf.store)
+    (known,) = holds.at(place)
+    assert holds.drop_at(place)
+    state = {name: value for name, value in said(place).items() if name != "id"}
+    (place / "pullonce.json").write_text(json.dumps(state))
+    holds.put(msgspec.structs.replace(known, id=""))
+
+
+@pytest.fixture(params=["with an id", "of a version before"])
+def old(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param != "with an id")
+
+
+def test_a_copy_is_a_bundle_of_its_own(shelf: Shelf, tmp_path: Path, old: bool) -> None:
+    one = stopped(shelf, APP, tmp_path / "one")
+    if old:
+        as_before(shelf, one)
+    other, third = copied(one, tmp_path / "other"), copied(one, tmp_path / "third")
+    for _ in range(2):
+        assert shelf.say("bundle", "--remount", other)[0] == 0
+    assert shelf.held() == [str(one), str(other)]
+    assert said(other)["id"] != said(one).get("id")
+    assert shelf.say("bundle", "--remount", one)[0] == 0
+    assert shelf.say("unbundle", third)[0] == 0, "which was never mounted"
+    assert shelf.held() == [str(one), str(other)]
+    assert shelf.say("unbundle", other)[0] == 0
+    assert (shelf.held(), (one / "rootfs" / "etc" / "app").read_bytes()) == ([str(one)], b"fresh")
+    assert shelf.say("unbundle", one)[0] == 0
+    assert (shelf.held(), list(tmp_path.iterdir())) == ([], [])
+
+
+def test_one_that_was_moved_keeps_its_layers_whatever_is_made_where_it_was(shelf: Shelf, tmp_path: Path, old: bool) -> None:
+    one, other = stopped(shelf, APP, tmp_path / "one"), tmp_path / "other"
+    if old:
+        as_before(shelf, one)
+    one.rename(other)
+    code, _, err = shelf.say("bundle", BARE, one)
+    assert code == 1 and f"keeps the layers of a bundle of {APP}" in err and "--remount" in err and err.count("\n") == 1
+    assert (one.exists(), shelf.held()) == (False, [str(one)])
+    assert shelf.say("bundle", "--remount", other)[0] == 0
+    shelf.bundle(BARE, one)
+    assert shelf.held() == [str(one), str(other)]
+    assert shelf.say("bundle", "--remount", other, one)[0] == 0
+    assert shelf.say("unbundle", other)[0] == 0
+    assert shelf.held() == [str(one)]
+    assert shelf.say("unbundle", one)[0] == 0
+    assert shelf.held() == []
+
+
+def test_two_that_changed_places(shelf: Shelf, tmp_path: Path) -> None:
+    one, other = stopped(shelf, APP, tmp_path / "one"), stopped(shelf, BARE, tmp_path / "other")
+    for before, behind in ((one, tmp_path / "aside"), (other, one), (tmp_path / "aside", other)):
+        before.rename(behind)
+    assert "mounted" not in shelf.say("bundles")[1].replace("not mounted", "")
+    assert shelf.say("bundles")[1].count(" gone") == 2
+    assert shelf.say("bundle", "--remount", one, other)[0] == 0
+    kept = {each.directory: each.reference for each in BundleHolds(shelf.store).all()}
+    assert kept == {str(one): BARE, str(other): APP}
+    assert shelf.say("unbundle", one, other)[0] == 0
+    assert shelf.held() == []
+
+
+def test_a_link_left_behind_makes_no_copy(shelf: Shelf, tmp_path: Path) -> None:
+    one, other = stopped(shelf, APP, tmp_path / "one"), tmp_path / "other"
+    one.rename(other)
+    one.symlink_to(other)
+    known = said(other)["id"]
+    assert shelf.say("bundle", "--remount", one)[0] == 0
+    assert (shelf.held(), said(other)["id"]) == ([str(other)], known)
+
+
+def test_what_lies_where_a_bundle_was_is_not_touched_when_that_is_let_go(shelf: Shelf, tmp_path: Path) -> None:
+    one = stopped(shelf, APP, tmp_path / "one")
+    shutil.rmtree(one)
+    (one / "overlay").mkdir(parents=True)
+    for file in (one / "config.json", one / "overlay" / "mine", one / "notes"):
+        file.write_text("mine")
+    assert shelf.say("unbundle", one)[0] == 0
+    assert shelf.held() == []
+    assert (one / "config.json").read_text() == (one / "overlay" / "mine").read_text() == "mine"
