@@ -16,12 +16,14 @@ from pullonce.client import connect
 from pullonce.config import store_root
 from pullonce.errors import PullonceError
 from pullonce.exchange.export import appearing, export
+from pullonce.exchange.holding import importing
 from pullonce.exchange.load import load
 from pullonce.exchange.read import ArchiveInvalid, FoundImage
 from pullonce.exchange.sources import ArchiveSource, DirectorySource, TarSource
 from pullonce.oci.reference import parse
 from pullonce.store.content import ContentStore, open_store
 from pullonce.store.images import ImageRecord
+from pullonce.store.open_files import open_as_many_as_may_be
 from pullonce.store.proofs import Proofs
 
 
@@ -29,6 +31,7 @@ def export_images(args: argparse.Namespace) -> int:
     """Carry out `pullonce export`."""
     content = ContentStore(store_root(Path(args.home), args.store))
     chosen = find_images(args, args.references)
+    open_as_many_as_may_be()
     if args.output == "-":
         if sys.stdout.isatty():
             raise PullonceError("an archive is not for a terminal: name a file with -o, or redirect the output")
@@ -65,9 +68,21 @@ class _shower:
 def import_images(args: argparse.Namespace) -> int:
     """Carry out `pullonce import`: read, list, and have it unpacked by the services."""
     content = open_store(store_root(Path(args.home), args.store))
-    with _source(args.archive) as source:
-        loaded = load(content, source)
-    images = _named(loaded.images, args.name)
+    open_as_many_as_may_be()
+    with importing(content) as hold:
+        with _source(args.archive) as source:
+            loaded = load(content, source, hold)
+        images = _named(loaded.images, args.name)
+        _list(content, images)
+    for image in images:
+        print(f"{image.reference}  {image.platform}  {image.config}")
+    print(f"{len(loaded.fresh)} blobs ({units.amount(sum(loaded.fresh.values()))}) were new to store {args.store}")
+    with served(args) as url:
+        asyncio.run(_pull(args, url, images))
+    return 0
+
+
+def _list(content: ContentStore, images: list[FoundImage]) -> None:
     proofs = Proofs(content.root)
     for image in images:
         record = ImageRecord(
@@ -77,12 +92,6 @@ def import_images(args: argparse.Namespace) -> int:
         content.images.record(record, partial(_check, content, image))
         # Whoever may write the store gives what is in it; where it came from there may be no registry at all.
         proofs.give_to_all(parse(image.reference).name, image.digest)
-    for image in images:
-        print(f"{image.reference}  {image.platform}  {image.config}")
-    print(f"{len(loaded.fresh)} blobs ({units.amount(sum(loaded.fresh.values()))}) were new to store {args.store}")
-    with served(args) as url:
-        asyncio.run(_pull(args, url, images))
-    return 0
 
 
 @contextmanager
@@ -93,8 +102,10 @@ def _source(name: str) -> Iterator[ArchiveSource]:
     elif path.is_dir():
         yield DirectorySource(path)
     else:
-        if not path.is_file():
-            raise ArchiveInvalid(f"{path} is not there, or is neither a file nor a directory")
+        if not path.exists():
+            raise ArchiveInvalid(f"{path} is not there")
+        if not (path.is_file() or path.is_fifo()):
+            raise ArchiveInvalid(f"{path} is of a kind that holds no archive; expected a file, a pipe or a directory")
         with path.open("rb") as file:
             yield TarSource(file)
 

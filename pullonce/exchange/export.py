@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,11 +16,14 @@ from pullonce.exchange.archive import Exported
 from pullonce.oci import go_json
 from pullonce.store.content import ContentStore
 from pullonce.store.images import ImageRecord
+from pullonce.store.open_files import TOO_MANY_FILES
 from schemas.oci import Descriptor, Manifest
 
 _LONGEST_DOCUMENT = 16 << 20
 _CHUNK = 1 << 20
 _BLOCK = 512
+_MODE = 0o600
+"""Of an archive that is made, as `docker save` has it: the images may be private."""
 
 
 class ExportFailed(PullonceError):
@@ -77,6 +81,12 @@ def _open(content: ContentStore, blob: Descriptor, opened: ExitStack) -> int:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         raise ExportFailed(f"{blob.digest} is not in the store; `pullonce verify --repair` fetches it") from None
+    except OSError as exc:
+        if exc.errno == errno.EMFILE:
+            raise ExportFailed(
+                f"{TOO_MANY_FILES} for the blobs of this archive: raise it, or export fewer images at once"
+            ) from exc
+        raise
     opened.callback(os.close, file)
     if (size := os.fstat(file).st_size) != blob.size:
         raise ExportFailed(f"{path} has {size} bytes instead of {blob.size}; `pullonce verify --repair` fetches it again")
@@ -137,19 +147,24 @@ def appearing(path: Path) -> Iterator[int]:
         finally:
             os.close(descriptor)
         return
-    draft = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    # Nobody else can have made a file of this name, nor made it a link that is followed.
+    draft, ours = path.with_name(f".{path.name}.{secrets.token_hex(8)}.unfinished"), False
     try:
-        descriptor = os.open(path.parent, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(path.parent, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, _MODE)
     except OSError as exc:
         if exc.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
             raise
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
+        ours = True
     try:
         yield descriptor
-        if not draft.exists():
+        if not ours:
             # Python follows the link in /proc only where a directory is given as well, though this path needs none.
             os.link(f"/proc/self/fd/{descriptor}", draft, src_dir_fd=descriptor, follow_symlinks=True)
+            ours = True
         draft.replace(path)
+        ours = False
     finally:
         os.close(descriptor)
-        draft.unlink(missing_ok=True)
+        if ours:
+            draft.unlink(missing_ok=True)

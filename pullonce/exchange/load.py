@@ -6,6 +6,7 @@ interrupted, and the next one goes past it; a file that is not whole has no name
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import lzma
 import os
@@ -22,11 +23,13 @@ from typing import IO
 
 from pullonce.errors import Permanent
 from pullonce.exchange import archive
+from pullonce.exchange.holding import ImportHold
 from pullonce.exchange.read import ArchiveInvalid, File, FoundImage, is_blob, listed, saved
 from pullonce.exchange.sources import ArchiveSource
 from pullonce.oci.digest import digest_bytes
 from pullonce.store.content import ContentStore
 from pullonce.store.disk import begin_writing, disk_errors, sync_directory
+from pullonce.store.open_files import TOO_MANY_FILES
 from schemas.oci import Digest
 
 _LONGEST_DOCUMENT = 16 << 20
@@ -38,6 +41,8 @@ _BATCH = 8 << 20
 _BEHIND = 2
 """Blobs that may be on their way to the disk while the next one is read."""
 _THREADS = 1 + _BEHIND
+_LAYERS = (".tar", ".tar.gz", ".tgz", ".tar.zst")
+"""How layers are called in docker's older form, by docker and by others that write it."""
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
@@ -50,10 +55,13 @@ class Loaded:
     """Blobs that were not in the store before, with their sizes."""
 
 
-def load(content: ContentStore, source: ArchiveSource, tell: Callable[[int], None] = lambda count: None) -> Loaded:
+def load(
+    content: ContentStore, source: ArchiveSource, hold: ImportHold, tell: Callable[[int], None] = lambda count: None
+) -> Loaded:
     """Read an archive into a store. Nothing is listed yet.
 
     Args:
+        hold: keeps what is found or brought until it is.
         tell: called with the bytes of each step.
 
     Raises:
@@ -61,7 +69,7 @@ def load(content: ContentStore, source: ArchiveSource, tell: Callable[[int], Non
         Permanent: a blob is not what its digest says (`digest.mismatch`), or the disk refuses.
     """
     with ExitStack() as kept:
-        loading = _Loading(content, tell, kept.enter_context(ThreadPoolExecutor(_THREADS, "import")))
+        loading = _Loading(content, hold, tell, kept.enter_context(ThreadPoolExecutor(_THREADS, "import")))
         try:
             for name, size, file, link in source:
                 loading.take(name, size, file, link, kept)
@@ -73,8 +81,11 @@ def load(content: ContentStore, source: ArchiveSource, tell: Callable[[int], Non
 class _Loading:
     """One import under way."""
 
-    def __init__(self, content: ContentStore, tell: Callable[[int], None], threads: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, content: ContentStore, hold: ImportHold, tell: Callable[[int], None], threads: ThreadPoolExecutor
+    ) -> None:
         self._content = content
+        self._hold = hold
         self._tell = tell
         self._threads = threads
         self._placing: deque[Future[None]] = deque()
@@ -83,23 +94,25 @@ class _Loading:
         self._documents: dict[str, bytes] = {}
         self._kept = 0
         self._unnamed: dict[str, tuple[_Draft, File]] = {}
+        self._named: dict[str, tuple[Digest, int]] = {}
         self._links: dict[str, str] = {}
 
     def take(self, name: str, size: int, file: IO[bytes], link: str, kept: ExitStack) -> None:
         if link:
             self._links[name] = link
         elif digest := is_blob(name):
-            if not self._content.has(digest):
+            self._named[name] = digest, size
+            if not self._hold.keep(digest):
                 with ExitStack() as stack:
                     draft = stack.enter_context(_draft(self._content, digest, size))
                     draft.fill(file, size, self._tell, self._threads)
                     self._place_behind(draft, digest, stack.pop_all())
-        elif size <= _LONGEST_DOCUMENT and not name.endswith(".tar"):
+        elif size <= _LONGEST_DOCUMENT and not name.endswith(_LAYERS):
             self._kept += size
             if self._kept > _MOST_DOCUMENTS:
                 raise ArchiveInvalid("the archive has more small files than an archive of images; expected `docker save`'s")
             self._documents[name] = file.read(size)
-        elif name.endswith(".tar"):  # a layer in docker's older form: what it is called is known when it is read
+        else:  # a layer in docker's older form: what it is called is known when it is read
             draft = kept.enter_context(_draft(self._content, Digest("sha256:"), size))
             draft.fill(file, size, self._tell, self._threads)
             self._unnamed[name] = draft, File(draft.digest(), size, draft.compression)
@@ -119,23 +132,29 @@ class _Loading:
     def _saved(self, document: bytes) -> None:
         """Docker's older form: what its list names becomes blobs."""
         files = {name: file for name, (_, file) in self._unnamed.items()}
-        files |= {name: File(digest_bytes(each), len(each)) for name, each in self._documents.items()}
+        files |= {name: File(digest_bytes(each), len(each), _compression(each)) for name, each in self._documents.items()}
+        files |= {name: File(digest, size, self._compression_of(digest)) for name, (digest, size) in self._named.items()}
         files |= {name: files[target] for name, target in self._links.items() if target in files}
         images = saved(document, files, lambda digest: self._small(files, digest))
         wanted = {blob.digest for image, _ in images for blob in image.blobs}
         for draft, file in self._unnamed.values():
-            if file.digest in wanted and not self._content.has(file.digest):
+            if file.digest in wanted and not self._hold.keep(file.digest):
                 self._place(draft, file.digest)
         for document in (*self._documents.values(), *(manifest for _, manifest in images)):
             digest = digest_bytes(document)
-            if digest in wanted and not self._content.has(digest):
+            if digest in wanted and not self._hold.keep(digest):
                 with _draft(self._content, digest, len(document)) as draft:
                     draft.write(document)
                     self._place(draft, digest)
         self._loaded.images = [image for image, _ in images]
 
     def _small(self, files: dict[str, File], digest: Digest) -> bytes | None:
-        return next((each for name, each in self._documents.items() if files[name].digest == digest), None)
+        found = next((each for name, each in self._documents.items() if files[name].digest == digest), None)
+        return found if found is not None else self._read(digest)
+
+    def _compression_of(self, digest: Digest) -> str:
+        with self._content.blob_path(digest).open("rb") as file:
+            return _compression(file.read(8))
 
     def _read(self, digest: Digest) -> bytes | None:
         try:
@@ -197,7 +216,7 @@ class _Draft:
 
     def _append(self, chunk: bytes) -> None:
         if not self.size:
-            self.compression = next((name for magic, name in _MAGIC.items() if chunk.startswith(magic)), "")
+            self.compression = _compression(chunk)
         with disk_errors(self._directory, self._size):
             view = memoryview(chunk)
             while view:
@@ -229,6 +248,11 @@ class _Draft:
             sync_directory(final.parent)
 
 
+def _compression(content: bytes) -> str:
+    """What content is compressed with, by its first bytes; empty: nothing that layers are compressed with."""
+    return next((name for magic, name in _MAGIC.items() if content.startswith(magic)), "")
+
+
 @contextmanager
 def _draft(content: ContentStore, expected: Digest, size: int) -> Iterator[_Draft]:
     directory = content.layout.ingest
@@ -236,7 +260,9 @@ def _draft(content: ContentStore, expected: Digest, size: int) -> Iterator[_Draf
         try:
             descriptor = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o644)
             named = None
-        except OSError:  # a file system that makes no file without a name
+        except OSError as exc:  # a file system that makes no file without a name
+            if exc.errno == errno.EMFILE:
+                raise ArchiveInvalid(f"{TOO_MANY_FILES} for the layers of this archive: raise it") from exc
             named = directory / f".import.{secrets.token_hex(8)}"
             descriptor = os.open(named, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:

@@ -30,6 +30,9 @@ T = TypeVar("T")
 
 _INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 
+_DEEPEST = 8
+"""Indexes one within another; the specification allows it, and nobody writes more than two."""
+
 Read = Callable[[Digest], bytes | None]
 """The bytes of a small blob, out of the archive or the store; None where neither has it."""
 
@@ -83,8 +86,8 @@ def listed(index: bytes, read: Read, has: Callable[[Digest], bool]) -> list[Foun
         ArchiveInvalid: it is none, or an image of it is not there for any platform.
     """
     found: list[FoundImage] = []
-    for entry in _decode(index, Index, "index.json").manifests:
-        name = _name_of(entry)
+    entries = {(_name_of(each), each.digest): each for each in _decode(index, Index, "index.json").manifests}
+    for (name, _), entry in entries.items():
         images = [_image(name, entry.digest, manifest, read) for manifest in _manifests(entry, read)]
         whole = [each for each in images if each is not None and all(has(blob.digest) for blob in each.blobs)]
         if not whole:
@@ -128,13 +131,20 @@ def _layer(file: File) -> Descriptor:
 
 
 def _manifests(entry: Descriptor, read: Read) -> Iterable[Descriptor]:
-    """The manifests at and below an entry that can be read."""
-    if entry.media_type not in _INDEXES:
-        yield entry
-        return
-    content = read(entry.digest)
-    for below in _decode(content, Index, entry.digest).manifests if content else ():
-        yield from _manifests(below, read)
+    """The manifests at and below an entry that can be read, each once."""
+    level, seen = [entry], {entry.digest}
+    for _ in range(_DEEPEST):
+        below: list[Descriptor] = []
+        for each in level:
+            if each.media_type not in _INDEXES:
+                yield each
+            elif content := read(each.digest):
+                below += _decode(content, Index, each.digest).manifests
+        fresh = {each.digest: each for each in below if each.digest not in seen}
+        level, seen = list(fresh.values()), seen | fresh.keys()
+        if not level:
+            return
+    raise ArchiveInvalid(f"{entry.digest} of the archive leads through more than {_DEEPEST} indexes, one in another")
 
 
 def _image(name: str, top: Digest, entry: Descriptor, read: Read) -> FoundImage | None:

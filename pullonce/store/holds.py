@@ -7,7 +7,9 @@ Whoever removes something looks at the holds under that lock: so it sees the hol
 service needs to run for that: the disk alone says what is held.
 """
 
+import fcntl
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -48,6 +50,8 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Which of its platforms, where that is known."""
     note: str = ""
     """What its holder wants to find again."""
+    alive: str = ""
+    """It counts only while a process has the lock of this sign (`Holds.sign_of_life`); empty: until it is dropped."""
 
 
 _decode = msgspec.json.Decoder(Hold).decode
@@ -63,8 +67,11 @@ class Holds:
     def __init__(self, root: Path) -> None:
         self._place = Layout(root).holds
 
-    def put(self, hold: Hold) -> None:
+    def put(self, hold: Hold, *, sync: bool = True) -> None:
         """Write a hold, in place of one of the same holder and name. When this returns it is on the disk.
+
+        Args:
+            sync: False for one that ends with its process, and so with the power.
 
         Raises:
             Permanent: the disk refuses.
@@ -72,7 +79,7 @@ class Holds:
         path = self._path(hold.holder, hold.name)
         with disk_errors(path):
             path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            replace_file(path, _encode(hold))
+            replace_file(path, _encode(hold), sync=sync)
 
     def drop(self, holder: str, name: str) -> bool:
         """Let go; False where there was no such hold. It is not synced: one that a power cut brings back keeps too much.
@@ -89,14 +96,19 @@ class Holds:
         return True
 
     def all(self, holder: str = "*") -> Iterator[Hold]:
-        """Every hold, or those of one holder.
+        """Every hold, or those of one holder. One whose process is gone is removed.
 
         Raises:
             HoldUnreadable: one cannot be read.
         """
         for path in sorted(self._place.glob(f"{holder}/*")):
             if not path.name.startswith(".") and (hold := _read(path)) is not None:  # else it is being written
-                yield hold
+                sign = self.sign_of_life(hold.holder, hold.alive) if hold.alive else None
+                if sign is None or _locked(sign):
+                    yield hold
+                else:
+                    path.unlink(missing_ok=True)
+                    sign.unlink(missing_ok=True)
 
     def find(self, holder: str, name: str) -> Hold | None:
         """One hold; None where there is no such.
@@ -110,8 +122,27 @@ class Holds:
         """Where a hold lies."""
         return self._path(hold.holder, hold.name)
 
+    def sign_of_life(self, holder: str, name: str) -> Path:
+        """The file whose exclusive lock says that a process lives; made and locked before the first hold that names it."""
+        return self._place / holder / f".{name}.alive"
+
     def _path(self, holder: str, name: str) -> Path:
         return self._place / holder / hashlib.sha256(name.encode()).hexdigest()[:40]
+
+
+def _locked(path: Path) -> bool:
+    """Whether somebody has the lock of a file."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _read(path: Path) -> Hold | None:

@@ -18,7 +18,7 @@ import pytest
 from pullonce.cli.main import main
 from pullonce.client import connect
 from pullonce.errors import Permanent
-from pullonce.exchange.load import Loaded, load
+from pullonce.exchange.load import Loaded
 from pullonce.exchange.read import ArchiveInvalid
 from pullonce.exchange.sources import DirectorySource, TarSource
 from pullonce.store.content import ContentStore, open_store
@@ -30,6 +30,7 @@ from tests.integration.pulls.test_pulls import happened
 from tests.support.deployment import Deployment
 from tests.support.gate import Gate
 from tests.support.images import Image, digest_of, image, layer, push, tar_of
+from tests.support.importing import load_into
 from tests.support.registry import RegistryServer
 
 Make = Callable[[Path, Path], Path]
@@ -56,9 +57,9 @@ def store(tmp_path: Path) -> ContentStore:
 
 def read(store: ContentStore, path: Path) -> Loaded:
     if path.is_dir():
-        return load(store, DirectorySource(path))
+        return load_into(store, DirectorySource(path))
     with path.open("rb") as file:
-        return load(store, TarSource(file))
+        return load_into(store, TarSource(file))
 
 
 def names_in(store: ContentStore) -> set[str]:

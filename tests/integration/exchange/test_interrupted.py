@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from pullonce.cli.main import main
-from pullonce.exchange.load import load
 from pullonce.exchange.sources import TarSource
 from pullonce.store.content import ContentStore, open_store
 from tests.integration.exchange.conftest import NAME, list_image
 from tests.integration.exchange.test_export import needs_root, with_pullonce
 from tests.support.images import digest_of, image, layer, tar_of
+from tests.support.importing import load_into
 
 BIG = image([layer(tar_of({f"file-{each}": os.urandom(20_000_000)}), "plain") for each in range(3)])
 
@@ -143,7 +143,7 @@ def test_an_import_that_is_stopped_leaves_whole_blobs_only(
     assert importing.returncode != 0
     check(other)
     with archive.open("rb") as file:
-        loaded = load(other, TarSource(file))
+        loaded = load_into(other, TarSource(file))
     assert {each.reference for each in loaded.images} == {NAME}
 
 
@@ -163,4 +163,4 @@ def test_a_tar_of_any_dialect_is_read(archive: Path, other: ContentStore, tmp_pa
             for member in tar:
                 made.addfile(member, tar.extractfile(member))
         with path.open("rb") as file:
-            assert {each.reference for each in load(other, TarSource(file)).images} == {NAME}
+            assert {each.reference for each in load_into(other, TarSource(file)).images} == {NAME}

@@ -15,7 +15,6 @@ import pytest
 import zstandard
 
 from pullonce.cli.main import main
-from pullonce.exchange.load import load
 from pullonce.exchange.read import FoundImage
 from pullonce.exchange.sources import DirectorySource, TarSource
 from pullonce.store.content import ContentStore, open_store
@@ -23,6 +22,7 @@ from tests.compose.engine import Engine
 from tests.integration.exchange.conftest import NAME, list_image
 from tests.integration.exchange.test_export import containerd, needs, needs_root, run  # noqa: F401
 from tests.support.images import Image, image, layer, tar_of
+from tests.support.importing import load_into
 
 APP = image(
     [
@@ -60,10 +60,10 @@ def check(store: ContentStore, path: Path, *, same_layers: bool) -> None:
         same_layers: they are those that were exported, compressed as they were.
     """
     if path.is_dir():
-        images = load(store, DirectorySource(path)).images
+        images = load_into(store, DirectorySource(path)).images
     else:
         with path.open("rb") as file:
-            images = load(store, TarSource(file)).images
+            images = load_into(store, TarSource(file)).images
     assert {each.reference for each in images} == set(KINDS)
     for found in images:
         given = KINDS[found.reference]
@@ -164,10 +164,10 @@ def check_one(store: ContentStore, path: Path, name: str, *, converted: bool = F
         converted: from docker's types into OCI's, by whoever saved it: then the config is written anew.
     """
     if path.is_dir():
-        [found] = load(store, DirectorySource(path)).images
+        [found] = load_into(store, DirectorySource(path)).images
     else:
         with path.open("rb") as file:
-            [found] = load(store, TarSource(file)).images
+            [found] = load_into(store, TarSource(file)).images
     given: Image = KINDS[name]
     assert found.reference in ("", name)
     config = json.loads(store.read(found.config, 1 << 20))
