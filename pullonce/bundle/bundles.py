@@ -22,12 +22,12 @@ import msgspec
 from pullonce import private
 from pullonce.bundle.errors import BundleRefused
 from pullonce.bundle.holding import BundleHolds
-from pullonce.bundle.record import CONFIG, STATE, Bundle, bundle_at, encode, no_bundle, read
+from pullonce.bundle.record import CONFIG, STATE, Bundle, bundle_at, encode, no_bundle, not_ours, read
 from pullonce.bundle.rootfs import Rootfs, check_reach
 from pullonce.failpoints import reach
 from pullonce.store.content import ContentStore
 from pullonce.store.disk import disk_errors, locked, replace_file, sync_directory
-from pullonce.store.snapshots import Snapshots
+from pullonce.store.snapshots import SnapshotMissing, Snapshots
 
 _DRAFTS = (f".{STATE}.", f".{CONFIG}.")
 _OURS = (STATE, CONFIG, "rootfs", "overlay")
@@ -125,13 +125,17 @@ class Bundles:
 
         Raises:
             BundleRefused: there is none, or it is not finished.
-            SnapshotMissing: a layer is not there; `bundle_at` tells what to pull.
+            SnapshotMissing: a layer is not there, or the whole store; `bundle_at` tells what to pull.
             MountFailed, Permanent: the kernel or the disk refuses.
         """
         with _held_directory(directory), disk_errors(directory):
             bundle = bundle_at(directory)
             if not (directory / CONFIG).exists():
                 raise BundleRefused(f"{directory} is not finished; make it again with `pullonce bundle`, or `unbundle` it")
+            if not self._content.layout.store.exists():
+                raise SnapshotMissing(
+                    f"{self._content.root} is no store any more, so {directory} has no layers; pull its image again"
+                )
             self._settle(bundle, directory)
             rootfs = Rootfs(directory)
             if rootfs.is_mounted:
@@ -273,7 +277,7 @@ def _held_directory(place: Path) -> Iterator[None]:
     except OSError as exc:
         raise BundleRefused(f"{place} cannot be used: {exc.strerror}") from exc
     if before.st_uid != os.geteuid():
-        raise BundleRefused(f"{place} belongs to user {before.st_uid}, who could change the bundle; expected one of our own")
+        raise not_ours(place, before.st_uid)
     with locked(place):
         if not place.is_dir() or place.stat().st_ino != before.st_ino:
             raise BundleRefused(f"{place} was removed meanwhile; try again")

@@ -13,6 +13,7 @@ from pullonce.store.holds import Hold
 from schemas.oci import ChainID, Digest
 
 STATE, CONFIG = "pullonce.json", "config.json"
+_LONGEST = 1 << 20
 
 
 class Bundle(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -61,19 +62,44 @@ def directory_of(text: str) -> Path:
     return path
 
 
-def read(directory: Path) -> Bundle | None:
+def read(directory: Path, *, foreign: bool = False) -> Bundle | None:
     """The bundle in a directory, finished or not; None where there is none.
 
+    Args:
+        foreign: it may be another user's, to be looked at and no more: nothing may be done on such a file's word.
+
     Raises:
-        BundleRefused: what it is made of cannot be read.
+        BundleRefused: what it is made of cannot be read, or somebody else says it.
     """
     path = directory / STATE
     try:
-        return decode(path.read_bytes())
+        return decode(_content(path, foreign=foreign))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as exc:
         raise BundleRefused(f"{path} cannot be read: {exc}; it says what the bundle is made of") from exc
+
+
+def _content(path: Path, *, foreign: bool) -> bytes:
+    """A file of our own in a directory of our own. Raises BundleRefused for others, OSError."""
+    above = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # A pipe does not hold us up, and a link leads nowhere.
+        found = os.open(path.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=above)
+        with open(found, "rb") as file:
+            for what, status in ((path.parent, os.fstat(above)), (path, os.fstat(found))):
+                if status.st_uid != os.geteuid() and not foreign:
+                    raise not_ours(what, status.st_uid)
+            if not stat.S_ISREG(status.st_mode):
+                raise BundleRefused(f"{path} is no ordinary file; expected one that says what the bundle is made of")
+            return file.read(_LONGEST)
+    finally:
+        os.close(above)
+
+
+def not_ours(path: Path, owner: int) -> BundleRefused:
+    """The error of what another user could change."""
+    return BundleRefused(f"{path} belongs to user {owner}, who could change the bundle; expected one of our own")
 
 
 def held_as(hold: Hold) -> Bundle:
@@ -101,7 +127,7 @@ def state_of(bundle: Bundle) -> str:
     """How a bundle stands: `mounted`, `not mounted`, `not finished`, or `gone` from its directory."""
     place = Path(bundle.directory)
     try:
-        found = read(place)
+        found = read(place, foreign=True)
     except BundleRefused:
         return "unreadable"
     if found is None:

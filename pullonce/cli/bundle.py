@@ -18,7 +18,7 @@ from pullonce.bundle.errors import BundleRefused, OptionInvalid
 from pullonce.bundle.image import Configuration
 from pullonce.bundle.inside import read_text
 from pullonce.bundle.options import Isolation, Options, Process
-from pullonce.bundle.record import Bundle, bundle_at, directory_of, state_of
+from pullonce.bundle.record import Bundle, bundle_at, directory_of, read, state_of
 from pullonce.bundle.rootfs import Rootfs
 from pullonce.bundle.spec import Found, runtime_config, volumes
 from pullonce.cli.bundled_image import FoundImage, find, pull_again
@@ -111,7 +111,8 @@ def options_of(args: argparse.Namespace) -> Options:
 def _remount(args: argparse.Namespace) -> int:
     def remount(directory: Path) -> None:
         known = bundle_at(directory)
-        held = Bundles(opened(Path(known.store)))
+        content = ContentStore(Path(known.store))  # none is made on the word of a bundle, but by a pull
+        held = Bundles(opened(content.root) if content.layout.store.exists() else content)
         try:
             mounted = held.remount(directory)
         except SnapshotMissing:
@@ -164,7 +165,7 @@ def bundles(args: argparse.Namespace) -> int:
 
 def _bundles_of(args: argparse.Namespace, directory: Path) -> Bundles:
     """Of the store that a bundle says, or that is asked for where it says nothing any more."""
-    known = bundle_at(directory) if (directory / "pullonce.json").exists() else None
+    known = read(directory)
     root = Path(known.store) if known else store_root(Path(args.home), args.store)
     return Bundles(ContentStore(root))
 

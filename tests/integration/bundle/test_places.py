@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,6 +16,7 @@ from pullonce.bundle.holding import BundleHolds
 from pullonce.store.mounting import unmount
 from tests.integration.bundle.conftest import APP, BARE
 from tests.support.bundles import Shelf
+from tests.support.trees import read_tree
 
 
 def said(place: Path) -> dict[str, Any]:
@@ -116,3 +118,46 @@ def test_what_lies_where_a_bundle_was_is_not_touched_when_that_is_let_go(shelf: 
     assert shelf.say("unbundle", one)[0] == 0
     assert shelf.held() == []
     assert (one / "config.json").read_text() == (one / "overlay" / "mine").read_text() == "mine"
+
+
+# -- what strangers say ----------------------------------------------------------------------------------------------------
+
+
+def strange(place: Path, kind: str) -> None:
+    """Have somebody else say what a bundle is made of."""
+    state = place / "pullonce.json"
+    if kind == "a directory of another's":
+        os.chown(place, 1000, 1000)
+    elif kind == "a file of another's":
+        os.chown(state, 1000, 1000)
+    elif kind == "a link":
+        state.rename(place.with_name("elsewhere"))
+        state.symlink_to(place.with_name("elsewhere"))
+    else:
+        state.unlink()
+        os.mkfifo(state)
+
+
+@pytest.mark.parametrize("kind", ["a directory of another's", "a file of another's", "a link", "a pipe"])
+def test_nothing_is_done_on_the_word_of_a_stranger(shelf: Shelf, tmp_path: Path, kind: str) -> None:
+    place, store = stopped(shelf, APP, tmp_path / "bundle"), tmp_path / "stores" / "other"
+    named = {**said(place), "store": str(store)}
+    (place / "pullonce.json").write_text(json.dumps(named))
+    store.mkdir(0o755, parents=True)
+    strange(place, kind)
+    before = read_tree(tmp_path)
+    for words in (["bundle", "--remount"], ["unbundle"], ["bundle", APP]):
+        code, _, err = shelf.say(*words, place)
+        assert code == 1 and err.count("\n") == 1, err
+        assert any(told in err for told in ("belongs to user 1000", "cannot be read", "no ordinary file")), err
+    assert (read_tree(tmp_path), shelf.held()) == (before, [str(place)])
+    shutil.rmtree(place)  # so that it is let go by name
+
+
+def test_a_store_that_is_gone_is_made_by_a_pull_only(shelf: Shelf, tmp_path: Path) -> None:
+    place, store = stopped(shelf, APP, tmp_path / "bundle"), tmp_path / "gone" / "stores" / "other"
+    (place / "pullonce.json").write_text(json.dumps({**said(place), "store": str(store)}))
+    code, _, err = shelf.say("bundle", "--remount", "--policy", "never", place)
+    assert code == 1 and "is no store any more" in err
+    assert shelf.say("unbundle", place)[0] == 0
+    assert list(tmp_path.iterdir()) == []
