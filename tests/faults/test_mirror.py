@@ -22,7 +22,7 @@ from tests.support.nats_server import free_port
 from tests.support.registry import RegistryServer
 
 MIB = 1 << 20
-RETRY = "1"
+RETRY = "0"
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +212,6 @@ async def test_a_registry_that_is_away_and_an_image_that_is_listed(door: MirrorD
     await asyncio.sleep(1.1)  # what the registry said just now counts for a second
     answer = await asyncio.to_thread(door.ask, f"/v2/app/manifests/1?ns={host}")
     assert (answer.status, answer.body) == (200, made.content)
-    assert (await asyncio.to_thread(door.ask, f"/v2/app/manifests/2?ns={host}")).status == 404
 
 
 def test_without_a_bus_clients_are_sent_on(tmp_path: Path) -> None:

@@ -231,3 +231,24 @@ async def test_who_reads_keeps_a_pull_going(tmp_path: Path, monkeypatch: pytest.
                 await ingest.commit()
                 assert got + await answer.read() == CONTENT
         await until(lambda: bus.withdrawn == 1)
+
+
+async def test_a_pull_that_ends_under_a_reader_is_begun_again_for_it(tmp_path: Path) -> None:
+    """It was somebody else's, who left; the reader has a right of its own."""
+    content, bus = open_store(tmp_path / "store"), Bus()
+    async with mirrored(bus, content, tmp_path / "m.sock") as session:
+        asking = asyncio.create_task(session.get("/v2/app/manifests/1?ns=registry.example"))
+        await until(lambda: bus.begun == 1)
+        bus.tell(resolved())
+        await asking
+        async with content.ingest(BLOB) as ingest:
+            await ingest.write(CONTENT[:1000])
+            await ingest.flush()
+            async with session.get(f"/v2/app/blobs/{BLOB.digest}?ns=registry.example") as answer:
+                got = await answer.content.readexactly(1000)
+                next(task for task in asyncio.all_tasks() if task.get_name() == f"mirror {PLACE}:1").cancel()
+                await until(lambda: bus.begun == 2)
+                bus.tell(resolved())
+                await ingest.write(CONTENT[1000:])
+                await ingest.commit()
+                assert got + await answer.read() == CONTENT
