@@ -11,13 +11,13 @@ import fcntl
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from pullonce.errors import PullonceError
-from pullonce.store.disk import disk_errors, replace_file
+from pullonce.store.disk import disk_errors, replace_file, replace_files
 from pullonce.store.layout import Layout
 from schemas.oci import ChainID, Digest
 
@@ -80,6 +80,22 @@ class Holds:
         with disk_errors(path):
             path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             replace_file(path, _encode(hold), sync=sync)
+
+    def put_all(self, holds: Sequence[Hold]) -> None:
+        """Write several holds, with as few syncs as that takes. When this returns they are on the disk.
+
+        Raises:
+            Permanent: the disk refuses; some may be there, each of them whole.
+        """
+        with disk_errors(self._place):
+            files = {self.path(hold): _encode(hold) for hold in holds}
+            for directory in {path.parent for path in files}:
+                directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+            replace_files(files)
+
+    def has(self, holder: str, name: str) -> bool:
+        """Whether there is such a hold; what it says is not looked at."""
+        return self._path(holder, name).exists()
 
     def drop(self, holder: str, name: str) -> bool:
         """Let go; False where there was no such hold. It is not synced: one that a power cut brings back keeps too much.

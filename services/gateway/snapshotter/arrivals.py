@@ -63,6 +63,10 @@ class Resolved:
         """The image a layer belongs to, by digest; empty where the log has not told."""
         return self._of.get(chain_id, "")
 
+    def layers(self, reference: str) -> Mapping[ChainID, ChainID]:
+        """The layers of an image by digest, each with the one below it; none where the log has not told."""
+        return layers_below(self._images.get(reference, ()))
+
     def below(self, chain_id: ChainID) -> ChainID | None:
         """The layer below one: empty for the lowest, None where the log has not told."""
         layers = self._images.get(self.image_of(chain_id), ())

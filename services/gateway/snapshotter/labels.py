@@ -42,6 +42,11 @@ def reference_of(labels: dict[str, str]) -> str:
         return ""
 
 
+def image_labels(labels: dict[str, str]) -> dict[str, str]:
+    """Those that say of which image a layer is: the same for all of its layers."""
+    return {name: labels[name] for name in (_IMAGE, _MANIFEST) if name in labels}
+
+
 def by_digest(image: str, digest: str) -> str:
     """An image of the same repository by its digest; raises ReferenceInvalid."""
     parsed = reference.parse(image)

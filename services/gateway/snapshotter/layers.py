@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Sequence
 
 import msgspec
 
@@ -63,18 +64,24 @@ class Layers:
         Raises:
             Permanent: the disk refuses; nothing is promised.
         """
-        self._holds.put(
-            Hold(
-                holder=HOLDER,
-                name=record.name,
-                chain_ids=(record.chain_id,),
-                reference=record.reference,
-                note=_encode(record).decode(),
-            )
-        )
+        self._holds.put(_hold(record))
         # Behind the hold, and under the lock: a collector that looked before it has removed the layer by now, or not at all.
         with self._content.images.hold():
             return self.has(record.chain_id)
+
+    def hold_all(self, records: Sequence[Record]) -> None:
+        """Promise several layers at once, with as few syncs as that takes. When it returns, `has` says what will stay.
+
+        Raises:
+            Permanent: the disk refuses; some may be promised, and others not.
+        """
+        self._holds.put_all([_hold(record) for record in records])
+        with self._content.images.hold():
+            pass  # as in `hold`: a collector that looked before the holds were there has ended now
+
+    def is_held(self, name: str) -> bool:
+        """Whether the hold of a record is on the disk; a store that is wiped has none."""
+        return self._holds.has(HOLDER, name)
 
     def make_whole(self) -> None:
         """Make what is missing of a store that was wiped; raises Permanent where the disk refuses."""
@@ -95,3 +102,10 @@ class Layers:
     def is_listed(self, reference: str) -> bool:
         """Whether the store lists an image under a reference."""
         return bool(self._content.images.named(reference))
+
+
+def _hold(record: Record) -> Hold:
+    return Hold(
+        holder=HOLDER, name=record.name, chain_ids=(record.chain_id,), reference=record.reference,
+        note=_encode(record).decode(),
+    )  # fmt: skip

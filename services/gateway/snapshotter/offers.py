@@ -4,12 +4,12 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from pullonce.errors import PullonceError
 from schemas.oci import ChainID
 from services.gateway.snapshotter.arrivals import Arrivals, LayerMissing, Resolved
-from services.gateway.snapshotter.labels import reference_of
+from services.gateway.snapshotter.labels import image_labels, reference_of
 from services.gateway.snapshotter.layers import Layers
 from services.gateway.snapshotter.records import REF, Kind, Record, chain_named, name_of, variant_of
 from services.gateway.snapshotter.store import Records
@@ -56,23 +56,38 @@ class Offers:
         if below is None:
             return False
         reference = reference_of(labels) or self._resolved.image_of(chain_id)
-        listed = False
+        listed, layers = False, self._resolved.layers(reference)
         if not self._layers.has(chain_id):
             if not reference or not self._connected():
                 return False
             listed = not await asyncio.to_thread(self._layers.is_listed, reference)
-            layers = await self._arrivals.layers(reference)
-            if layers is None or layers.get(chain_id) != below:
+            told = await self._arrivals.layers(reference)
+            if told is None or told.get(chain_id) != below:
                 return False
+            layers = told
         elif (there := self._layers.get(chain_id)) is None or there.parent != below:
             return False
         record = self._record(chain_id, parent, {**labels, REF: chain_id}, reference, listed=listed)
+        self._hold_ahead(record, layers)
         there_now = await self._records.hold(record)
         if not there_now and not reference:
             # A collector was faster, and nobody knows whose layer it was.
             await self._records.remove(record)
             return False
         return True
+
+    def _hold_ahead(self, record: Record, layers: Mapping[ChainID, ChainID]) -> None:
+        """Begin to hold the layers above one that is given: containerd asks for them next."""
+        if chain_named(record.name) is None or record.chain_id not in layers:
+            return
+        stack = list(layers)
+        above = stack[stack.index(record.chain_id) + 1 :]
+        told = image_labels(record.labels)
+        self._records.ahead.begin(
+            self._record(each, name_of(layers[each]), {**told, REF: each}, record.reference, listed=record.listed)
+            for each in above
+            if self._records.table.layer(each, name_of(layers[each])) is None
+        )
 
     def _record(self, chain_id: ChainID, parent: str, labels: dict[str, str], reference: str, *, listed: bool) -> Record:
         name, now = name_of(chain_id), time.time_ns()

@@ -98,10 +98,14 @@ class SnapshotterState:
         Raises:
             StateUnusable: the disk refuses; nothing was written.
         """
+        # Whoever called may leave; what was begun goes on, so that memory and disk say the same.
+        await asyncio.shield(self.submit(change))
+
+    def submit(self, change: Change) -> asyncio.Future[None]:
+        """The same without waiting; changes are written in the order in which they are handed in."""
         waiting = _Waiting(change)
         self._queue.put(waiting)
-        # Whoever called may leave; what was begun goes on, so that memory and disk say the same.
-        await asyncio.shield(waiting.done)
+        return waiting.done
 
     def _connect(self) -> sqlite3.Connection:
         database = sqlite3.connect(self._path, isolation_level=None)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pullonce.errors import PullonceError
 from pullonce.failpoints import reach
+from services.gateway.snapshotter.ahead import Ahead
 from services.gateway.snapshotter.layers import Layers
 from services.gateway.snapshotter.places import Places
 from services.gateway.snapshotter.records import Record
@@ -30,6 +31,7 @@ class Records:
         self.places = Places(place / "snapshots")
         self.unlisting: list[str] = []
         """References that an earlier process had still to take off the list."""
+        self.ahead = Ahead(layers)
         self._layers = layers
         self._state = SnapshotterState(place / "snapshots.db")
         self._last = 0
@@ -67,6 +69,7 @@ class Records:
 
     async def close(self) -> None:
         """Write what waits, and let go."""
+        await self.ahead.close()
         await asyncio.to_thread(self._state.close)
 
     async def settle(self) -> None:
@@ -107,11 +110,15 @@ class Records:
         Raises:
             Permanent, StateUnusable: the disk refuses; nothing was promised.
         """
-        there = await asyncio.to_thread(self._layers.hold, record)
+        if await self.ahead.take(record.name):
+            there = self._layers.has(record.chain_id)
+        else:
+            there = await asyncio.to_thread(self._layers.hold, record)
         reach("layer.held")
-        # The hold says all that the record does and is synced; the database has it too for a store that is wiped.
-        await self.put(record, sync=False)
-        reach("layer.recorded")
+        # The hold says all that the record does and is synced, so nobody waits for the database, which has it too for a store
+        # that is wiped.
+        self._state.submit(Change(put=[record], sync=False)).add_done_callback(_recorded)
+        self.table.put(record)
         return there
 
     async def remove(self, record: Record) -> str:
@@ -134,3 +141,9 @@ class Records:
             await asyncio.to_thread(self.places.empty_trash)
         except (OSError, PullonceError) as exc:
             log.warning("directories of removed snapshots cannot be removed yet: %s", exc)
+
+
+def _recorded(written: asyncio.Future[None]) -> None:
+    if not written.cancelled() and (error := written.exception()):
+        log.warning("a layer is held, and its record is missing until the next start: %s", error)
+    reach("layer.recorded")

@@ -9,15 +9,18 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from grpclib.client import Channel, UnaryStreamMethod, UnaryUnaryMethod
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
+from pullonce.store.content import opened
 from services.gateway.protocols import snapshots_pb2 as pb
 from services.gateway.snapshotter.arrivals import Resolved
+from services.gateway.snapshotter.layers import Layers
 from services.gateway.snapshotter.opening import Outside, snapshotting
-from services.gateway.snapshotter.records import REF
+from services.gateway.snapshotter.records import REF, Kind, Record, name_of
 from tests.integration.gateway.conftest import picture
 from tests.integration.gateway.test_containerd import chain_of
 from tests.support.images import Image
@@ -204,6 +207,46 @@ async def test_a_layer_that_the_log_knows_needs_no_labels(tmp_path: Path) -> Non
                 break
             await asyncio.sleep(0.05)
         assert bus.unlisted == [f"127.0.0.1:1/a@{MANIFEST}"]
+
+
+async def test_the_layers_above_are_held_before_they_are_asked_for_and_let_go_if_they_never_are(tmp_path: Path) -> None:
+    bus, pushed = Bus(), picture(4, 4)
+    bus.event = resolved(pushed)
+    chain, labels = chain_of(pushed), named("127.0.0.1:1/a:1")
+
+    def held() -> set[str]:
+        holds = (tmp_path / "store" / "holds" / "containerd").glob("[!.]*")
+        return {msgspec.json.decode(path.read_bytes())["name"] for path in holds}
+
+    async with service(tmp_path, bus) as calls:
+        assert await calls.refused("Prepare", key="1", labels={REF: chain[0], **labels}) == Status.ALREADY_EXISTS
+        assert f"pullonce/{chain[0]}" in held() and await calls.names() == {f"pullonce/{chain[0]}"}
+        for _ in range(100):
+            if len(held()) == 4:
+                break
+            await asyncio.sleep(0.05)
+        assert held() == {f"pullonce/{each}" for each in chain}
+        again = {"parent": f"pullonce/{chain[0]}", "labels": {REF: chain[1], "a": "b", **labels}}
+        assert await calls.refused("Prepare", key="2", **again) == Status.ALREADY_EXISTS
+        assert dict((await calls.call("List", filters=[f"name==pullonce/{chain[1]}"]))[0].info[0].labels)["a"] == "b"
+        for path in (tmp_path / "store" / "holds" / "containerd").iterdir():
+            path.unlink()  # as whoever wipes a store does
+        third = {"parent": f"pullonce/{chain[1]}", "labels": {REF: chain[2], **labels}}
+        assert await calls.refused("Prepare", key="3", **third) == Status.ALREADY_EXISTS
+        assert f"pullonce/{chain[2]}" in held(), "it is written again where it is gone"
+    async with service(tmp_path, bus) as calls:
+        assert await calls.names() == {f"pullonce/{each}" for each in chain[:3]}
+        assert held() == await calls.names(), "nobody asked for the fourth"
+
+
+async def test_a_hold_written_ahead_that_a_crash_left_becomes_a_record(tmp_path: Path) -> None:
+    content, chain = opened(tmp_path / "store"), chain_of(picture(5, 2))
+    record = Record(name=name_of(chain[0]), kind=Kind.COMMITTED, created=1, updated=1, chain_id=chain[0], reference="a/b@c")
+    Layers(content).hold_all([record])
+    async with service(tmp_path, Bus()) as calls:
+        assert await calls.names() == {record.name}, "containerd's collector finds it, and removes what it does not know"
+        await calls.call("Remove", key=record.name)
+        assert list((tmp_path / "store" / "holds" / "containerd").iterdir()) == []
 
 
 def named(image: str) -> dict[str, str]:
