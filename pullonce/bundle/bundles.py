@@ -12,21 +12,21 @@ whatever a crash leaves is found: `bundle` begins anew what is not finished, and
 
 import os
 import secrets
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from pullonce import private
 from pullonce.bundle.errors import BundleRefused
 from pullonce.bundle.holding import BundleHolds
-from pullonce.bundle.record import CONFIG, STATE, Bundle, bundle_at, encode, no_bundle, not_ours, read
+from pullonce.bundle.place import give_back, held_directory, taken
+from pullonce.bundle.record import CONFIG, STATE, Bundle, bundle_at, encode, no_bundle, read
 from pullonce.bundle.rootfs import Rootfs, check_reach
 from pullonce.failpoints import reach
 from pullonce.store.content import ContentStore
-from pullonce.store.disk import disk_errors, locked, replace_file, sync_directory
+from pullonce.store.disk import disk_errors, replace_file, sync_directory
 from pullonce.store.snapshots import SnapshotMissing, Snapshots
 
 _DRAFTS = (f".{STATE}.", f".{CONFIG}.")
@@ -61,14 +61,10 @@ class Bundles:
         place = Path(wanted.directory)
         if place.is_relative_to(self._content.root.resolve()):
             raise BundleRefused(f"{place} lies in the store, which removes what it does not know; choose another directory")
-        with _opened(place) as made:
-            known = self._unfinished(place)
+        with taken(place, self._unfinished) as (known, made, before):
             again = known is not None and known.store == wanted.store and self._holds.is_own(known, place)
-            wanted = msgspec.structs.replace(
-                wanted,
-                id=(known.id if known and again else "") or secrets.token_hex(8),
-                made=made or (known is not None and known.made),
-            )
+            number = (known.id if known and again else "") or secrets.token_hex(8)
+            wanted = msgspec.structs.replace(wanted, id=number, made=made, before=before)
             reach("bundle.opened")
             try:
                 self._refuse_claimed(place, known)
@@ -128,7 +124,7 @@ class Bundles:
             SnapshotMissing: a layer is not there, or the whole store; `bundle_at` tells what to pull.
             MountFailed, Permanent: the kernel or the disk refuses.
         """
-        with _held_directory(directory), disk_errors(directory):
+        with held_directory(directory), disk_errors(directory):
             bundle = bundle_at(directory)
             if not (directory / CONFIG).exists():
                 raise BundleRefused(f"{directory} is not finished; make it again with `pullonce bundle`, or `unbundle` it")
@@ -154,7 +150,7 @@ class Bundles:
             if not self._holds.drop_at(directory):
                 raise no_bundle(directory)
             return
-        with _held_directory(directory), disk_errors(directory):
+        with held_directory(directory), disk_errors(directory):
             bundle = read(directory)
             if bundle is None:
                 self._let_go(directory, force=force)
@@ -228,6 +224,8 @@ class Bundles:
             if path.name.startswith(_DRAFTS):
                 path.unlink()
         reach("unbundle.emptied")
+        if bundle.before is not None:
+            give_back(place, bundle.before)
         (place / STATE).unlink(missing_ok=True)
         if bundle.made and not any(place.iterdir()):
             place.rmdir()
@@ -246,39 +244,3 @@ def _clear(bundle: Bundle, place: Path, *, force: bool) -> None:
     reach("unbundle.unmounted")
     (place / CONFIG).unlink(missing_ok=True)
     reach("unbundle.unwritten")
-
-
-@contextmanager
-def _opened(place: Path) -> Iterator[bool]:
-    """The directory of a bundle, made where it is missing, ours alone for the block; yields whether it was made.
-
-    Raises:
-        BundleRefused: it is no directory, or somebody else's.
-        Permanent: others may write to where it leads, or the disk refuses.
-    """
-    made = not place.exists()
-    if not made and not place.is_dir():
-        raise BundleRefused(f"{place} is no directory; expected one that is not there yet, or an empty one")
-    with disk_errors(place):
-        private.directory(str(place))
-    with _held_directory(place):
-        yield made
-
-
-@contextmanager
-def _held_directory(place: Path) -> Iterator[None]:
-    """Nobody else makes or takes apart this bundle for the block.
-
-    Raises:
-        BundleRefused: it belongs to somebody else, or was removed meanwhile.
-    """
-    try:
-        before = place.stat()
-    except OSError as exc:
-        raise BundleRefused(f"{place} cannot be used: {exc.strerror}") from exc
-    if before.st_uid != os.geteuid():
-        raise not_ours(place, before.st_uid)
-    with locked(place):
-        if not place.is_dir() or place.stat().st_ino != before.st_ino:
-            raise BundleRefused(f"{place} was removed meanwhile; try again")
-        yield

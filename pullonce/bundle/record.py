@@ -16,6 +16,13 @@ STATE, CONFIG = "pullonce.json", "config.json"
 _LONGEST = 1 << 20
 
 
+class Access(msgspec.Struct, frozen=True):
+    """Who gets into a directory: its permissions, and the number of its group."""
+
+    mode: int
+    group: int
+
+
 class Bundle(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One bundle."""
 
@@ -32,6 +39,8 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     mappings: Mappings | None = None
     made: bool = False
     """The directory was not there before, and goes with the bundle."""
+    before: Access | None = None
+    """Who got into the directory that was there before, and gets into it again behind the bundle."""
     id: str = ""
     """Random; its hold goes by it. Empty for bundles of versions before, whose holds go by the directory."""
 

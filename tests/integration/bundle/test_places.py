@@ -161,3 +161,47 @@ def test_a_store_that_is_gone_is_made_by_a_pull_only(shelf: Shelf, tmp_path: Pat
     assert code == 1 and "is no store any more" in err
     assert shelf.say("unbundle", place)[0] == 0
     assert list(tmp_path.iterdir()) == []
+
+
+# -- directories that were there before ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[0o755, 0o2775, 0o1777, 0o700])
+def there(request: pytest.FixtureRequest, reachable: Path) -> Path:
+    """A directory that others use, of a group of its own."""
+    made = reachable / "there"
+    made.mkdir()
+    os.chown(made, -1, 1003)
+    made.chmod(request.param)
+    return made
+
+
+def access(place: Path) -> tuple[int, int]:
+    return place.stat().st_mode, place.stat().st_gid
+
+
+def test_a_directory_that_is_refused_stays_open(shelf: Shelf, there: Path) -> None:
+    before = access(there)
+    (there / "file").touch()
+    assert "is not empty" in shelf.say("bundle", APP, there)[2]
+    (there / "file").unlink()
+    (there / "rootfs").mkdir()
+    os.chown(there / "rootfs", 1000, 1000)
+    assert shelf.say("bundle", APP, there)[0] == 1
+    (there / "rootfs").rmdir()
+    code, _, err = shelf.say("bundle", APP, there, "--user", "stranger")
+    assert code == 1 and "'stranger'" in err
+    assert (access(there), shelf.held()) == (before, [])
+    os.chown(there, 1000, -1)
+    before = access(there)
+    assert "belongs to user 1000" in shelf.say("bundle", APP, there)[2]
+    assert access(there) == before
+
+
+@pytest.mark.parametrize("options", [(), ("--uidmap", "0:200000:65536")])
+def test_a_directory_is_open_again_behind_its_bundle(shelf: Shelf, there: Path, options: tuple[str, ...]) -> None:
+    before = access(there)
+    shelf.bundle(APP, there, *options)
+    assert not there.stat().st_mode & 0o027
+    assert shelf.say("unbundle", there)[0] == 0
+    assert (access(there), list(there.iterdir())) == (before, [])
