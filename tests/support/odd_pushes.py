@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ IMAGE = image([LARGE, SMALL, EMPTY], docker=False)
 ALWAYS = 1000
 HEAD, POST, PATCH, PUT = "HEAD /v2/app/blobs", "POST /v2/app/blobs", "PATCH /v2/app/blobs", "PUT /v2/app/blobs"
 OTHER = "PUT /v2/app/manifests"
+PAGE = {"Content-Type": "text/html; charset=utf-8"}
 NOW = {"Retry-After": "0"}
 
 Plan = Callable[[PushRegistry], None]
@@ -109,6 +111,26 @@ def lies_about_blobs(registry: PushRegistry) -> None:
     registry.plan(OTHER, answers(400, "MANIFEST_BLOB_UNKNOWN", "blob unknown to registry"), 1)
 
 
+def counts(where: str, status: int, *offsets: int) -> Plan:
+    """Take nothing, and say in turn that it has so many bytes; whoever asks is told so too."""
+    turn = itertools.cycle(offsets)
+
+    async def fault(registry: PushRegistry, request: web.Request) -> web.StreamResponse:
+        await request.read()
+        return web.Response(status=status, headers={"Location": request.path, "Range": f"0-{next(turn) - 1}"})
+
+    return planned((where, fault), ("GET /v2/app/blobs/uploads", fault))
+
+
+async def shows_a_page(request: web.Request) -> web.Response:
+    await request.read()
+    return web.Response(text="<html>Welcome</html>", content_type="text/html")
+
+
+async def page(registry: PushRegistry, request: web.Request) -> web.StreamResponse:
+    return await shows_a_page(request)
+
+
 ALL = sum(map(len, IMAGE.blobs.values()))
 ODD: tuple[OddPush, ...] = (
     # -- where an upload goes on --
@@ -140,13 +162,19 @@ ODD: tuple[OddPush, ...] = (
     OddPush("no Range in its answers", "registries that keep no count", made={"silent": ("Range",)}),
     OddPush("half of a part is taken", "distribution-spec, `Range`", takes_half),
     OddPush(
-        "nothing is taken, and 202 said", "hostile",
-        planned((PATCH, answered(202, {"Range": "0-1"}))), ends="registry.answer",
+        "nothing is taken, and 202 said", "hostile", counts(PATCH, 202, 2), ends="registry.answer",
+    ),
+    OddPush(
+        "a Range that is wrong, where its status is right", "registries that count otherwise",
+        planned((PATCH, answered(202, {"Range": "0-1"}))),
     ),
     OddPush(
         "200 instead of 202 and 201", "registries of their own",
         planned((PATCH, answered(200, {})), (PUT, answered(200, {})), (POST, answered(200, {}))),
     ),
+    OddPush("a Range that goes back and forth", "hostile", counts(PATCH, 202, 200, 100), ends="registry.answer"),
+    OddPush("416, and a Range that goes back and forth", "hostile", counts(PATCH, 416, 300, 200, 100)),
+    OddPush("a Range beyond what was sent", "registries that count otherwise", counts(PATCH, 202, 1_400_000)),
     # -- breaks --
     OddPush(
         "a part that breaks off, and is kept", "every network",
@@ -207,6 +235,39 @@ ODD: tuple[OddPush, ...] = (
     OddPush(
         "another digest of the manifest", "registries that convert",
         planned((OTHER, answered(201, {"Docker-Content-Digest": digest_of(b"x")}))), ends="digest.mismatch",
+    ),
+    OddPush(
+        "no digest of a manifest, even where it is asked for", "registries of their own",
+        planned(("HEAD /v2/app/manifests", answers(200))), made={"silent": ("Docker-Content-Digest",)},
+    ),
+    OddPush(
+        "no digest of a manifest, and 403 for it", "robots that may push and not pull",
+        planned(("HEAD /v2/app/manifests", answers(403)), ("GET /v2/app/manifests", answers(403))),
+        made={"silent": ("Docker-Content-Digest",)},
+    ),
+    OddPush(
+        "201 for a manifest, and nothing there", "portals; proxies that answer themselves",
+        planned((OTHER, answers(201))), ends="registry.answer", says="nothing there",
+    ),
+    OddPush(
+        "201 for a manifest, and another there", "registries that convert",
+        planned((OTHER, answers(201)), ("HEAD /v2/app/manifests", answers(200)), ("GET /v2/app/manifests", answers(200))),
+        ends="registry.answer", says="something else",
+    ),
+    OddPush(
+        "a page for whatever it is asked", "portals, logins",
+        made={"guard": shows_a_page}, ends="registry.answer", says="page",
+    ),
+    *(
+        OddPush(
+            f"a page for {where.replace('/v2/app/', 'of ')}", "portals, logins",
+            planned((where, page)), ends="registry.answer",
+        )
+        for where in (POST, PATCH, PUT, OTHER)
+    ),
+    OddPush(
+        "empty answers that are called pages", "quay.io",
+        planned(*((where, answered(200, PAGE)) for where in (POST, PATCH, PUT, OTHER))),
     ),
     # -- refusals --
     OddPush(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 import ssl
 import struct
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -17,6 +19,8 @@ from tests.support.images import digest_of
 _UPLOAD = re.compile(r"/v2/(?P<repository>.+)/blobs/uploads/(?P<session>[^/]*)$")
 _BLOB = re.compile(r"/v2/(?P<repository>.+)/blobs/(?P<digest>[^/]+)$")
 _MANIFEST = re.compile(r"/v2/(?P<repository>.+)/manifests/(?P<locator>[^/]+)$")
+_NUMBERS = itertools.count()
+"""Of uploads: none has the number of another, ended ones included."""
 
 Fault = Callable[["PushRegistry", web.Request], Awaitable[web.StreamResponse | None]]
 """Answers one request in place of the registry, or leaves that to it after all (None)."""
@@ -111,7 +115,7 @@ class PushRegistry:
                 if mount and (origin, mount) in self.blobs:
                     self.blobs[repository, mount] = self.blobs[origin, mount]
                     return self._answer(201, {"Docker-Content-Digest": mount})
-                name = f"session-{len(self.sessions)}"
+                name = f"session-{next(_NUMBERS)}"
                 self.sessions[name] = bytearray()
                 return self._at(202, repository, name)
             case _ if name not in self.sessions:
@@ -216,5 +220,20 @@ def held_until(release: asyncio.Event, reached: asyncio.Event) -> Fault:
     async def fault(registry: PushRegistry, request: web.Request) -> None:
         reached.set()
         await release.wait()
+
+    return fault
+
+
+def drips(status: int, headers: Mapping[str, str]) -> Fault:
+    """Answer at once, with a body that never ends."""
+
+    async def fault(registry: PushRegistry, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=status, headers=headers)
+        await response.prepare(request)
+        with suppress(ConnectionError):
+            while True:
+                await response.write(b" ")
+                await asyncio.sleep(0.02)
+        return response
 
     return fault

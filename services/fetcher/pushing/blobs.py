@@ -19,14 +19,17 @@ from pullonce.oci.digest import Verifier
 from pullonce.worker.worker import BRIEF, backoff
 from schemas.oci import Descriptor
 from services.fetcher.pushing.records import UploadRecord
+from services.fetcher.remote.sessions import BrokenOff, Destination, Refused, Session, SessionGone
 from services.fetcher.remote.transport import Body
-from services.fetcher.remote.uploads import Destination, Refused, Session, SessionGone, Uploads
+from services.fetcher.remote.uploads import Uploads
 
 log = logging.getLogger(__name__)
 
 PART = 32 << 20
 """Bytes of a part. Proxies take 100 MB and more; what breaks off costs at most so much, where a registry keeps no half part."""
 SMALLEST_PART = 256 << 10
+_LENGTHEN = 4
+"""Parts that a server takes one after another before the next are twice as long again."""
 _PIECE = 1 << 20
 _LONGEST_WISH = 300.0
 """Seconds: what a registry may ask for in `Retry-After`."""
@@ -77,6 +80,15 @@ class BlobPush:
     _reached: int = field(default=0, init=False)
     """The most that it ever had at a break."""
     _begun_anew: int = field(default=0, init=False)
+    _sent: int = field(default=0, init=False)
+    """The end of the furthest part that was sent to the upload."""
+    _part: int = field(default=0, init=False)
+    """Bytes of the next part, where the server does not want fewer: less than usual after a break."""
+    _in_a_row: int = field(default=0, init=False)
+    """Parts that were taken since its length changed."""
+
+    def __post_init__(self) -> None:
+        self._part = self.way.part
 
     async def run(self) -> Outcome:
         """Bring it there.
@@ -102,8 +114,8 @@ class BlobPush:
                     continue
             except Retryable as exc:
                 failure = exc
-                # A proxy that cuts long requests off says nothing of it.
-                self.way.part = max(self.way.part // 2, SMALLEST_PART)
+                if isinstance(exc, BrokenOff):  # a proxy that cuts long requests off says nothing of it
+                    self._shorten()
             attempt = 1 if self._moved() else attempt + 1
             if attempt >= (min(BRIEF, self.attempts) if failure.brief else self.attempts):
                 raise failure
@@ -118,6 +130,16 @@ class BlobPush:
             return False
         self._reached = self._offset
         return True
+
+    def _shorten(self) -> None:
+        self._part = max(min(self._part, self.way.part) // 2, SMALLEST_PART)
+        self._in_a_row = 0
+
+    def _lengthen(self) -> None:
+        self._in_a_row += 1
+        if self._in_a_row >= _LENGTHEN:
+            self._part = max(self._part, min(2 * self._part, self.way.part))
+            self._in_a_row = 0
 
     async def _attempt(self) -> Outcome:
         if not self.doubted and await self.uploads.has(self.to, self.blob):
@@ -145,6 +167,7 @@ class BlobPush:
             except (SessionGone, Permanent):
                 pass  # it is not there any more, or is not ours
             self.record.forget()
+        self._sent = 0
         session = await self._begun()
         if session is not None:
             self.record.note(session)
@@ -162,21 +185,25 @@ class BlobPush:
     async def _send_parts(self, session: Session) -> Session:
         """Send what is longer than one request should be; what has not begun and fits into one is left to that."""
         self._offset = session.offset
+        self._sent = max(self._sent, session.offset)
         while session.offset < self.blob.size:
-            part, before = max(self.way.part, session.smallest), replace(self.way)
+            part, before = max(min(self._part, self.way.part), session.smallest), replace(self.way)
             if session.offset == 0 and (self.way.whole or (self.blob.size <= part and not self.way.parted)):
                 break
             body = self._body(session.offset, min(part, self.blob.size - session.offset))
+            self._sent = max(self._sent, session.offset + body.size)
             try:
                 session = await self.uploads.send(self.to, session, self.blob.digest, body)
             except Refused as exc:
                 session = await self._otherwise(session, exc)
-            if session.offset > self.blob.size:
+            if session.offset > self._sent:  # somebody else's, or a count of something else
                 raise SessionGone
-            if session.offset == self._offset and self.way == before:
+            if session.offset > self._offset:
+                self._offset = session.offset
+                self._lengthen()
+            elif self.way == before:  # it says no more than before, or takes back what it said
                 what = f"{self.to.named} takes nothing of {self.blob.digest}, and does not say why"
                 raise Retryable(what, code="registry.answer", brief=True)
-            self._offset = session.offset
             self.record.note(session)
         return session
 
@@ -188,8 +215,9 @@ class BlobPush:
             Permanent: there is no other way.
         """
         match refused.status:
-            case 413 if self.way.part > max(SMALLEST_PART, session.smallest):
-                self.way.part = max(self.way.part // 2, SMALLEST_PART)
+            case 413 if min(self._part, self.way.part) > max(SMALLEST_PART, session.smallest):
+                self._shorten()
+                self.way.part = self._part
                 return session
             case 416:
                 found = await self.uploads.status(self.to, session)

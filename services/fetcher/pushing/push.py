@@ -24,7 +24,7 @@ from services.fetcher.pushing.outgoing import Document, Outgoing, chosen, gather
 from services.fetcher.pushing.records import UploadRecords
 from services.fetcher.remembered import Remembered
 from services.fetcher.remote.registry import Registry
-from services.fetcher.remote.uploads import Destination
+from services.fetcher.remote.sessions import Destination
 from services.fetcher.slots import Slots
 
 log = logging.getLogger(__name__)
@@ -167,7 +167,12 @@ class Push:
         if await self._repeated(lambda: uploads.name(to, locator, document.described, document.content)):
             return
         found = await self._repeated(lambda: uploads.named(to, locator))
-        if found is not None and found != digest:
+        if found is None:
+            held = await self._repeated(lambda: uploads.holds(to, locator, document.described))
+            if held is False:
+                what = f"{to.named} took {digest} as {locator}, and gives something else there"
+                raise Permanent(what, code="registry.answer")
+        elif found != digest:
             what = f"{to.named} has {found} as {locator}, where {digest} was pushed"
             raise Permanent(what, code="digest.mismatch")
 

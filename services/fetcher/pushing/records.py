@@ -19,7 +19,7 @@ import msgspec
 
 from pullonce.store.disk import disk_errors
 from schemas.oci import Digest
-from services.fetcher.remote.uploads import Destination, Session
+from services.fetcher.remote.sessions import Destination, Session
 
 _LOOK = 0.05
 """Seconds between looks whether somebody else is done."""

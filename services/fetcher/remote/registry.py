@@ -26,8 +26,9 @@ from services.fetcher.remote.connections import Connections
 from services.fetcher.remote.failures import explain_blob
 from services.fetcher.remote.judgement import Judged, Kind
 from services.fetcher.remote.requests import Requests, named_of
+from services.fetcher.remote.sessions import Destination
 from services.fetcher.remote.transport import Transport
-from services.fetcher.remote.uploads import Destination, Uploads
+from services.fetcher.remote.uploads import Uploads
 from services.fetcher.servers.hosts import Capability, Host, having
 from services.fetcher.servers.mirrors import REST, Mirrors
 from services.fetcher.settings import RegistrySettings

@@ -1,5 +1,6 @@
 """One request to one server of a registry: its challenge answered, its redirects followed, its secrets kept from all others."""
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -129,7 +130,7 @@ class Transport:
                         await judged(False, authorization.secret or shown, response.headers)
                     yield response
                     return
-                await _drain(response)
+                await self._drain(response)
 
     async def _front(self, host: Host) -> list[str] | None:
         """What the front page of a server asks for; None where it asks for nothing."""
@@ -137,8 +138,14 @@ class Transport:
         async with self._followed("GET", url, host, {}) as response:
             challenges = response.headers.getall("WWW-Authenticate", [])
             asks = response.status == 401 and _same_place(response.url, url)
-            await _drain(response)
+            await self._drain(response)
         return challenges if asks else None
+
+    async def _drain(self, response: aiohttp.ClientResponse) -> None:
+        """Read the rest of a short answer, so that its connection can be used again; one that takes long is left."""
+        with suppress(aiohttp.ClientError, TimeoutError, OSError):
+            async with asyncio.timeout(2 * self._settings.patience):
+                await read_limited(response, ERROR_LIMIT)
 
     def _hear(self, host: Host, source: Source, response: aiohttp.ClientResponse) -> None:
         headers = response.headers
@@ -165,7 +172,7 @@ class Transport:
                 if response.status not in _REDIRECTS or not location:
                     yield response
                     return
-                await _drain(response)
+                await self._drain(response)
                 target = target_of(url, location)
             finally:
                 response.release()
@@ -258,12 +265,6 @@ def _inward(url: yarl.URL, target: yarl.URL) -> Permanent:
         return Permanent(f"{what}; allow it by PULLONCE_INWARD_HOSTS", code="registry.inward")
     what = f"{redacted(str(url))} redirects to {redacted(str(target))}, which is a private address"
     return Permanent(f"{what}; where that is meant, allow it by PULLONCE_INWARD_HOSTS", code="registry.redirects")
-
-
-async def _drain(response: aiohttp.ClientResponse) -> None:
-    """Read the rest of a short answer, so that its connection can be used again."""
-    with suppress(aiohttp.ClientError, TimeoutError, OSError):
-        await read_limited(response, ERROR_LIMIT)
 
 
 def target_of(url: yarl.URL, location: str) -> yarl.URL:

@@ -8,72 +8,31 @@ import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import aiohttp
 import yarl
 
 from pullonce.errors import Permanent, Retryable
-from pullonce.oci.digest import is_digest
+from pullonce.oci.digest import Verifier, is_digest
 from schemas.events import Source
 from schemas.oci import Descriptor, Digest
 from services.fetcher.auth.authorizer import PUSH
 from services.fetcher.auth.redaction import Secrets
-from services.fetcher.documents.manifest import ACCEPT
+from services.fetcher.documents.manifest import ACCEPT, MANIFEST_LIMIT, kind_of
 from services.fetcher.remote.answers import read_limited, registry_errors
 from services.fetcher.remote.failures import failure, redacted, retry_after, whole_number
 from services.fetcher.remote.judgement import gives
+from services.fetcher.remote.sessions import BrokenOff, Destination, Refused, Session, SessionGone
 from services.fetcher.remote.transport import ERROR_LIMIT, Body, Transport, target_of
-from services.fetcher.servers.hosts import Host
 
 _RANGE = re.compile(r"(?:bytes=)?(\d{1,18})-(\d{1,18})")
+_CUT_OFF = (408, 502, 504, 524)
+"""What proxies answer that have waited for long enough; 524 is Cloudflare's."""
+_TOLD = ("Location", "Range", "Docker-Upload-UUID", "Docker-Content-Digest", "Docker-Distribution-API-Version")
+"""Headers of which a registry's success has one at least."""
 _SLOWEST = 4 << 20
 """Bytes a second that a registry has to hash, or to move, once it has all of a blob."""
-
-
-@dataclass(frozen=True, slots=True)
-class Destination:
-    """Where content goes: a repository, by one server."""
-
-    host: Host
-    source: Source
-
-    @property
-    def named(self) -> str:
-        return f"{self.source.registry}/{self.source.repository}"
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """An upload that has begun.
-
-    Attributes:
-        location: where it goes on, an absolute address. It may be all that is needed to go on: it is told to nobody.
-        offset: bytes that the registry has.
-        smallest: bytes that a part must have at least, but for the last one.
-    """
-
-    location: str
-    offset: int = 0
-    smallest: int = 0
-
-
-class SessionGone(Exception):
-    """The registry knows nothing of an upload any more."""
-
-
-class Refused(Exception):
-    """The registry does not take a part in this form.
-
-    Attributes:
-        status: of its answer: 413 for one that is too long, 416 for one that does not begin where it wants.
-        failure: what to say where there is no other form.
-    """
-
-    def __init__(self, status: int, failure: Permanent) -> None:
-        super().__init__(str(failure))
-        self.status = status
-        self.failure = failure
 
 
 class Uploads:
@@ -148,7 +107,7 @@ class Uploads:
         url = yarl.URL(session.location, encoded=True)
         async with self._asked("PATCH", to, url, headers, body) as response:
             if not 200 <= response.status < 300:
-                raise await self._refused(to, blob, response)
+                raise await self._refused(to, blob, response, body)
             offset = _taken(response.headers) or session.offset + body.size  # where it says nothing, it has taken all
             return replace(session, location=self._next(response, session), offset=offset)
 
@@ -168,7 +127,7 @@ class Uploads:
         sent = replace(body, patience=patience) if body else Body(0, _nothing, patience)
         async with self._asked("PUT", to, url, {"Content-Type": "application/octet-stream"}, sent) as response:
             if not 200 <= response.status < 300:
-                raise await self._refused(to, blob.digest, response)
+                raise await self._refused(to, blob.digest, response, body)
             self._check(to, blob.digest, response)
 
     async def named(self, to: Destination, locator: str) -> Digest | None:
@@ -197,6 +156,24 @@ class Uploads:
             self._check(to, manifest.digest, response)
             return "Docker-Content-Digest" in response.headers
 
+    async def holds(self, to: Destination, locator: str, manifest: Descriptor) -> bool | None:
+        """Whether a manifest that was put there is there, byte for byte; None where this credential may not read it.
+
+        Raises:
+            Retryable: see `named`; `registry.answer`, where there is nothing (some list what is new after a moment).
+        """
+        async with self._asked("GET", to, _api(to, f"manifests/{locator}"), {"Accept": ACCEPT}) as response:
+            if response.status == 429 or response.status >= 500:
+                raise await self._failure(to, locator, response)
+            if response.status in (404, 410):
+                what = f"{to.named} took {manifest.digest} as {locator}, and has nothing there"
+                raise Retryable(what, code="registry.answer", brief=True)
+            if response.status != 200:
+                return None if response.status in (401, 403, 405) else False
+            verifier = Verifier(manifest.digest)
+            verifier.update(await self._body_of(to, response, MANIFEST_LIMIT))
+            return verifier.verified()
+
     # -- below: one step each --
 
     @asynccontextmanager
@@ -204,23 +181,30 @@ class Uploads:
         self, method: str, to: Destination, url: yarl.URL, headers: Mapping[str, str] = {}, body: Body | None = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer of the server; a body of which it takes no byte for long is broken off."""
+        begun = asyncio.Event()
         there = Source(registry=to.host.name, repository=to.source.repository, credential=to.source.credential)
         try:
             async with asyncio.timeout(None) as limit:
-                watched = body and replace(body, read=lambda: _watched(body, limit, self._patience))
+                watched = body and replace(body, read=lambda: _watched(body, limit, self._patience, begun))
                 with self._secrets.cleaning():
                     answer = self._transport.answer(method, url, to.host, there, headers, body=watched, actions=PUSH)
                     async with answer as response:
                         limit.reschedule(None)
+                        begun.clear()
+                        _refuse_page(response)
                         yield response
         except TimeoutError as exc:
             what = f"{redacted(str(url))} has taken no byte for {self._patience:g} s"
-            raise Retryable(what, code="registry.unavailable") from exc
+            raise BrokenOff(what, code="registry.unavailable") from exc
+        except Retryable as exc:
+            raise (_broken_off(exc) if begun.is_set() else exc) from exc.__cause__
 
-    async def _refused(self, to: Destination, what: str, response: aiohttp.ClientResponse) -> Exception:
+    async def _refused(self, to: Destination, what: str, response: aiohttp.ClientResponse, body: Body | None) -> Exception:
         if response.status in (404, 410):
             return SessionGone()
         found = await self._failure(to, what, response)
+        if body is not None and response.status in _CUT_OFF and isinstance(found, Retryable):
+            return _broken_off(found)
         if response.status in (401, 403, 408, 425, 429, 499) or (response.status >= 500 and response.status != 501):
             return found
         return Refused(response.status, Permanent(str(found), code=found.code, concerns=found.concerns))
@@ -228,11 +212,15 @@ class Uploads:
     async def _failure(self, to: Destination, what: str, response: aiohttp.ClientResponse) -> Permanent | Retryable:
         body = b""
         if response.method != "HEAD":
-            with registry_errors(to.named):
-                body = await read_limited(response, ERROR_LIMIT)
+            body = await self._body_of(to, response, ERROR_LIMIT)
         after = retry_after(response.headers.get("Retry-After"), time.time())
         named = f"{to.named}{'' if ' ' in what else '@' if ':' in what else ':'}{'' if ' ' in what else what}"
         return failure("push", named, response.status, body, after=after, clean=self._secrets.clean)
+
+    async def _body_of(self, to: Destination, response: aiohttp.ClientResponse, limit: int) -> bytes:
+        with registry_errors(to.named):
+            async with asyncio.timeout(2 * self._patience):
+                return await read_limited(response, limit)
 
     def _check(self, to: Destination, digest: Digest, response: aiohttp.ClientResponse) -> None:
         told = response.headers.get("Docker-Content-Digest", "")
@@ -254,6 +242,22 @@ class Uploads:
         if url.scheme == "https" and target.scheme == "http" and target.host == url.host and target.port in (80, url.port):
             return f"{url.origin()}{target.raw_path_qs}"
         return str(target)
+
+
+def _broken_off(exc: Retryable) -> BrokenOff:
+    return BrokenOff(str(exc), code=exc.code, after=exc.after, concerns=exc.concerns, brief=exc.brief)
+
+
+def _refuse_page(response: aiohttp.ClientResponse) -> None:
+    """A login page, or a portal, answers 200 as well. Its type alone is no proof: quay.io calls an empty answer a page.
+
+    Raises:
+        Permanent: `registry.answer`.
+    """
+    page = kind_of(response.headers.get("Content-Type", "")) == "text/html" and response.content_length != 0
+    if page and 200 <= response.status < 300 and response.method != "HEAD" and not any(map(response.headers.get, _TOLD)):
+        what = f"{redacted(str(response.url))} answers with a page for people, as a login or a portal does, and no registry"
+        raise Permanent(what, code="registry.answer")
 
 
 def _api(to: Destination, path: str, query: Mapping[str, str] = {}) -> yarl.URL:
@@ -281,11 +285,12 @@ async def _whole(content: bytes) -> AsyncGenerator[bytes, None]:
     yield content
 
 
-async def _watched(body: Body, limit: asyncio.Timeout, patience: float) -> AsyncGenerator[bytes, None]:
-    """A body each piece of which has to be taken in time."""
+async def _watched(body: Body, limit: asyncio.Timeout, patience: float, begun: asyncio.Event) -> AsyncGenerator[bytes, None]:
+    """A body each piece of which has to be taken in time. `begun`: there was one to take it."""
     loop = asyncio.get_running_loop()
     async with aclosing(body.read()) as pieces:
         async for piece in pieces:
             limit.reschedule(loop.time() + patience)
+            begun.set()
             yield piece
     limit.reschedule(None)  # from here on the transport waits, for the answer

@@ -20,7 +20,7 @@ from pullonce.store.images import ImageRecord
 from schemas.events import Source
 from schemas.oci import Descriptor, Digest
 from services.fetcher.pushing import records
-from services.fetcher.remote.uploads import Destination, Session
+from services.fetcher.remote.sessions import Destination, Session
 from services.fetcher.servers.hosts import Host
 from tests.integration.exchange.conftest import list_image
 from tests.integration.fetcher.test_auth import BASIC, PASSWORD, TokenDesk, login
