@@ -18,6 +18,8 @@ from pullonce.store.snapshots import Overlay, escaped
 _PAGE = 4096
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV = 1, 2, 4
 """Of mount(2); fsmount(2) knows the same three by the same numbers (MOUNT_ATTR_…)."""
+_LONGEST_VALUE = 255
+"""Bytes of one value of fsconfig(2)."""
 _MS_REMOUNT = 32
 _MNT_DETACH = 2
 _MS_PRIVATE_BELOW = 0x4000 | 0x40000
@@ -68,8 +70,17 @@ def mount(
     except OSError as exc:
         hint = "; mounting needs root" if exc.errno == errno.EPERM else ""
         if exc.errno in (errno.EINVAL, errno.ENOSYS) and len(os.fsencode(overlay.data(absolute=False))) >= _PAGE:
-            hint = "; Linux before 6.5 mounts no more than fit into a page, some 190"
+            hint = _too_many(overlay)
         raise MountFailed(f"cannot mount {len(overlay.names)} layers on {where}: {exc.strerror}{hint}") from exc
+
+
+def _too_many(overlay: Overlay) -> str:
+    """Why a stack whose options do not fit into a page is refused."""
+    longest = max((len(os.fsencode(escaped(each))) for each in (overlay.upper, overlay.work) if each is not None), default=0)
+    if longest > _LONGEST_VALUE:
+        told = f"as many as that need a directory with a shorter path, by {longest - _LONGEST_VALUE} bytes at least"
+        return f"; {told}: beside what fits into a page, Linux takes paths of {_LONGEST_VALUE} bytes for what is written"
+    return "; Linux before 6.5 mounts no more than fit into a page, some 190"
 
 
 def shared_options() -> list[str]:

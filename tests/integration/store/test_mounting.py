@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from pullonce.oci.mappings import mappings
@@ -80,3 +81,14 @@ def test_a_file_system_without_idmapped_mounts_is_told(tmp_path: Path) -> None:
             mount(overlay, place / "target" / "inner" / "target", mappings=mappings(["0:100000:65536"], []))
     finally:
         unmount(place / "target")
+
+
+def test_a_high_stack_that_is_written_to_at_a_long_path_is_told_what_to_do(tmp_path: Path) -> None:
+    """Its options do not fit into a page, and Linux takes no more than 255 bytes of each otherwise."""
+    overlay = stacked(tmp_path, 250)
+    deep = tmp_path / ("d" * 120) / ("e" * 120)
+    for each in ("upper", "work", "root"):
+        (deep / each).mkdir(parents=True)
+    overlay = msgspec.structs.replace(overlay, upper=deep / "upper", work=deep / "work")
+    with pytest.raises(MountFailed, match=r"a directory with a shorter path, by \d+ bytes"):
+        mount(overlay, deep / "root")
