@@ -112,7 +112,7 @@ class Bundles:
             reach("bundle.mounted")
             config = describe(rootfs)
             if wanted.read_only:
-                rootfs.close(config["mounts"], wanted.mappings)
+                rootfs.close(config["mounts"], config["process"]["cwd"], wanted.mappings)
             replace_file(place / CONFIG, msgspec.json.format(msgspec.json.encode(config), indent=2) + b"\n")
             reach("bundle.written")
 

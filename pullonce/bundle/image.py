@@ -69,8 +69,6 @@ def read(content: bytes) -> Configuration:
     check_environment("the image's Env", said.env)
     if said.working_dir:
         check_path("the image's WorkingDir", said.working_dir)
-    for volume in said.volumes:
-        check_path("a volume of the image", volume)
     return found
 
 

@@ -56,7 +56,7 @@ def read_text(root: Path, path: str) -> str:
 
 
 def make_place(root: Path, path: str, *, directory: bool, owner: tuple[int, int]) -> bool:
-    """Make what something is to be mounted on, with all directories above it; False where it is there.
+    """Make what has to be there, with all directories above it and above what links lead to; False where it is there.
 
     Raises:
         ConfigInvalid: what is there, or above it, is of another kind.
@@ -73,21 +73,30 @@ def make_place(root: Path, path: str, *, directory: bool, owner: tuple[int, int]
 def _make_one(root: Path, path: str, *, directory: bool, owner: tuple[int, int]) -> bool:
     walk = _Walk(root)
     try:
-        found = walk.to(path, missing=True)
+        found = walk.to(path, missing=True, owner=owner)
         if found >= 0:
             if stat.S_ISDIR(os.fstat(found).st_mode) != directory:
                 kind = "a directory" if directory else "a file"
-                raise ConfigInvalid(f"the image's /{path} is of another kind than what is to be mounted there; expected {kind}")
+                raise ConfigInvalid(f"the image's /{path} is of another kind than what has to be there; expected {kind}")
             return False
         above, name = walk.where
         if directory:
-            os.mkdir(name, 0o755, dir_fd=above)
+            _make_directory(name, above, owner)
         else:
             os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=above))
-        os.chown(name, *owner, dir_fd=above, follow_symlinks=False)
+            os.chown(name, *owner, dir_fd=above, follow_symlinks=False)
         return True
+    except OSError as exc:
+        if exc.errno not in (errno.ENOTDIR, errno.ELOOP):
+            raise
+        raise ConfigInvalid(f"the image's /{path} is of another kind than what has to be there: {exc.strerror}") from exc
     finally:
         walk.close()
+
+
+def _make_directory(name: str, above: int, owner: tuple[int, int]) -> None:
+    os.mkdir(name, 0o755, dir_fd=above)
+    os.chown(name, *owner, dir_fd=above, follow_symlinks=False)
 
 
 class _Walk:
@@ -103,8 +112,12 @@ class _Walk:
         for each in (*self._directories, *([self._last] if self._last >= 0 else [])):
             os.close(each)
 
-    def to(self, path: str, *, missing: bool = False) -> int:
-        """What it leads to; below 0 where only its last part is missing and that may be."""
+    def to(self, path: str, *, missing: bool = False, owner: tuple[int, int] | None = None) -> int:
+        """What it leads to; below 0 where only its last part is missing and that may be.
+
+        Args:
+            owner: whose the directories are that are made where one above the last part is missing; None: none is made.
+        """
         todo, links = list(reversed(path.split("/"))), 0
         while todo:
             part = todo.pop()
@@ -120,7 +133,10 @@ class _Walk:
                 if missing and not any(each not in ("", ".") for each in todo):
                     self.where = (self._directories[-1], part)
                     return -1
-                raise
+                if owner is None:
+                    raise
+                _make_directory(part, self._directories[-1], owner)
+                found = os.open(part, _LOOK, dir_fd=self._directories[-1])
             target = self._take(found, more=any(each not in ("", ".") for each in todo))
             if target is not None:
                 links += 1

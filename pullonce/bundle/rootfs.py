@@ -89,11 +89,12 @@ class Rootfs:
         overlay = msgspec.structs.replace(overlay, options=[*overlay.options, *shared_options()])
         mount(overlay, self.path, suid=True, dev=True, read_only=read_only, mappings=mappings)
 
-    def close(self, mounts: Iterable[Mapping[str, str]], mappings: Mappings | None) -> None:
-        """Make it read-only, once there is what mounts of a container are mounted on: a runtime could not make that later.
+    def close(self, mounts: Iterable[Mapping[str, str]], cwd: str, mappings: Mappings | None) -> None:
+        """Make it read-only, once there is what a runtime could not make later: places of mounts, and the process's own.
 
         Args:
             mounts: in the runtime's words, in order; what lies below one before it is that one's affair.
+            cwd: the process's directory; made as runtimes do, the container's root's.
 
         Raises:
             ConfigInvalid: the image has something of another kind there.
@@ -108,6 +109,8 @@ class Rootfs:
                 is_file = each["type"] == "bind" and not Path(each["source"]).is_dir()
                 make_place(self.path, path, directory=not is_file, owner=owner)
             covered.append(path)
+        if not any(f"{cwd}/".startswith(f"{above}/") for above in covered):
+            make_place(self.path, cwd, directory=True, owner=owner)
         os.utime(self.path, ns=(before.st_atime_ns, before.st_mtime_ns))
         make_read_only(self.path)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pullonce.bundle import defaults
 from pullonce.bundle.errors import ConfigInvalid
-from pullonce.bundle.image import Configuration, ProcessConfig, check_texts
+from pullonce.bundle.image import Configuration, ProcessConfig, check_path, check_texts
 from pullonce.bundle.options import HOST, NAMESPACES, Isolation, Mount, Options
 from pullonce.bundle.users import User
 from pullonce.oci.mappings import IdRange, Mappings
@@ -149,23 +149,27 @@ def _mounts(image: ProcessConfig, found: Found, options: Options, host: Host) ->
     if isolation.namespaces.get("network") == HOST:
         mounts += [defaults.bound(each, each, "ro") for each in sorted(host.shared.intersection(defaults.NETWORK_FILES))]
     if options.read_only:
-        mounts += [_volume(path, found.volumes.get(path), own) for path in volumes(image)]
+        taken = {each["destination"] for each in mounts}
+        mounts += [_volume(path, found.volumes.get(path), own) for path in volumes(image) if path not in taken]
     replaced = {mount.destination for mount in options.mounts}
     kept = [each for each in mounts if each["destination"] not in replaced]
     return kept + [_wished(each) for each in options.mounts]
 
 
 def volumes(image: ProcessConfig) -> list[str]:
-    """The image's volumes as paths, those above others first.
+    """The image's volumes as paths, those above others first, for a root that is read-only: each has to be mounted there.
+
+    Those where the kernel shows something are left out: every container has its own there.
 
     Raises:
-        ConfigInvalid: one would hide the image, or what the kernel shows.
+        ConfigInvalid: one is no path, or would hide the image.
     """
+    for each in image.volumes:
+        check_path("a volume of the image", each)
     paths = sorted({"/" + posixpath.normpath(each).lstrip("/") for each in image.volumes})
-    for path in paths:
-        if path == "/" or path in _KERNEL or path.startswith(tuple(f"{each}/" for each in _KERNEL)):
-            raise ConfigInvalid(f"the image has a volume at {path[:60]}, where none can be")
-    return paths
+    if "/" in paths:
+        raise ConfigInvalid("the image has a volume at /, where none can be in a root that is read-only; leave out --read-only")
+    return [path for path in paths if path not in _KERNEL and not path.startswith(tuple(f"{each}/" for each in _KERNEL))]
 
 
 def _volume(path: str, directory: Directory | None, mapping: Mappings | None) -> dict[str, Any]:

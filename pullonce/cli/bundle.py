@@ -74,7 +74,8 @@ def _make(found: FoundImage, directory: Path, wanted: Options) -> None:
 def _described(rootfs: Rootfs, config: Configuration, wanted: Options) -> dict[str, Any]:
     passwd, group = (read_text(rootfs.path, f"/etc/{name}") for name in ("passwd", "group"))
     user = users.resolve(wanted.process.user or config.config.user, passwd, group)
-    there = {path: rootfs.directory(path, wanted.isolation.mapping) for path in volumes(config.config)}
+    inner = volumes(config.config) if wanted.read_only else []
+    there = {path: rootfs.directory(path, wanted.isolation.mapping) for path in inner}
     found = Found(user, {path: each for path, each in there.items() if each is not None})
     return runtime_config(config, found, wanted, host.look())
 

@@ -138,7 +138,6 @@ def test_a_bundle_is_not_made_twice(shelf: Shelf, tmp_path: Path) -> None:
         ({"Cmd": ["x"], "Env": ["A=\0"]}, "NUL byte"),
         ({"Cmd": ["x"], "Env": [f"A{n}=" + "x" * 100_000 for n in range(22)]}, "at most"),
         ({"Cmd": "x"}, "cannot be read"),
-        ({"Cmd": ["x"], "Volumes": {"/": {}}}, "where none can be"),
     ],
 )
 def test_an_image_that_cannot_be_started_leaves_nothing(

@@ -30,7 +30,7 @@ def root(tmp_path: Path) -> Path:
     for link, target in (
         ("abs", "/secret"), ("up", "../../../secret"), ("a/b/rel", "../../etc/file"), ("a/dir", "/etc"), ("var", "/nowhere"),
         ("loop", "loop"), ("one", "other"), ("other", "/one"), ("long", "/" + "a/../" * 500 + "secret"), ("dot", "."),
-        ("tmp", "/run/missing"),
+        ("tmp", "/run/missing"), ("stub", "run/x/y/stub"), ("above", "../../none/../etc/new"), ("through", "etc/file/x"),
     ):  # fmt: skip
         (made / link).symlink_to(target)
     return made
@@ -73,7 +73,8 @@ def test_what_it_leads_to_is_opened_to_be_looked_at(root: Path) -> None:
     ("path", "directory", "there"),
     [
         ("/proc", True, "proc"), ("/x/y/z", True, "x/y/z"), ("/mnt/file", False, "mnt/file"), ("/a/dir/new", False, "etc/new"),
-        ("/tmp/deep", True, "run/missing/deep"), ("/var/lib", True, "nowhere/lib"),
+        ("/tmp/deep", True, "run/missing/deep"), ("/var/lib", True, "nowhere/lib"), ("/stub", False, "run/x/y/stub"),
+        ("/stub", True, "run/x/y/stub"), ("/above", True, "etc/new"),
     ],
 )  # fmt: skip
 def test_a_place_is_made_where_a_container_has_it(root: Path, path: str, directory: bool, there: str) -> None:
@@ -83,7 +84,10 @@ def test_a_place_is_made_where_a_container_has_it(root: Path, path: str, directo
     assert sorted(path.name for path in root.parent.iterdir()) == ["image", "secret"]
 
 
-@pytest.mark.parametrize(("path", "directory"), [("/etc", False), ("/etc/file", True), ("/etc/file/below", True)])
+@pytest.mark.parametrize(
+    ("path", "directory"),
+    [("/etc", False), ("/etc/file", True), ("/etc/file/below", True), ("/through", True), ("/loop", False)],
+)
 def test_a_place_of_another_kind_is_told(root: Path, path: str, directory: bool) -> None:
     with pytest.raises(ConfigInvalid, match="of another kind"):
         make_place(root, path, directory=directory, owner=OURS)

@@ -13,6 +13,8 @@ import msgspec
 import pytest
 
 from pullonce.bundle.holding import BundleHolds
+from pullonce.bundle.record import encode
+from pullonce.store.content import open_store
 from pullonce.store.mounting import unmount
 from tests.integration.bundle.conftest import APP, BARE
 from tests.support.bundles import Shelf
@@ -118,6 +120,21 @@ def test_what_lies_where_a_bundle_was_is_not_touched_when_that_is_let_go(shelf: 
     assert shelf.say("unbundle", one)[0] == 0
     assert shelf.held() == []
     assert (one / "config.json").read_text() == (one / "overlay" / "mine").read_text() == "mine"
+
+
+@pytest.mark.parametrize("options", [("--user", "stranger"), ("--uidmap", "0:200000:65536")])
+def test_what_an_unfinished_one_kept_in_another_store_is_let_go(shelf: Shelf, tmp_path: Path, options: tuple[str, ...]) -> None:
+    """Also where making it again fails before anything is begun: the root of a user namespace does not get there."""
+    place, store = stopped(shelf, APP, tmp_path / "bundle"), open_store(tmp_path / "home" / "stores" / "other").root
+    (known,) = BundleHolds(shelf.store).at(place)
+    assert BundleHolds(shelf.store).drop_at(place)
+    elsewhere = msgspec.structs.replace(known, store=str(store))
+    BundleHolds(store).put(elsewhere)
+    (place / "config.json").unlink()
+    (place / "pullonce.json").write_bytes(encode(elsewhere))
+    tmp_path.chmod(0o700)
+    assert shelf.say("bundle", APP, place, *options)[0] == 1
+    assert (BundleHolds(store).all(), shelf.held(), place.exists()) == ([], [], False)
 
 
 # -- what strangers say ----------------------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.integration.bundle.conftest import APP, BARE, PREFILLED
-from tests.support.bundles import Shelf
+from tests.support.bundles import Shelf, busybox
+from tests.support.layers import entry
 from tests.support.programs import find
 from tests.support.trees import differences, read_tree
 
@@ -86,6 +87,24 @@ def test_volumes_can_be_written_to_by_whom_they_belong_to(shelf: Shelf, reachabl
     done = shelf.run(reachable / "bundle", root=reachable / "runc")
     assert (done.stdout, done.stderr) == ("seed1000:1001:2750\n1000:1001:755\n", "")
     shelf.say("unbundle", reachable / "bundle")
+
+
+@pytest.mark.parametrize("options", [(), ("--read-only",), ("--read-only", "--uidmap", f"0:{HOST}:65536")])
+def test_an_image_that_lacks_where_it_begins_and_where_links_lead(
+    shelf: Shelf, reachable: Path, options: tuple[str, ...]
+) -> None:
+    """No directory to begin in, a resolv.conf that leads to what a service makes, and a volume of systemd's."""
+    more = [
+        entry("etc/resolv.conf", "symlink", linkname="../run/systemd/resolve/stub-resolv.conf"),
+        entry("etc/hosts", "symlink", linkname="/deep/down/hosts"),
+    ]
+    config = {"Cmd": ["pwd"], "WorkingDir": "/srv/app/data", "Volumes": {"/sys/fs/cgroup": {}}}
+    shelf.put("registry.example/lacking:1", busybox(*more), config=config)
+    network = () if "--uidmap" in options else ("--net", "host")
+    shelf.bundle("registry.example/lacking:1", reachable / "bundle", *options, *network)
+    done = shelf.run(reachable / "bundle", root=reachable / "runc")
+    assert (done.stdout, done.stderr) == ("/srv/app/data\n", "")
+    assert shelf.say("unbundle", reachable / "bundle")[0] == 0
 
 
 def test_two_at_once_of_one_image_are_apart(shelf: Shelf, tmp_path: Path) -> None:

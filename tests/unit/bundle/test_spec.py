@@ -11,7 +11,7 @@ import pytest
 
 from pullonce.bundle.errors import ConfigInvalid
 from pullonce.bundle.image import read
-from pullonce.bundle.options import Isolation, Mount, Options, Process
+from pullonce.bundle.options import HOST, Isolation, Mount, Options, Process
 from pullonce.bundle.spec import Directory, Found, Host, runtime_config
 from pullonce.bundle.users import User
 from pullonce.oci.mappings import MappingInvalid, mappings
@@ -193,9 +193,27 @@ def test_volumes_lie_in_the_root_and_in_memory_where_that_is_read_only() -> None
     assert list(found)[-3:] == ["/data", "/data/logs", "/there"]
 
 
-@pytest.mark.parametrize("volume", ["/", "//", "/proc", "/sys/fs", "/dev/x", "/x/../proc/1", "/x/.."])
-def test_a_volume_where_none_can_be_is_told(volume: str) -> None:
-    with pytest.raises(ConfigInvalid, match="where none can be"):
+@pytest.mark.parametrize("volume", ["/proc", "/sys/fs", "/sys/fs/cgroup", "/dev/x", "/dev/shm", "/x/../proc/1"])
+def test_a_volume_where_the_kernel_shows_something_is_left_out(volume: str) -> None:
+    """As images have them in which systemd runs."""
+    plain = made(Options(read_only=True))
+    assert made(Options(read_only=True), Volumes={volume: {}}) == plain
+
+
+def test_a_volume_that_is_shared_with_the_machine_is_left_out() -> None:
+    wanted = Options(isolation=Isolation(namespaces={"network": HOST}), read_only=True)
+    found = made(wanted, Volumes={"/etc/hosts": {}})["mounts"]
+    assert [each["type"] for each in found if each["destination"] == "/etc/hosts"] == ["bind"]
+
+
+@pytest.mark.parametrize(
+    ("volume", "told"),
+    [("/", "where none can be"), ("//", "where none can be"), ("/x/..", "where none can be"), ("data", "an absolute path"),
+     ("", "an absolute path"), ("/a\0", "NUL byte")],
+)  # fmt: skip
+def test_a_volume_that_cannot_be_is_told_where_volumes_are_mounted(volume: str, told: str) -> None:
+    made(Volumes={volume: {}})
+    with pytest.raises(ConfigInvalid, match=told):
         made(Options(read_only=True), Volumes={volume: {}})
 
 
