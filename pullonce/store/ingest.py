@@ -69,9 +69,12 @@ class Ingest:
             await self._write_pending()
 
     async def flush(self) -> None:
-        """Wait until every accepted byte is in the growing file."""
-        await self._write_pending()
-        await self._settled()
+        """Wait until every accepted byte is in the growing file, or none where they have proved to be no part of the blob."""
+        try:
+            await self._write_pending()
+            await self._settled()
+        except Unverified:  # of a publication whose waiter was cancelled
+            await self.restart()
 
     async def restart(self) -> None:
         """Drop everything that was written and begin again at offset 0."""
@@ -131,7 +134,6 @@ class Ingest:
         try:
             await self._settled()
         except Unverified:
-            self._running = None
             await self._refuse()
 
     async def _in_thread(self, work: Callable[[], None]) -> None:
@@ -145,9 +147,12 @@ class Ingest:
 
     async def _settled(self) -> None:
         """Wait for the work in flight; a cancelled waiter leaves it running, since a thread cannot be stopped."""
-        if self._running is not None:
-            await asyncio.shield(self._running)
-            self._running = None
+        if (running := self._running) is not None:
+            try:
+                await asyncio.shield(running)
+            finally:
+                if running.done():
+                    self._running = None
 
     async def _refuse(self) -> None:
         actual, inherited = self._file.verifier.actual(), self._inherited

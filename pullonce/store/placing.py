@@ -23,7 +23,8 @@ from pullonce.errors import Retryable
 from pullonce.failpoints import reach
 from pullonce.oci.digest import is_digest
 from pullonce.store.disk import exchange, locked
-from pullonce.store.layout import EMPTY_TREE, RECORD, Layout, link_to_tree, short_name
+from pullonce.store.layout import EMPTY_TREE, RECORD, UNSYNCED, Layout, link_to_tree, short_name
+from pullonce.store.snapshots import boot_id
 from pullonce.store.trees import is_abandoned
 from schemas.oci import ChainID
 
@@ -125,12 +126,20 @@ def _between(layout: Layout) -> set[str]:
             continue
         for record in process.glob(f"*/*/{RECORD}"):
             tree = record.with_name("fs")
-            if tree.is_symlink() or not tree.exists():
+            if (tree.is_symlink() or not tree.exists()) and _is_of_this_boot(record):
                 try:
                     found.add(short_name(msgspec.json.decode(record.read_bytes())["chain_id"]))
                 except FileNotFoundError:
                     continue  # it is in its place by now
     return found
+
+
+def _is_of_this_boot(record: Path) -> bool:
+    """Whether a power cut can have lost nothing of what a draft has written: its process may only seem to live."""
+    try:
+        return record.with_name(UNSYNCED).read_text() == boot_id()
+    except FileNotFoundError:
+        return True
 
 
 def take_out(layout: Layout, chain_id: ChainID, target: Path) -> bool:

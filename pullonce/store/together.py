@@ -51,7 +51,13 @@ class Together:
             self._ready.append(ready)
             begin, self._busy = not self._busy, True
         if begin:
-            loop.run_in_executor(None, self._work)
+            try:
+                loop.run_in_executor(None, self._work)
+            except BaseException:
+                with self._lock:
+                    self._busy = False
+                    self._ready.remove(ready)
+                raise
         return ready.waiting
 
     def _work(self) -> None:

@@ -33,7 +33,8 @@ class Admission:
         self._out: dict[str, Place] = {}
         self._count: Counter[Place | str] = Counter()
         self._waiting: dict[Place, dict[str, None]] = {}
-        self._queued: set[str] = set()
+        self._queued: dict[str, set[Place]] = {}
+        self._clear_at = SWEPT
         self._known: dict[str, None] = {}
         self._sweep_at = SWEPT
 
@@ -66,14 +67,21 @@ class Admission:
             if place not in self._waiting and not self._has_room(place):
                 self.sweep(wanted)
             if place in self._waiting or not self._has_room(place):
-                self._waiting.setdefault(place, {})[key] = None
-                self._queued.add(key)
+                self.join(key, place)
+                if len(self._queued) >= self._clear_at:
+                    for each in [each for each in self._queued if not wanted(each)]:
+                        self._leave_queues(each)
+                    self._clear_at = max(SWEPT, 2 * len(self._queued))
                 return False
         if len(self._out) >= self._sweep_at:
             self.sweep(wanted)
             self._sweep_at = max(SWEPT, 2 * len(self._out))
         self._go(key, place)
         return True
+
+    def join(self, key: str, place: Place) -> None:
+        self._waiting.setdefault(place, {})[key] = None
+        self._queued.setdefault(key, set()).add(place)
 
     def done(self, key: str) -> None:
         """Nobody waits for a key any more, or it has come: another may have its place."""
@@ -94,10 +102,12 @@ class Admission:
         ready = [place for place in self._waiting if self._has_room(place)]
         while ready:
             for place in ready:
-                if not self._has_room(place):
+                if place not in self._waiting or not self._has_room(place):
                     continue
-                key = next(iter(self._waiting[place]))
-                self._leave_queue(key, place)
+                queue = self._waiting.pop(place)
+                self._waiting[place] = queue  # behind all others: who had a turn is last
+                key = next(iter(queue))
+                self._leave_queues(key)
                 if wanted(key):
                     self._go(key, place)
                     yield key
@@ -107,15 +117,16 @@ class Admission:
         return self._count[place] < self._of_a_registry and self._count[place[0]] < self._of_a_store
 
     def _go(self, key: str, place: Place) -> None:
+        self._leave_queues(key)
+        if key in self._out:
+            return
         self._out[key] = place
         self._count[place] += 1
         self._count[place[0]] += 1
-        if key in self._queued:
-            self._leave_queue(key, place)
 
-    def _leave_queue(self, key: str, place: Place) -> None:
-        queue = self._waiting[place]
-        del queue[key]
-        self._queued.discard(key)
-        if not queue:
-            del self._waiting[place]
+    def _leave_queues(self, key: str) -> None:
+        for place in self._queued.pop(key, ()):
+            queue = self._waiting[place]
+            del queue[key]
+            if not queue:
+                del self._waiting[place]

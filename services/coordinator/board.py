@@ -302,8 +302,8 @@ class Board:
             return
         self._reopened[event.store] = sequence
         there = {key.name for key in self.waits.in_store(event.store) if key.settled}
-        used = (name for flight in self.in_flight.in_store(event.store) for name in flight.work)
-        there.update(name for name in used if (key := self.waits.key(name)) is None or key.settled)
+        for flight in self.in_flight.in_store(event.store):
+            there.update(name for name in flight.work if name not in flight.missing)
         for name in sorted(there):
             self._lost(name, sequence)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from schemas.events import Event, PullCompleted, PullFailed
+from schemas.events import BlobLost, Event, LayerLost, PullCompleted, PullFailed, PullResolved, StoreOpened
 from services.coordinator.admission import Admission
 from services.coordinator.board import Board
 from services.coordinator.intents import End, Intent, Settle
@@ -28,6 +28,7 @@ class Turns:
 
     def __init__(self, board: Board) -> None:
         self._board = board
+        self._lost = False
         self._resolving = Admission(RESOLVED, RESOLVED_OF_A_STORE)
         self._by_noun = {
             "resolve": self._resolving,
@@ -50,7 +51,7 @@ class Turns:
         key = self._board.waits.key(name) if admission is not None else None
         if admission is None or key is None or not key.waiters:
             return True
-        if key.claimed and admission is not self._resolving:
+        if (key.claimed or self._lost) and admission is not self._resolving:
             return True
         flight = key.chosen
         place = flight.store, flight.reference[: flight.reference.find("/")]
@@ -62,6 +63,7 @@ class Turns:
 
     def note(self, event: Event, intents: Sequence[Intent]) -> None:
         """What an event was folded to: places may be free again. Where nobody waits for one, somebody will look."""
+        self._lost = isinstance(event, BlobLost | LayerLost | StoreOpened)
         waited_for = [each for each in self._by_noun.values() if each.waiting]
         if not waited_for:
             return
@@ -72,6 +74,11 @@ class Turns:
                     admission.done(intent.key)
             elif isinstance(intent, End):
                 ended = True
+        if isinstance(event, PullResolved) and (flight := self._board.flights.get(event.flight)) is not None:
+            place = flight.store, flight.reference[: flight.reference.find("/")]
+            for name in flight.missing:
+                if (admission := self._of(name)) is not None and admission.is_waiting(name):
+                    admission.join(name, place)
         if ended:  # a flight that ends waits for nothing any more, whatever that was
             for each in waited_for:
                 each.sweep(wanted)

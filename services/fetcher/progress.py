@@ -41,6 +41,7 @@ class FetchProgress:
 
     def soon(self) -> None:
         """Say that it has begun, unless it has ended by then: of most small blobs the end says all."""
+        self._end()  # it may begin anew
         self._told = 0
         self._late = asyncio.get_running_loop().call_later(_INTERVAL, self._say_begun)
 

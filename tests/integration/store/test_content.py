@@ -202,6 +202,29 @@ async def test_a_small_blob_may_be_cancelled_at_any_moment(content: ContentStore
         assert content.read(blob.digest, 10_000) == data
 
 
+async def test_who_is_cancelled_while_a_wrong_small_blob_is_looked_at_is_cancelled(content: ContentStore) -> None:
+    """And nothing of it is left for the next attempt."""
+    [(blob, _)] = small(1)
+    for _ in range(20):
+        entered = asyncio.Event()
+
+        async def write(entered: asyncio.Event = entered) -> None:
+            async with content.ingest(blob) as ingest:
+                await ingest.write(bytes(blob.size))
+                entered.set()
+                await ingest.commit()
+
+        writing = asyncio.create_task(write())
+        await entered.wait()
+        await asyncio.sleep(0)
+        writing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await writing
+        assert not content.has(blob.digest)
+        async with content.ingest(blob) as ingest:
+            assert ingest.offset == 0
+
+
 async def test_what_came_of_a_small_blob_is_kept_and_continued(content: ContentStore) -> None:
     [(blob, data)] = small(1)
     async with content.ingest(blob) as ingest:

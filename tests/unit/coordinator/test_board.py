@@ -590,3 +590,15 @@ def test_of_several_sources_the_least_suspect_is_chosen() -> None:
     bad, worse, good = ("bad.example", "a"), ("bad.example", "b"), ("good.example", "a")
     assert sorted((worse, bad, good), key=lambda place: burden(place, {bad: 1})) == [good, worse, bad]
     assert burden(good, {}) == burden(bad, {}) == (0, 0)
+
+
+def test_what_a_flight_found_on_a_disk_is_wanted_again_when_the_store_is_made_anew_whatever_others_saw() -> None:
+    """Somebody resolved his image before the piece lay there, and left."""
+    log = Log()
+    log.say(StoreOpened(incarnation="one"))
+    early, late = log.request("early"), log.request("late")
+    log.resolve(late, 1, fetched=True, unpacked=True)
+    log.resolve(early, 1)
+    log.say(early.failure(log.position, code="pull.cancelled", message="left"))
+    log.say(StoreOpened(incarnation="two"))
+    assert subjects.layer_key("default", chain(1)) in late.missing

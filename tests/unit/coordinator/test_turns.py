@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import msgspec
+
 from pullonce.pulling.identity import identify_request
 from schemas import subjects
 from schemas.events import (
@@ -10,15 +14,17 @@ from schemas.events import (
     BlobFetched,
     BlobLost,
     Event,
+    LayerLost,
     PullFailed,
     PullRequested,
     PullResolved,
     Source,
 )
 from schemas.oci import Descriptor
+from schemas.pull_facts import ResolvedLayer
 from services.coordinator.board import Board
 from services.coordinator.intents import Want
-from services.coordinator.turns import CONTENT, Turns
+from services.coordinator.turns import CONTENT, CONTENT_OF_A_STORE, Turns
 from tests.support.sky import digest, layer
 
 STORE = "default"
@@ -39,7 +45,11 @@ class World:
         self.went += self.turns.next()
 
     def pull(self, registry: str, name: str, layers: int) -> PullFailed:
-        """An image is asked for and resolved. Returns how its flight would fail."""
+        """An image of so many layers of its own is asked for and resolved. Returns how its flight would fail."""
+        return self.pull_of(registry, name, [layer(f"{name} {number}", 1) for number in range(layers)])
+
+    def pull_of(self, registry: str, name: str, layers: Sequence[ResolvedLayer]) -> PullFailed:
+        """The same with the layers that are given."""
         request = PullRequested(reference=f"{registry}/{name}:1")
         self.fold(request)
         opened, flight = self.board.position, identify_request(request).flight
@@ -48,7 +58,7 @@ class World:
             PullResolved(
                 reference=request.reference, flight=flight, opened=opened, revision=1, platform="linux/amd64",
                 source=Source(registry, name), digest=manifest.digest, manifest=manifest, config=manifest,
-                layers=tuple(layer(f"{name} {number}", 1) for number in range(layers)),
+                layers=tuple(layers),
             )
         )  # fmt: skip
         return self.board.flights[flight].failure(self.board.position, code="pull.cancelled", message="left")
@@ -109,3 +119,64 @@ def test_what_is_lost_while_others_wait_for_it_does_not_wait_itself() -> None:
     before = len(world.out("blob"))
     world.fold(BlobLost(digest=digest("blob", "flood 3"), reason="removed"))
     assert world.out("blob")[before:] == [key("flood", 3)]
+
+
+SHARED = layer("shared", 1)
+SHARED_KEY = subjects.blob_key(STORE, SHARED.blob.digest)
+
+
+def drips(count: int, of: str = "drip") -> list[ResolvedLayer]:
+    return [layer(f"{of} {number}", 1) for number in range(count)]
+
+
+def test_what_waits_behind_one_registry_goes_for_whoever_has_it_of_another() -> None:
+    world = World()
+    world.pull_of("a.example", "evil", [*drips(CONTENT), SHARED])
+    assert world.turns.is_waiting(SHARED_KEY)
+    world.pull_of("b.example", "victim", [SHARED])
+    assert world.went.count(SHARED_KEY) == 1 and not world.turns.is_waiting(SHARED_KEY)
+
+
+def test_a_key_whose_first_flight_has_left_is_asked_about_again_without_harm() -> None:
+    """As a coordinator does after a reconnection, and when it takes a store over."""
+    world = World()
+    world.pull_of("a.example", "evil", drips(CONTENT))
+    world.pull_of("b.example", "busy", drips(CONTENT, "busy"))
+    leaving = world.pull_of("a.example", "two", [SHARED])
+    world.pull_of("b.example", "three", [SHARED])
+    world.fold(leaving)
+    for _ in range(2):
+        for want in world.board.waits.everything():
+            assert world.turns.may_go(want.key) == (want.key in world.went)
+    assert SHARED_KEY not in world.went and world.turns.is_waiting(SHARED_KEY)
+    world.fold(fetched("busy", 0))
+    assert world.went.count(SHARED_KEY) == 1 and not world.turns.is_waiting(SHARED_KEY)
+
+
+def test_a_layer_that_is_lost_goes_before_those_that_stand_on_it() -> None:
+    world = World()
+    there = msgspec.structs.replace(SHARED, fetched=True, unpacked=True)
+    for image in range(40):
+        world.pull_of("a.example", f"image-{image}", [there, *(layer(f"image-{image} {number}", 1) for number in range(4))])
+    assert len(world.out("layer")) == CONTENT
+    world.fold(LayerLost(chain_id=SHARED.chain_id, reason="removed"))
+    assert subjects.layer_key(STORE, SHARED.chain_id) in world.went
+
+
+def test_every_registry_has_its_turn_though_others_are_never_done() -> None:
+    world, busy = World(), CONTENT_OF_A_STORE // CONTENT
+    for number in range(busy):
+        world.pull(f"r{number}.example", f"busy-{number}", 2 * CONTENT)
+    world.pull("last.example", "last", 1)
+    assert key("last", 0) not in world.went
+    for done in range(2 * busy):
+        world.fold(fetched(f"busy-{done % busy}", done // busy))
+    assert key("last", 0) in world.went
+
+
+def test_who_came_and_left_while_a_registry_was_full_is_not_remembered() -> None:
+    world = World()
+    world.pull("a.example", "drip", CONTENT)
+    for number in range(10):
+        world.fold(world.pull("a.example", f"left-{number}", 500))
+    assert world.turns.waiting < 4 * 1024
