@@ -4,9 +4,11 @@ import argparse
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 import time
+from collections.abc import Callable
 from typing import TextIO
 
 import msgspec
@@ -14,6 +16,7 @@ import msgspec
 from pullonce.cli import units
 from pullonce.cli.bars import Bars
 from pullonce.cli.caretaking import served
+from pullonce.cli.pull import say
 from pullonce.client import connect
 from pullonce.errors import PullFailed
 from pullonce.oci.platform import normalise
@@ -23,6 +26,8 @@ from pullonce.pulling.layers import LayerUpdate, Rate
 from pullonce.pushing import PushFailed
 from schemas.push import PushedBlob, PushStatus
 
+_AGAIN = re.compile(r"again in [\d.]+ s: ")
+
 
 def push(args: argparse.Namespace) -> int:
     """Carry out `pullonce push`."""
@@ -30,6 +35,7 @@ def push(args: argparse.Namespace) -> int:
     platform = normalise(args.platform) if args.platform else ""
     shows = not (args.quiet or args.json) and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     view = PushView(terminal(sys.stderr)) if shows else None
+    take = view.take if view else PushLines(say).take
 
     async def carry_out() -> PushStatus:
         task = asyncio.current_task()
@@ -37,7 +43,7 @@ def push(args: argparse.Namespace) -> int:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         async with connect(url, name="pullonce push") as client:
             return await client.push(
-                reference, target, told=view.take if view else lambda status: None,
+                reference, target, told=take,
                 store=args.store, platform=platform, all_platforms=args.all_platforms, nondistributable=args.nondistributable,
                 credential=args.credential, requester=f"pullonce push, process {os.getpid()} on {os.uname().nodename}"[:128],
             )  # fmt: skip
@@ -73,6 +79,22 @@ def summary(status: PushStatus) -> list[str]:
     if left:
         lines.append(f"left out  {len(left)} layers that registries may not pass on; --nondistributable pushes them too")
     return lines
+
+
+class PushLines:
+    """Says why a push does not go on, each reason once, where no bars are drawn."""
+
+    def __init__(self, line: Callable[[str], None]) -> None:
+        self._line = line
+        self._said = set[str]()
+
+    def take(self, status: PushStatus) -> None:
+        """Take in how it stands."""
+        note = _AGAIN.sub("", status.note)
+        for reason in (note, *(blob.error for blob in status.blobs)):
+            if reason and reason not in self._said:
+                self._said.add(reason)
+                self._line(f"tried again: {reason}")
 
 
 class PushView(Bars):

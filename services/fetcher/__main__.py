@@ -8,6 +8,7 @@ from pullonce.bus.metered import MeteredBus
 from pullonce.bus.nats.bus import connect as connect_bus
 from pullonce.process.runtime import answer_pings, run, version
 from pullonce.store.content import open_store
+from pullonce.store.open_files import open_as_many_as_may_be
 from pullonce.store.proofs import Proofs
 from pullonce.telemetry.http import telling
 from pullonce.telemetry.metrics import Meter
@@ -44,6 +45,7 @@ together."""
 
 async def main() -> None:
     settings = FetcherSettings.from_env()
+    open_as_many_as_may_be()
     store = settings.store.name
     content = open_store(settings.store.root, sync=settings.sync, group=settings.store.group)
     credentials = Credentials(settings.credentials, settings.configs, brought=content.layout.credentials)

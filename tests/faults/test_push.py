@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from services.fetcher.pushing.blobs import PART
 from tests.integration.exchange.conftest import NAME, list_image
 from tests.support.deployment import Deployment
 from tests.support.images import image, layer, tar_of
-from tests.support.push_registry import Fault, PushRegistry, held_until
+from tests.support.push_registry import Fault, PushRegistry, answers, held_until
 
 BIG = layer(tar_of({"zeros": bytes(2 * PART + PART // 4)}), "plain")
 NAMING = "PUT /v2/app/manifests"
@@ -33,8 +34,8 @@ def pullonce(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     deployment.stop()
 
 
-def start(pullonce: Deployment, target: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "pullonce", "push", NAME, target]
+def start(pullonce: Deployment, target: str, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "pullonce", "push", NAME, target, *options]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, env=pullonce.environ, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True)
 
@@ -100,3 +101,21 @@ def holding(number: int, release: asyncio.Event, reached: asyncio.Event) -> Faul
         return await held(registry, request) if count == number else None
 
     return fault
+
+
+async def test_whoever_sees_no_bars_is_told_once_what_a_push_waits_for(pullonce: Deployment) -> None:
+    async with PushRegistry() as registry:
+        for where in ("POST /v2/app/blobs", NAMING):
+            registry.plan(where, answers(503, "UNAVAILABLE", f"{where[:4]}: we move", {"Retry-After": "1"}), 1)
+        process = start(pullonce, f"{registry.host}/app:1", "--quiet")
+        said, complaint = await asyncio.to_thread(process.communicate, None, 60)
+        assert process.returncode == 0 and said
+    lines = complaint.splitlines()
+    assert lines and len(set(lines)) == len(lines), lines
+    assert all("tried again" in line and "we move" in line for line in lines), lines
+    assert {line.partition(": we move")[0][-4:] for line in lines} == {"POST", "PUT "}, lines
+
+
+async def test_a_fetcher_may_open_as_many_files_as_it_is_allowed(pullonce: Deployment) -> None:
+    soft, hard = resource.prlimit(await fetcher(pullonce), resource.RLIMIT_NOFILE)
+    assert soft == hard

@@ -1,6 +1,9 @@
 """What a push takes: the manifests, children first, and the blobs, open: what is collected meanwhile is not missed."""
 
+import errno
 import os
+import resource
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -17,6 +20,7 @@ _MOST_READ = 200
 """Images of a registry whose manifests are read to find out which repositories have a blob."""
 _NAMED = 4
 """Things that are missing which are named."""
+_MANY = 1 << 18
 _DEEPEST = 8
 """Indexes within indexes. An image has one; what was made to hurt has as many as it likes."""
 
@@ -80,7 +84,42 @@ def chosen(content: ContentStore, reference: str, platform: str, *, any_platform
     return found
 
 
-def gather(content: ContentStore, record: ImageRecord, *, index: bool, nondistributable: bool) -> Outgoing:
+class OpenFiles:
+    """The files that all pushes of a process have open: no more than leave the rest of it enough.
+
+    Args:
+        most: of them.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._taken = 0
+        self._lock = threading.Lock()
+
+    def take(self, count: int, opened: ExitStack) -> None:
+        """Take so many, which `opened` gives back.
+
+        Raises:
+            Permanent: `push.busy`; there are not so many.
+        """
+        with self._lock:
+            if self._taken + count > self.most:
+                raise _busy(f"{count} files have to be open for it, of {self.most - self._taken} that pushes still may")
+            self._taken += count
+        opened.callback(self._give, count)
+
+    def _give(self, count: int) -> None:
+        with self._lock:
+            self._taken -= count
+
+
+def half_of_all() -> OpenFiles:
+    """Half of what this process may open (getrlimit(2))."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return OpenFiles(_MANY if soft == resource.RLIM_INFINITY else min(_MANY, soft // 2))
+
+
+def gather(content: ContentStore, record: ImageRecord, files: OpenFiles, *, index: bool, nondistributable: bool) -> Outgoing:
     """Read and open all of an image under the lock of the store; the caller closes it.
 
     Args:
@@ -88,7 +127,8 @@ def gather(content: ContentStore, record: ImageRecord, *, index: bool, nondistri
         nondistributable: layers that registries may not pass on go out too.
 
     Raises:
-        Permanent: `blob.missing`, with what to pull; `blob.damaged`; `MANIFEST_INVALID`, for indexes too deep in one another.
+        Permanent: `push.busy`; `blob.missing`, with what to pull; `blob.damaged`; `MANIFEST_INVALID`, for indexes too deep
+            in one another.
     """
     out, missing = Outgoing(), list[str]()
     with ExitStack() as opened, content.images.hold():
@@ -104,6 +144,7 @@ def gather(content: ContentStore, record: ImageRecord, *, index: bool, nondistri
         if not nondistributable:
             out.left = {digest: blob for digest, blob in out.blobs.items() if blob.urls and _foreign(blob)}
             out.blobs = {digest: blob for digest, blob in out.blobs.items() if digest not in out.left}
+        files.take(len(out.blobs), opened)
         for digest, blob in out.blobs.items():
             out.files[digest] = _open(content, blob, opened)
         out.opened = opened.pop_all()
@@ -182,12 +223,22 @@ class _Taking:
 
 def _open(content: ContentStore, blob: Descriptor, opened: ExitStack) -> int:
     path = content.blob_path(blob.digest)
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as exc:
+        if exc.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        raise _busy(str(exc)) from exc
     opened.callback(os.close, file)
     if (size := os.fstat(file).st_size) != blob.size:
         what = f"{path} has {size} bytes instead of {blob.size}; `pullonce verify --repair` fetches it again"
         raise Permanent(what, code="blob.damaged", concerns="key")
     return file
+
+
+def _busy(why: str) -> Permanent:
+    do = "try again later, or let the fetcher open more (`ulimit -n`, LimitNOFILE)"
+    return Permanent(f"too much is open for this push: {why}; {do}", code="push.busy")
 
 
 def _foreign(blob: Descriptor) -> bool:

@@ -20,7 +20,7 @@ from schemas.events import Source
 from schemas.oci import Descriptor, Digest
 from schemas.push import PushedBlob, PushImage, PushStatus
 from services.fetcher.pushing.blobs import PART, BlobPush, Way
-from services.fetcher.pushing.outgoing import Document, Outgoing, chosen, gather, origins
+from services.fetcher.pushing.outgoing import Document, OpenFiles, Outgoing, chosen, gather, half_of_all, origins
 from services.fetcher.pushing.records import UploadRecords
 from services.fetcher.remembered import Remembered
 from services.fetcher.remote.registry import Registry
@@ -44,6 +44,7 @@ class Pusher:
     Attributes:
         slots: blobs that are pushed to one registry at a time.
         attempts: without progress, before a failure is final.
+        files: those that all pushes together have open.
         part: bytes that are sent in one request, as long as a server does not want fewer.
     """
 
@@ -53,6 +54,7 @@ class Pusher:
     slots: Slots
     attempts: int
     part: int = PART
+    files: OpenFiles = field(default_factory=half_of_all)
     _ways: Remembered[str, Way] = field(default_factory=lambda: Remembered(_MOST_SERVERS, seconds=_AS_LEARNT))
 
     def way(self, to: Destination) -> Way:
@@ -103,8 +105,11 @@ class Push:
         wanted = self._wanted
         work = asyncio.get_running_loop().run_in_executor(
             None,
-            lambda: gather(self._pusher.content, record, index=wanted.all_platforms, nondistributable=wanted.nondistributable),
-        )
+            lambda: gather(
+                self._pusher.content, record, self._pusher.files, index=wanted.all_platforms,
+                nondistributable=wanted.nondistributable,
+            ),
+        )  # fmt: skip
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:

@@ -9,10 +9,11 @@ import pytest
 
 from pullonce.errors import Permanent
 from schemas.oci import Digest
+from services.fetcher.pushing.outgoing import OpenFiles
 from tests.integration.fetcher.test_push import list_platform
 from tests.support.images import Image, image, index, layer, tar_of
 from tests.support.odd_pushes import IMAGE
-from tests.support.push_registry import Fault, PushRegistry, answers
+from tests.support.push_registry import Fault, PushRegistry, answers, held_until
 from tests.support.pushing import PushingStore, pushing_store
 
 NAME = "registry.example/multi:1"
@@ -97,6 +98,22 @@ async def test_a_push_that_is_given_up_while_its_files_are_opened_keeps_none(tmp
         await asyncio.get_running_loop().shutdown_default_executor()
         await asyncio.sleep(0)
         assert not opened(s) and not registry.seen
+
+
+async def test_pushes_have_no_more_files_open_than_they_may(tmp_path: Path) -> None:
+    release, reached = asyncio.Event(), asyncio.Event()
+    async with PushRegistry() as registry, pushing_store(tmp_path) as s:
+        s.pusher.files = OpenFiles(len(IMAGE.blobs) + 1)
+        registry.plan("PATCH", held_until(release, reached))
+        first = asyncio.ensure_future(s.push(f"{registry.host}/app:1"))
+        await reached.wait()
+        with pytest.raises(Permanent, match="LimitNOFILE") as caught:
+            await s.push(f"{registry.host}/app:2")
+        assert caught.value.code == "push.busy" and len(opened(s)) == len(IMAGE.blobs)
+        release.set()
+        await first
+        await s.push(f"{registry.host}/app:2")
+        assert not opened(s)
 
 
 def opened(s: PushingStore) -> list[str]:
