@@ -20,6 +20,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
+from pathlib import Path
 from typing import NoReturn
 
 from pullonce import environment
@@ -66,6 +67,7 @@ def run(main: Callable[[], Awaitable[None]], name: str) -> NoReturn:
 
     try:
         configure_logging(name)
+        _not_yet_ready()
         # What was imported stays. To look through it for garbage takes 15 to 70 ms, and it would happen in mid-pull.
         gc.freeze()
         with asyncio.Runner(loop_factory=_fast_loop()) as runner:
@@ -232,6 +234,12 @@ def _notify(words: str) -> None:
     if address := os.environ.get("NOTIFY_SOCKET"):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
             notify.sendto(words.encode(), f"\0{address[1:]}" if address.startswith("@") else address)
+
+
+def _not_yet_ready() -> None:
+    """What the process before this one said of itself says nothing of this one: a container's /tmp outlives its restart."""
+    if path := environment.ready_file():
+        Path(path).unlink(missing_ok=True)
 
 
 def tell_supervisor() -> None:

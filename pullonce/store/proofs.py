@@ -9,6 +9,7 @@ synced and nothing fails by it. Several processes share it.
 
 import hmac
 import json
+import logging
 import os
 import secrets
 import sqlite3
@@ -26,6 +27,8 @@ ANYBODY = "anybody"
 """In place of a fingerprint: access was given to who showed nothing."""
 DELIVERED = "delivered"
 """In place of a fingerprint, of a registry in place of a repository: it has sent this content, and it was verified."""
+log = logging.getLogger(__name__)
+
 _FOREVER = float("inf")
 _MOST = 200_000
 _MOST_NOTED = 1000
@@ -213,7 +216,11 @@ def _give(path: Path) -> None:
     """To whom the store belongs: root may be the first who comes, and the services are somebody else."""
     owner = path.parent.stat()
     if os.geteuid() == 0 and path.stat().st_uid != owner.st_uid:
-        os.chown(path, owner.st_uid, owner.st_gid)
+        try:
+            os.chown(path, owner.st_uid, owner.st_gid)
+        except OSError as exc:
+            log.warning("%s stays root's, and the services of the store cannot open it: %s", path, exc.strerror)
+            raise
 
 
 def _inode(path: Path) -> int:

@@ -41,7 +41,7 @@ class LedgerSettings:
             SettingInvalid: one of them cannot be used.
         """
         host, port = address(environ, "PULLONCE_LEDGER_HTTP", HTTP) or ("", 0)
-        token = environ.get("PULLONCE_LEDGER_TOKEN", "")
+        token = environ.get("PULLONCE_LEDGER_TOKEN", "").strip()  # out of a file, it ends a line
         if not token and not is_loopback(host) and not yes(environ, "PULLONCE_LEDGER_OPEN", default=False):
             why = "which others can reach; PULLONCE_LEDGER_TOKEN must say what they have to know (or PULLONCE_LEDGER_OPEN=yes)"
             raise SettingInvalid(f"PULLONCE_LEDGER_HTTP is {host}:{port}, {why}")
