@@ -6,7 +6,7 @@ Source: the documentation of k3s, "Configuring containerd", "Private Registry Co
 from dataclasses import dataclass
 from typing import Any
 
-from pullonce.runtimes.containerd import PROXY, UNPACK
+from pullonce.runtimes.containerd_names import PROXY, UNPACK
 from pullonce.runtimes.files import Files
 from pullonce.runtimes.offer import Offer
 from pullonce.runtimes.plan import SIGNATURE, Change, Plan

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from posixpath import dirname, join, normpath
 from typing import Any
 
-from pullonce.runtimes.containerd import DROP_IN, Names, version_of
+from pullonce.runtimes.containerd_names import DROP_IN, Names, version_of
 from pullonce.runtimes.files import Files
 from pullonce.runtimes.toml_text import TomlText
 from pullonce.runtimes.trouble import ConfigInvalid
@@ -62,7 +62,7 @@ class Loaded:
 
     def images(self, key: str) -> Set:
         """What the CRI is told of images: its snapshotter, how it pulls."""
-        parts = [part for part in self._cri_parts() if not self.drops(part, key)]
+        parts = [part for part in self.cri_parts() if not self.drops(part, key)]
         in_old = ("snapshotter", "disable_snapshot_annotations", "discard_unpacked_layers")
 
         def where(part: Part) -> tuple[str, ...]:
@@ -72,7 +72,7 @@ class Loaded:
 
     def registry(self, key: str) -> Set:
         """What the CRI is told of registries."""
-        return self._last((part, (*part.names.registry, key)) for part in self._cri_parts())
+        return self._last((part, (*part.names.registry, key)) for part in self.cri_parts())
 
     def dropped(self, key: str) -> Set:
         """What a file says in vain, since this containerd does not take it over from a file of that version."""
@@ -88,7 +88,12 @@ class Loaded:
         having = [part for part in self.parts if part.document.get(*part.names.cri) is not None]
         yield from ((part, having[-1]) for part in having[:-1])
 
-    def _cri_parts(self) -> list[Part]:
+    def void(self) -> list[Part]:
+        """Files whose section on the CRI does not count."""
+        return [part for part, _ in self.replaced()]
+
+    def cri_parts(self) -> list[Part]:
+        """Files whose section on the CRI counts."""
         if self.major >= 2:
             return self.parts
         return [part for part in self.parts if part.document.get(*part.names.cri) is not None][-1:]

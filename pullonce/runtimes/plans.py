@@ -1,11 +1,16 @@
 """Which runtimes there are, and what each needs of the gateway. Pure."""
 
+from dataclasses import replace
+
 from pullonce.errors import PullonceError
 from pullonce.runtimes import containerd, docker, k3s, kubelet, podman
 from pullonce.runtimes.containerd import Wanted
-from pullonce.runtimes.files import Files
+from pullonce.runtimes.facts import Facts
+from pullonce.runtimes.files import Files, Planned
 from pullonce.runtimes.offer import Offer
 from pullonce.runtimes.plan import Plan
+from pullonce.runtimes.rules import containerd as rules
+from pullonce.runtimes.trouble import CannotAdd
 
 RUNTIMES = ("containerd", "kubelet", "docker", "podman", "crio", "k3s", "rke2")
 
@@ -44,7 +49,7 @@ def plan_for(runtime: str, files: Files, offer: Offer, wanted: Wanted) -> Plan:
         raise DoorOff(f"the gateway's {off[0]} is off{why}")
     match runtime:
         case "containerd":
-            return containerd.plan(files, offer, wanted)
+            return _judged(containerd.plan(files, offer, wanted), files, offer, wanted)
         case "kubelet":
             return kubelet.plan(files, offer, wanted.config)
         case "docker":
@@ -54,3 +59,16 @@ def plan_for(runtime: str, files: Files, offer: Offer, wanted: Wanted) -> Plan:
         case _:
             distribution = k3s.K3S if runtime == "k3s" else k3s.RKE2
             return k3s.plan(files, offer, distribution, wanted.platform, wanted.doors)
+
+
+def _judged(made: Plan, files: Files, offer: Offer, wanted: Wanted) -> Plan:
+    """The plan, and what the doctor would say of its outcome: what does not help is not written."""
+    if made.conflicts:
+        return made
+    if wanted.doors == ("mirror",):
+        offer = replace(offer, snapshotter="")
+    after = Planned(files, {change.path: change.after for change in made.changes})
+    for each in rules.examine(after, offer, wanted, Facts()):
+        if each.severity == "blocks":
+            made.conflicts.append(CannotAdd(f"{each.what}: {each.why}; {each.mend}", path=each.path, line=each.line))
+    return made

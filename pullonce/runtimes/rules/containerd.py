@@ -7,7 +7,8 @@ Which settings have the CRI pull in the old way, without labels, is told by the 
 
 from collections.abc import Iterator
 
-from pullonce.runtimes.containerd import CONFIG, PROXY, UNPACK, Wanted
+from pullonce.runtimes.containerd import Wanted
+from pullonce.runtimes.containerd_names import CONFIG, PROXY, UNPACK
 from pullonce.runtimes.facts import Facts
 from pullonce.runtimes.files import Files
 from pullonce.runtimes.finding import Finding, Severity

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from pullonce.runtimes.containerd import CERTS, DEFAULT
+from pullonce.runtimes.containerd_names import CERTS, DEFAULT
 from pullonce.runtimes.files import Files
 from pullonce.runtimes.finding import Finding
 from pullonce.runtimes.loaded import Loaded

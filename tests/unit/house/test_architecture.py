@@ -170,6 +170,7 @@ PURE = (
     "pullonce.pulling.timings",
     "pullonce.care.choice",
     "pullonce.runtimes.containerd",
+    "pullonce.runtimes.containerd_names",
     "pullonce.runtimes.docker",
     "pullonce.runtimes.doctor",
     "pullonce.runtimes.facts",

@@ -19,6 +19,7 @@ from pullonce.runtimes.trouble import ConfigInvalid
 from tests.support.runtime_files import OFFER, MemoryFiles
 
 CONTAINERD = "/etc/containerd/config.toml"
+BESIDE = "/etc/containerd/conf.d/pullonce.toml"
 HOSTS = "/etc/containerd/certs.d/_default/hosts.toml"
 DEBIAN = 'version = 2\n\n[plugins]\n  [plugins."io.containerd.grpc.v1.cri"]\n    sandbox_image = "pause:3"\n'
 NEW = "version = 3\n[plugins.'io.containerd.cri.v1.images']\n  max_concurrent_downloads = 3\n"
@@ -86,9 +87,64 @@ def test_containerd_2_gets_the_names_of_version_3_and_keeps_what_ctr_does_by_def
 
 def test_containerd_2_with_a_file_of_version_2_gets_one_of_version_3_beside_it() -> None:
     _, after = plan("containerd", {CONTAINERD: DEBIAN}, Wanted(major=2))
-    assert toml(after, CONTAINERD)["imports"] == ["/etc/containerd/conf.d/*.toml"]
+    assert toml(after, CONTAINERD)["imports"] == [BESIDE]
     beside = toml(after, "/etc/containerd/conf.d/pullonce.toml")
     assert beside["version"] == 3 and "io.containerd.cri.v1.images" in beside["plugins"]  # type: ignore[operator]
+
+
+STRAY = 'version = 2\n[plugins."io.containerd.grpc.v1.cri".registry.mirrors."docker.io"]\n  endpoint = ["https://m"]\n'
+IMPORTS = 'imports = ["/etc/containerd/conf.d/*.toml"]\n'
+
+
+def test_a_file_beside_it_that_nobody_has_switched_on_stays_so() -> None:
+    _, after = plan("containerd", {CONTAINERD: DEBIAN, "/etc/containerd/conf.d/10.toml": STRAY}, Wanted(major=2))
+    assert toml(after, CONTAINERD)["imports"] == [BESIDE]
+    _, after = plan("containerd", {CONTAINERD: IMPORTS + DEBIAN}, Wanted(major=2))
+    assert after.texts[CONTAINERD] == IMPORTS + DEBIAN and BESIDE in after.texts, "a pattern is there that covers it"
+
+
+@pytest.mark.parametrize(
+    ("main", "major", "text", "line"),
+    [
+        (NEW, 2, STRAY, 2),
+        (NEW, 2, 'version = 3\n[plugins."io.containerd.cri.v1.images".registry]\n  mirrors.q.endpoint = ["x"]\n', 3),
+        (NEW, 2, 'version = 3\n[plugins."io.containerd.cri.v1.images"]\n  snapshotter = "nydus"\n', 3),
+        (NEW, 2, '[proxy_plugins.pullonce]\n  address = "/elsewhere"\n', 2),
+        (NEW, 2, '[proxy_plugins.pullonce.exports]\n  root = "/elsewhere"\n', 2),
+        (NEW, 2, '[[plugins."io.containerd.transfer.v1.local".unpack_config]]\n  snapshotter = "nydus"\n', 1),
+        (DEBIAN, 2, 'version = 3\n[plugins."io.containerd.cri.v1.images"]\n  snapshotter = "nydus"\n', 3),
+        (DEBIAN, 2, STRAY, 2),
+        (DEBIAN, 1, STRAY, 2),
+        (DEBIAN, 1, 'version = 2\n[plugins."io.containerd.grpc.v1.cri"]\n  sandbox_image = "p"\n', 2),
+        (DEBIAN, 1, 'version = 2\n[proxy_plugins.pullonce]\n  address = "/elsewhere"\n', 3),
+    ],
+)  # fmt: skip
+def test_what_an_imported_file_says_otherwise_is_told_of(main: str, major: int, text: str, line: int) -> None:
+    path = "/etc/containerd/conf.d/10.toml"
+    made, _ = plan("containerd", {CONTAINERD: IMPORTS + main, path: text}, Wanted(major=major))
+    assert path in [each.path for each in made.conflicts]
+    assert line in [each.line for each in made.conflicts if each.path == path], [str(each) for each in made.conflicts]
+
+
+@pytest.mark.parametrize("major", [1, 2])
+def test_what_an_imported_file_says_already_is_not_said_again(major: int) -> None:
+    path = "/etc/containerd/conf.d/10.toml"
+    _, done = plan("containerd", {CONTAINERD: DEBIAN if major == 1 else NEW}, Wanted(major=major))
+    main = f"version = {major + 1}\nimports = ['{path}']\n"
+    made, _ = plan("containerd", {**done.texts, CONTAINERD: main, path: done.texts[CONTAINERD]}, Wanted(major=major))
+    assert not made.conflicts and not made.changes
+
+
+def test_the_directory_of_hosts_of_an_imported_file_is_used() -> None:
+    more = 'version = 3\n[plugins."io.containerd.cri.v1.images".registry]\n  config_path = "/srv/certs"\n'
+    _, after = plan("containerd", {CONTAINERD: IMPORTS + NEW, "/etc/containerd/conf.d/10.toml": more}, Wanted(major=2))
+    assert "/srv/certs/_default/hosts.toml" in after.texts and "config_path" not in after.texts[CONTAINERD]
+
+
+def test_what_would_not_help_is_not_written() -> None:
+    text = NEW.replace("downloads = 3", "downloads = 10")
+    made, _ = plan("containerd", {CONTAINERD: text}, Wanted(doors=("snapshotter",)))
+    assert [(each.path, each.line) for each in made.conflicts] == [(CONTAINERD, 3)]
 
 
 def test_the_directory_of_hosts_that_is_there_is_used() -> None:
