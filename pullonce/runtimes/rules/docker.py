@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pullonce.runtimes.containerd import Wanted
-from pullonce.runtimes.docker import CONFIG, MIRRORS
+from pullonce.runtimes.docker import CONFIG, MIRRORS, flags
 from pullonce.runtimes.facts import Facts
 from pullonce.runtimes.files import Files
 from pullonce.runtimes.finding import Finding
@@ -14,8 +14,6 @@ from pullonce.runtimes.trouble import ConfigInvalid
 
 NAME = "docker"
 ADD = "`pullonce gateway config docker` prints what to add, `--write` adds it"
-_SOURCES = ("/etc/default/docker", "/etc/sysconfig/docker", "/etc/conf.d/docker")
-_UNITS = ("/lib/systemd/system", "/usr/lib/systemd/system", "/etc/systemd/system", "/run/systemd/system")
 
 
 def examine(files: Files, offer: Offer, wanted: Wanted, facts: Facts) -> list[Finding]:
@@ -32,24 +30,17 @@ def examine(files: Files, offer: Offer, wanted: Wanted, facts: Facts) -> list[Fi
     except ConfigInvalid as exc:
         raise exc.of(path) from None
     given = document.values.get(MIRRORS)
-    flags = list(_flags(files, facts))
+    on_line = [*flags(files), *_running(facts)]
     return [
-        *_twice(path, document, flags),
-        *_mirrors(path, document, given, offer, [value for value, _, _ in flags]),
+        *_twice(path, document, on_line),
+        *_mirrors(path, document, given, offer, [value for value, _, _ in on_line]),
         *_insecure(path, document, offer),
         *_told(path, document),
     ]
 
 
-def _flags(files: Files, facts: Facts) -> Iterator[tuple[str, str, int]]:
-    """Mirrors that stand on dockerd's command line: value, file, line."""
-    units = [f"{directory}/docker.service" for directory in _UNITS]
-    units += [f"{each}.d/{name}" for each in units for name in files.names(f"{each}.d") if name.endswith(".conf")]
-    for path in (*units, *_SOURCES):
-        for number, line in enumerate((files.read(path) or "").splitlines(), 1):
-            if "--registry-mirror" in line and not line.lstrip().startswith("#"):
-                value = line.partition("--registry-mirror")[2].lstrip("= ").split()
-                yield (value[0].strip("\"'") if value else ""), path, number
+def _running(facts: Facts) -> Iterator[tuple[str, str, int]]:
+    """Mirrors with which dockerd runs."""
     for process in list(facts.processes.get("dockerd", ()))[:1]:
         for word in process.words:
             if word.startswith("--registry-mirror="):

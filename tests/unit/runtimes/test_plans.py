@@ -184,6 +184,28 @@ def test_docker_gets_a_mirror_among_its_settings() -> None:
     assert [each.line for each in made.conflicts] == [1]
 
 
+@pytest.mark.parametrize(
+    ("path", "text", "line"),
+    [
+        ("/etc/systemd/system/docker.service.d/m.conf", "[Service]\nExecStart=/usr/bin/dockerd --registry-mirror={}\n", 2),
+        ("/lib/systemd/system/docker.service", "[Service]\n# mirrors\nExecStart=dockerd --registry-mirror {}\n", 3),
+        ("/etc/default/docker", 'DOCKER_OPTS="--registry-mirror={}"\n', 1),
+    ],
+)  # fmt: skip
+def test_a_mirror_on_dockers_command_line_is_not_said_a_second_time(path: str, text: str, line: int) -> None:
+    made, _ = plan("docker", {path: text.format("https://m")})
+    assert [(each.path, each.line) for each in made.conflicts] == [(path, line)]
+    made, _ = plan("docker", {path: text.format("http://127.0.0.1:577/")})
+    assert not made.conflicts and not made.changes
+    both = {
+        path: text.format("http://127.0.0.1:577"),
+        "/etc/docker/daemon.json": '{"registry-mirrors": ["http://127.0.0.1:577"]}',
+    }
+    assert [(each.path, each.line) for each in plan("docker", both)[0].conflicts] == [(path, line)]
+    made, _ = plan("docker", {path: "# --registry-mirror=https://m\n"})
+    assert made.changes and not made.conflicts
+
+
 def test_podman_gets_a_mirror_for_each_registry_that_has_none_yet() -> None:
     theirs = {"/etc/containers/registries.conf": '[[registry]]\nlocation = "quay.io"\n'}
     made, after = plan("podman", theirs)
