@@ -71,8 +71,28 @@ def _mirrors(files: Files, offer: Offer, registries: tuple[str, ...], made: Plan
             else:
                 made.notes.append(str(conflict))
             continue
-        edit.element(("registry",), _registry(offer, registry))
+        element = _registry(offer, registry)
+        if line := _otherwise(edit.document, element):
+            why = f"{registry} has another [[registry]] there, which goes before a second one of that name"
+            conflict = CannotAdd(f"{why}: take it out, or have {_shown(offer, registry)} in it", path=DROP_IN, line=line)
+            made.conflicts.append(conflict)
+            continue
+        edit.element(("registry",), element)
     made.take(edit)
+
+
+def _otherwise(document: TomlText, element: dict[str, Any]) -> int:
+    """The line of the first [[registry]] of that prefix, which counts, if it says something else; 0 if it does not."""
+    found = document.get("registry")
+    for number, each in enumerate(found if isinstance(found, list) else ()):
+        if isinstance(each, dict) and prefix_of(each) == element["prefix"]:
+            return 0 if each == element else document.line("registry", number)
+    return 0
+
+
+def prefix_of(registry: dict[str, Any]) -> str:
+    """For which images a [[registry]] is."""
+    return str(registry.get("prefix") or registry.get("location") or "")
 
 
 def _registry(offer: Offer, registry: str) -> dict[str, Any]:
@@ -108,7 +128,7 @@ def stated(files: Files) -> Iterator[tuple[str, str, int]]:
         found = document.get("registry")
         for number, each in enumerate(found if isinstance(found, list) else ()):
             if isinstance(each, dict):
-                yield path, str(each.get("prefix") or each.get("location") or ""), document.line("registry", number)
+                yield path, prefix_of(each), document.line("registry", number)
 
 
 def _storage(files: Files, view: str, made: Plan) -> None:

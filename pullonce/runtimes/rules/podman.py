@@ -11,7 +11,7 @@ from pullonce.runtimes.facts import Facts
 from pullonce.runtimes.files import Files
 from pullonce.runtimes.finding import Finding
 from pullonce.runtimes.offer import Offer
-from pullonce.runtimes.podman import REGISTRIES, REGISTRIES_D, STORAGE, STORAGE_DEFAULT, crio_options, location
+from pullonce.runtimes.podman import REGISTRIES, REGISTRIES_D, STORAGE, STORAGE_DEFAULT, crio_options, location, prefix_of
 from pullonce.runtimes.toml_text import TomlText
 from pullonce.runtimes.toml_words import shown
 from pullonce.runtimes.trouble import ConfigInvalid
@@ -46,39 +46,31 @@ class _Registry:
 
     @property
     def prefix(self) -> str:
-        return str(self.values.get("prefix") or self.values.get("location") or "")
+        return prefix_of(self.values)
 
 
 def _mirror(files: Files, offer: Offer, name: str) -> Iterator[Finding]:
     add = f"`pullonce gateway config {name} --door mirror` prints what to add, `--write` adds it"
     registries: dict[str, _Registry] = {}
     for path, document in _documents(files):
-        for old in ("search", "insecure", "block"):
-            if document.get("registries", old) is not None:
+        yield from _first_version(path, document, name)
+        here: dict[str, _Registry] = {}
+        for made in _registries(path, document):
+            if first := here.get(made.prefix):
+                yield _second(made, first, offer, name)
+                continue
+            here[made.prefix] = made
+            if (other := registries.get(made.prefix)) and any(offer.mirror_host in str(each) for each in other.mirrors):
                 yield Finding(
                     name,
-                    "blocks",
-                    f"[registries.{old}] is of the first version of this format",
-                    "beside [[registry]] nothing of it is read",
-                    "write it in the second version: unqualified-search-registries, and [[registry]]",
+                    "limits",
+                    f"a second [[registry]] for {made.prefix} takes the place of the one with the mirror",
+                    "the later of two files counts, as a whole",
+                    f"have the mirror in {path}",
                     path,
-                    document.line("registries", old),
+                    made.line,
                 )
-        found = document.get("registry")
-        for number, each in enumerate(found if isinstance(found, list) else ()):
-            if isinstance(each, dict):
-                made = _Registry(path, document.line("registry", number), each)
-                if (other := registries.get(made.prefix)) and any(offer.mirror_host in str(each) for each in other.mirrors):
-                    yield Finding(
-                        name,
-                        "limits",
-                        f"a second [[registry]] for {made.prefix} takes the place of the one with the mirror",
-                        "the later of two counts, as a whole",
-                        f"have the mirror in {path}",
-                        path,
-                        made.line,
-                    )
-                registries[made.prefix] = made
+        registries |= here
     with_mirror = [
         each for each in registries.values() if any(offer.mirror_host in str(one.get("location")) for one in each.mirrors)
     ]
@@ -94,6 +86,50 @@ def _mirror(files: Files, offer: Offer, name: str) -> Iterator[Finding]:
         )
     for registry in with_mirror:
         yield from _entry(registry, offer, name)
+
+
+def _first_version(path: str, document: TomlText, name: str) -> Iterator[Finding]:
+    """What is of the first version of the format: fine by itself, and refused beside what is of the second in the same file."""
+    both = document.get("registry") is not None
+    for old in ("search", "insecure", "block"):
+        if document.get("registries", old) is None:
+            continue
+        why = (
+            "a file that has [[registry]] as well is refused" if both else "it counts as long as nothing of the second stands in the same file"
+        )
+        yield Finding(
+            name,
+            "blocks" if both else "note",
+            f"[registries.{old}] is of the first version of this format",
+            why,
+            "write it in the second version: unqualified-search-registries, and [[registry]]",
+            path,
+            document.line("registries", old),
+        )
+
+
+def _registries(path: str, document: TomlText) -> Iterator[_Registry]:
+    found = document.get("registry")
+    for number, each in enumerate(found if isinstance(found, list) else ()):
+        if isinstance(each, dict):
+            yield _Registry(path, document.line("registry", number), each)
+
+
+def _second(second: _Registry, first: _Registry, offer: Offer, name: str) -> Finding:
+    """Of two in one file the first counts."""
+    lost = any(offer.mirror_host in str(each) for each in second.mirrors) and not any(
+        offer.mirror_host in str(each) for each in first.mirrors
+    )
+    mirror = ", and the mirror is in the second" if lost else ""
+    return Finding(
+        name,
+        "limits",
+        f"a second [[registry]] for {second.prefix} stands in this file",
+        f"the first of them counts, in line {first.line}{mirror}",
+        "have one of them alone",
+        second.path,
+        second.line,
+    )
 
 
 def _entry(registry: _Registry, offer: Offer, name: str) -> Iterator[Finding]:

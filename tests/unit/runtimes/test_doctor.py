@@ -304,13 +304,19 @@ NO_VIEW = replace(OFFER, view="")
          "limits", "digests only", 1),
         ({CONF: ENTRY.replace("[[registry.mirror]]", "blocked = true\n[[registry.mirror]]")}, "limits", "is blocked", 1),
         ({CONF: ENTRY, DROP_IN: '[[registry]]\nlocation = "docker.io"\n'}, "limits", "takes the place", 1),
+        ({CONF: ENTRY.replace("577", "9") + ENTRY}, "limits", "a second [[registry]] for docker.io stands in this file", 7),
+        ({CONF: ENTRY.replace("577", "9") + ENTRY}, "blocks", "no [[registry]] has the mirror", 0),
+        ({CONF: ENTRY + ENTRY.replace("577", "9")}, "limits", "a second [[registry]] for docker.io stands in this file", 7),
         ({CONF: '[registries.search]\nregistries = ["docker.io"]\n' + ENTRY}, "blocks", "first version", 1),
+        ({CONF: '[registries.insecure]\nregistries = []\n' + ENTRY}, "blocks", "first version", 1),
+        ({CONF: '[registries.search]\nregistries = ["docker.io"]\n', DROP_IN: ENTRY}, "note", "first version", 1),
         ({CONF: ENTRY}, "", "", 0),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("runtime", ["podman", "crio"])
 def test_what_keeps_podman_from_the_mirror(runtime: str, texts: dict[str, str], severity: str, what: str, line: int) -> None:
     findings = found(runtime, texts, NO_VIEW)
+    assert severity != "note" or not any(each.severity == "blocks" for each in findings)
     if severity:
         assert any(each[0] == severity and what in each[1] and each[2] == line for each in said(findings)), said(findings)
     else:

@@ -220,6 +220,18 @@ def test_podman_gets_a_mirror_for_each_registry_that_has_none_yet() -> None:
     assert 'location = "127.0.0.1:577/reg.lan_5000"' in after.texts["/etc/containers/registries.conf.d/50-pullonce.conf"]
 
 
+@pytest.mark.parametrize("runtime", ["podman", "crio"])
+def test_a_mirror_of_before_is_not_followed_by_a_second_one(runtime: str) -> None:
+    path = "/etc/containers/registries.conf.d/50-pullonce.conf"
+    _, after = plan(runtime, {}, Wanted(registries=("quay.io", "docker.io")))
+    old = after.texts[path].replace("127.0.0.1:577", "127.0.0.1:9")
+    made, _ = plan(runtime, {path: old})
+    assert [each.path for each in made.conflicts] == [path, path]
+    assert all(old.splitlines()[each.line - 1] == "[[registry]]" for each in made.conflicts)
+    made, _ = plan(runtime, {path: old + after.texts[path]}, Wanted(registries=("quay.io",)))
+    assert len(made.conflicts) == 1, "the first of two counts"
+
+
 @pytest.mark.parametrize(
     ("texts", "kept"),
     [
