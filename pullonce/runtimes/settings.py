@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from pullonce.config import SettingInvalid, gateway_socket, home, mirror_place
+from pullonce.config import SettingInvalid, StoreSettings, gateway_socket, home, mirror_place
 from pullonce.runtimes.offer import Offer
 
 OFF = "off"
@@ -19,7 +19,7 @@ def offer_of(environ: Mapping[str, str]) -> Offer:
         SettingInvalid: one of them cannot be used.
     """
     base = home(environ)
-    store = environ.get("PULLONCE_STORE") or "default"
+    store = StoreSettings.from_env(environ).name
 
     def socket(key: str, name: str) -> str:
         text = environ.get(key, "")

@@ -351,6 +351,18 @@ def test_the_settings_say_what_is_offered(environ: dict[str, str], wanted: tuple
     assert (offer.mirror, offer.cri, offer.snapshotter) == wanted
 
 
+@pytest.mark.parametrize(
+    ("environ", "store"),
+    [({}, "default"), ({"PULLONCE_STORE": "s"}, "s"), ({"PULLONCE_NODE": "n1.lan"}, "n1_lan"),
+     ({"PULLONCE_NODE": "n1.lan", "PULLONCE_STORE": "s"}, "s")],
+)  # fmt: skip
+def test_the_store_is_the_one_that_the_gateway_serves(environ: dict[str, str], store: str) -> None:
+    offer = offer_of({"PULLONCE_HOME": "/var/lib/pullonce", **environ})
+    assert offer.store == store and (store == "default") == (offer.snapshotter == "/run/pullonce/snapshots.sock")
+    with pytest.raises(SettingInvalid, match="PULLONCE_STORE"):
+        offer_of({"PULLONCE_STORE": "../x"})
+
+
 @pytest.mark.parametrize("name", ["SNAPSHOTTER", "CRI", "MIRROR"])
 def test_a_setting_that_cannot_be_used_is_said(name: str) -> None:
     with pytest.raises(SettingInvalid, match=f"PULLONCE_GATEWAY_{name}"):
