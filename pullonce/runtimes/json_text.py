@@ -29,6 +29,8 @@ class JsonText:
             raise ConfigInvalid(f"{json.dumps(exc.args[0])} is there twice", line=self._line_of_text(exc.args[0])) from None
         except RecursionError:
             raise ConfigInvalid("this is nested too deeply", line=1) from None
+        except ValueError as exc:  # a number of more digits than Python reads
+            raise ConfigInvalid(f"this cannot be read: {exc}", line=1) from None
         if not isinstance(values, dict):
             raise ConfigInvalid("an object is expected", line=1)
         self.values: dict[str, Any] = values

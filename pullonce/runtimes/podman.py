@@ -137,7 +137,7 @@ def _storage(files: Files, view: str, made: Plan) -> None:
         start = text  # a file in /etc takes the place of this one as a whole
         try:
             tomllib.loads(text)
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):
             TomlEdit(files, STORAGE_DEFAULT)  # says which line
     edit = TomlEdit(files, STORAGE, start=start)
     edit.item(("storage", "options"), "additionalimagestores", view)

@@ -46,6 +46,10 @@ class TomlText:
             at = re.search(r"at line (\d+)", str(exc))
             line = int(at[1]) if at else text.count("\n") + 1
             raise ConfigInvalid(f"this is no TOML: {str(exc).partition(' (at ')[0]}", line=line) from None
+        except RecursionError:
+            raise ConfigInvalid("this is nested too deeply", line=1) from None
+        except ValueError as exc:  # a number of more digits than Python reads, a date that there is not
+            raise ConfigInvalid(f"this cannot be read: {exc}", line=1) from None
         self.text = text
         self._lines = text.split("\n")
         self._statements = list(_statements(self._lines))

@@ -27,7 +27,8 @@ class YamlText:
         except yaml.MarkedYAMLError as exc:
             mark = exc.problem_mark or exc.context_mark
             raise ConfigInvalid(f"this is no YAML: {exc.problem or exc.context}", line=mark.line + 1 if mark else 0) from None
-        except (yaml.YAMLError, RecursionError, ValueError) as exc:
+        except (yaml.YAMLError, RecursionError, ValueError, TypeError, KeyError, AttributeError) as exc:
+            # What a tag promises and the value does not keep comes out of the parser as any of these.
             raise ConfigInvalid(f"this is no YAML: {str(exc).partition(chr(10))[0]}") from None
         if values is not None and not isinstance(values, dict):
             raise ConfigInvalid("a mapping is expected", line=1)
@@ -63,7 +64,7 @@ class YamlText:
         if key in self.values:
             if self.values[key] == value:
                 return self
-            raise CannotAdd(f"{key} is {json.dumps(self.values[key])}, and not {json.dumps(value)}", line=self.line(key))
+            raise CannotAdd(f"{key} is {_told(self.values[key])}, and not {_told(value)}", line=self.line(key))
         head = self.text if not self.text or self.text.endswith("\n") else self.text + "\n"
         return self._checked(
             head + f"{json.dumps(key) if key == '*' else key}: {_shown(value)}\n", {**self.values, key: value}, key
@@ -81,9 +82,7 @@ class YamlText:
         if name in there:
             if there[name] == value:
                 return self
-            raise CannotAdd(
-                f"{key}.{name} is {json.dumps(there[name])}, and not {json.dumps(value)}", line=self.line(key, name)
-            )
+            raise CannotAdd(f"{key}.{name} is {_told(there[name])}, and not {_told(value)}", line=self.line(key, name))
         entry = f"{json.dumps(name)}: {_shown(value)}"
         lines = self.text.split("\n")
         wanted = deepcopy(self.values)
@@ -104,9 +103,21 @@ class YamlText:
             made = YamlText(text)
         except ConfigInvalid:
             raise refused from None
-        if made.values != wanted:
+        try:
+            same = made.values == wanted
+        except RecursionError:  # what holds itself
+            raise refused from None
+        if not same:
             raise refused
         return made
+
+
+def _told(value: Any) -> str:
+    """A value for a message; a date and what else JSON has no word for as Python writes it."""
+    try:
+        return json.dumps(value, default=str)
+    except (TypeError, ValueError, RecursionError):  # keys that JSON does not have; what holds itself
+        return repr(value)
 
 
 def _shown(value: Any) -> str:

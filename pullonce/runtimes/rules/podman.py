@@ -95,7 +95,9 @@ def _first_version(path: str, document: TomlText, name: str) -> Iterator[Finding
         if document.get("registries", old) is None:
             continue
         why = (
-            "a file that has [[registry]] as well is refused" if both else "it counts as long as nothing of the second stands in the same file"
+            "a file that has [[registry]] as well is refused"
+            if both
+            else "it counts as long as nothing of the second stands in the same file"
         )
         yield Finding(
             name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 import pytest
 import yaml
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pullonce.runtimes.json_text import JsonText
+from pullonce.runtimes.toml_text import TomlText
 from pullonce.runtimes.trouble import CannotAdd, ConfigInvalid
 from pullonce.runtimes.yaml_text import YamlText
 
@@ -40,12 +42,41 @@ def test_an_item_of_json(text: str, wanted: str) -> None:
         ("null", 1),
         ('{"a": 1} x', 1),
         ("[" * 100_000, 1),
+        ('{"a": ' + "9" * 5000 + "}", 1),
     ],
 )
 def test_what_is_no_object_of_json_is_said_with_its_line(text: str, line: int) -> None:
     with pytest.raises(ConfigInvalid) as caught:
         JsonText(text)
     assert caught.value.line == line
+
+
+@pytest.mark.parametrize("text", ["a = " + "9" * 5000, "a = " + "[" * 100_000])
+def test_what_python_does_not_read_of_toml_is_said(text: str) -> None:
+    with pytest.raises(ConfigInvalid):
+        TomlText(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["a: !!bool maybe\n", "a: !!int x\n", "a: !!float x\n", "a: !!timestamp x\n", "? [1]\n: 2\n", "a: !!binary ü\n",
+             "a: 2026-99-01\n", "a: " + "9" * 5000 + "\n", "a: " + "[" * 100_000, "a: !!set [1]\n", "a: !!omap {}\n"]
+)  # fmt: skip
+def test_what_yaml_does_not_keep_of_its_word_is_said(text: str) -> None:
+    with pytest.raises(ConfigInvalid):
+        YamlText(text)
+
+
+@pytest.mark.parametrize("text", ["k: 2026-01-01\n", "k: &a [*a]\n", "k: &a {b: *a}\n", "k: {1: 2}\n", "k: !!set {a}\n",
+                                  "k: !!binary aGk=\n", "k: {2026-01-01: 1}\n"])  # fmt: skip
+def test_values_that_json_has_no_word_for_are_told_of(text: str) -> None:
+    with pytest.raises(CannotAdd):
+        YamlText(text).with_key("k", "unix:///x")
+    with suppress(CannotAdd):
+        assert YamlText(text).with_key("new", "x").values["new"] == "x"
+    with pytest.raises(CannotAdd):
+        YamlText(f"m:\n  {text}").with_entry("m", "k", "x")
+    with suppress(CannotAdd):
+        YamlText(f"m:\n  {text}").with_entry("m", "new", "x")
 
 
 _json = st.recursive(
