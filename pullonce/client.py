@@ -15,7 +15,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TypedDict, Unpack
@@ -75,7 +75,7 @@ class PushOptions(TypedDict, total=False):
 @asynccontextmanager
 async def connect(
     url: str = "", *, name: str = "pullonce client", patience: float = PATIENCE, supervised: bool = False,
-    say: Callable[[str], None] | None = None,
+    say: Callable[[str], None] | None = None, environ: Mapping[str, str] = os.environ,
 ) -> AsyncIterator[Client]:  # fmt: skip
     """Connect to the bus for as long as the block lasts.
 
@@ -86,19 +86,20 @@ async def connect(
         supervised: whoever serves this bus starts anew what dies, as what serves a home does: where nobody answers, pulls wait
             instead of failing by `ServicesMissing`.
         say: told in a line when something holds pulls up: a bus that is away, a part that is missing. Default: the log.
+        environ: where settings are read.
 
     Raises:
         ServicesMissing: no address is given or configured, and nothing serves this home.
         BusUnavailable: nobody answers within `patience` seconds.
         BusUnsuitable: the server is too old or lacks JetStream.
     """
-    home = str(configured_home())
-    address = url or discovery.bus_address(home)
-    settings = BusSettings.from_env(name, {**os.environ, "PULLONCE_NATS_URL": address})
+    home = str(configured_home(environ))
+    address = url or environment.nats_url(environ) or discovery.bus_address(home)
+    settings = BusSettings.from_env(name, {**environ, "PULLONCE_NATS_URL": address})
     # Only what serves a home can come back at another address, and starts anew what dies.
-    find = None if url or environment.nats_url() else partial(_find, home)
+    find = None if url or environment.nats_url(environ) else partial(_find, home)
     async with connect_bus(settings, patience=patience, find=find) as bus:
-        times = Timings(**environment.client_times())
+        times = Timings(**environment.client_times(environ))
         flights = ClientFlights(
             bus, url=settings.shown, supervised=supervised or find is not None, say=say or log.info, times=times
         )

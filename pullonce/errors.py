@@ -10,6 +10,7 @@
     │   ├── BusUnavailable        no server answers (a client may tell its user; a service keeps trying)
     │   ├── ServicesMissing       the server answers, but nobody there does the work
     │   ├── BusUnsuitable         the server cannot do what pullonce needs: too old, no JetStream, no permission
+    │   │   └── BusForbidden      it does not let us in: no key, a wrong one, or a certificate that nobody trusts
     │   ├── LogShortened          the log ends before a position that was read: fold it again from the beginning
     │   └── BusClosed             the connection was closed for good: the process ends
     ├── StoreTaken                a store of this name is served from another place
@@ -104,6 +105,10 @@ class ServicesMissing(BusError):
 
 class BusUnsuitable(BusError):
     """The server answers but lacks something pullonce needs."""
+
+
+class BusForbidden(BusUnsuitable):
+    """The server does not let us in, or we do not trust it."""
 
 
 class LogShortened(BusError):

@@ -10,8 +10,10 @@ from contextlib import suppress
 
 from pullonce.cli.gateway import offer_for, tree_of, wanted_of
 from pullonce.client import connect
-from pullonce.errors import PullonceError
+from pullonce.config import BusSettings, home
+from pullonce.errors import BusForbidden, PullonceError
 from pullonce.printable import printable
+from pullonce.process import discovery
 from pullonce.pulling.parts import missing_parts
 from pullonce.runtimes import doctor as examination
 from pullonce.runtimes.facts import Facts
@@ -20,6 +22,7 @@ from pullonce.runtimes.finding import Finding
 from pullonce.runtimes.offer import Offer
 from pullonce.runtimes.plans import RUNTIMES
 from pullonce.runtimes.probing import devices, doors, processes
+from pullonce.runtimes.settings import bus_of
 from pullonce.runtimes.tree import RootTree
 
 
@@ -58,9 +61,10 @@ def _lines(runtimes: list[str], found: list[Finding]) -> Iterator[str]:
 def _facts(tree: RootTree, offer: Offer) -> Facts:
     if not tree.is_this_machine:
         return Facts(changed={})
-    bus, missing = asyncio.run(_parts(offer))
+    environ, lacking = bus_of(tree, os.environ, served=discovery.served(str(home())) is not None)
+    bus, missing, unknown = asyncio.run(_parts(offer, environ, lacking))
     return Facts(
-        live=True, root=os.geteuid() == 0, doors=doors(offer), bus=bus, missing=missing, processes=processes(),
+        live=True, root=os.geteuid() == 0, doors=doors(offer), bus=bus, unknown=unknown, missing=missing, processes=processes(),
         devices=devices((offer.home, "/var/lib/containerd")), changed=_Changed(tree),
     )  # fmt: skip
 
@@ -83,13 +87,16 @@ class _Changed(Mapping[str, float]):
         return 0
 
 
-async def _parts(offer: Offer) -> tuple[str, tuple[str, ...]]:
-    """Why the bus is not there, or which parts do not answer on it."""
+async def _parts(offer: Offer, environ: Mapping[str, str], lacking: str) -> tuple[str, tuple[str, ...], str]:
+    """Why the bus is not there, or which parts do not answer on it, or why we cannot know."""
     try:
-        async with connect(name="pullonce gateway doctor", patience=2.0) as client:
+        async with connect(name="pullonce gateway doctor", patience=2.0, environ=environ) as client:
             pongs = await client.ping(1.0)
+    except BusForbidden as exc:
+        bus = BusSettings.from_env("", environ)
+        return (str(exc), (), "") if bus.creds or "@" in bus.url else ("", (), lacking or str(exc))
     except PullonceError as exc:
-        return str(exc), ()
+        return ("", (), lacking) if lacking else (str(exc), (), "")
     there = {(pong.service, pong.store) for pong in pongs}
     gateway = () if ("gateway", offer.store) in there else (f"gateway for store {offer.store}",)
-    return "", (*missing_parts(there, offer.store), *gateway)
+    return "", (*missing_parts(there, offer.store), *gateway), ""

@@ -28,6 +28,7 @@ class Facts:
         live: whether the root that is looked at is this machine's.
         doors: door → whether it answers.
         bus: why the bus is not there; empty where it is.
+        unknown: why nothing is known of the bus: we have no key for it.
         missing: parts of pullonce that do not answer there.
         processes: name of a program → its processes, the oldest first.
         devices: directory → its file system.
@@ -38,6 +39,7 @@ class Facts:
     root: bool = True
     doors: Mapping[str, DoorState] = field(default_factory=dict)
     bus: str = ""
+    unknown: str = ""
     missing: tuple[str, ...] = ()
     processes: Mapping[str, Sequence[Process]] = field(default_factory=dict)
     devices: Mapping[str, int] = field(default_factory=dict)

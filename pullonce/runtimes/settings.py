@@ -3,13 +3,38 @@
 from collections.abc import Mapping
 
 from pullonce.config import SettingInvalid, StoreSettings, gateway_socket, home, mirror_place
+from pullonce.runtimes.files import Files, FilesRefused
 from pullonce.runtimes.offer import Offer
 
 OFF = "off"
 SETTINGS = "/etc/pullonce/pullonce.conf"
 """Where the units of systemd find settings that somebody added."""
+CLIENT = "/etc/pullonce/bus/client/env"
+"""Where `pullonce bus init` leaves what a client has to know of the bus, its key among it."""
 VIEW = "exposed"
 """Where in a store its images lie for podman and others to see, once something is exposed."""
+
+
+def bus_of(files: Files, environ: Mapping[str, str], *, served: bool) -> tuple[dict[str, str], str]:
+    """The settings by which the bus of the gateway is found, and why we may lack some.
+
+    What the environment says goes before what units are given. The key of clients is taken where nothing says another bus.
+
+    Args:
+        environ: our own environment.
+        served: `pullonce up` serves our home: that is the bus then.
+    """
+    merged = {**settings_of(files.read(SETTINGS) or ""), **environ}
+    if served or any(name in environ for name in ("PULLONCE_NATS_URL", "PULLONCE_NATS_CREDS", "PULLONCE_HOME")):
+        return merged, ""
+    try:
+        text = files.read(CLIENT)
+        there = files.names(CLIENT.rpartition("/")[0].rpartition("/")[0])
+    except FilesRefused as exc:
+        return merged, str(exc)
+    if text is None:
+        return merged, f"{CLIENT} is not there" if there else ""
+    return {**settings_of(text), **merged}, ""
 
 
 def offer_of(environ: Mapping[str, str]) -> Offer:

@@ -3,7 +3,7 @@
 The link of services and the light connection both come in by this, so that they say the same of what is wrong.
 """
 
-from pullonce.errors import BusUnsuitable
+from pullonce.errors import BusForbidden, BusUnsuitable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,14 +46,14 @@ def tls_context(ca: str, cert: str, key: str) -> "SSLContext":
     return context
 
 
-def distrusted(error: Exception) -> BusUnsuitable:
+def distrusted(error: Exception) -> BusForbidden:
     """The server's certificate is none that we trust."""
-    return BusUnsuitable(f"the certificate of the bus is not one to trust, see PULLONCE_NATS_CA: {error}")
+    return BusForbidden(f"the certificate of the bus is not one to trust, see PULLONCE_NATS_CA: {error}")
 
 
-def refused(said: object) -> BusUnsuitable:
+def refused(said: object) -> BusForbidden:
     """The server does not let us in."""
-    return BusUnsuitable(f"the bus refuses these credentials: {said}")
+    return BusForbidden(f"the bus refuses these credentials: {said}")
 
 
 def not_permitted(said: object) -> BusUnsuitable:

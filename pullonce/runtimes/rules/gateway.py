@@ -57,7 +57,11 @@ def examine(offer: Offer, doors: Sequence[str], facts: Facts) -> Iterator[Findin
             what, mend = _STATES[state]
             why = f"the {door} is how runtimes reach pullonce here"
             yield Finding(NAME, "note" if state == "forbidden" else "blocks", what.format(place=place), why, mend)
-    if facts.bus:
+    if facts.unknown:
+        why = "the bus lets nobody in without a key, and this command has none"
+        mend = "run this as root where the key of clients is, or with its settings: set -a; . /etc/pullonce/bus/client/env"
+        yield Finding(NAME, "note", f"whether the bus answers is not known: {facts.unknown}", why, mend)
+    elif facts.bus:
         why = "the gateway gives what is on the disk, and declines the rest: runtimes pull by themselves"
         yield Finding(NAME, "blocks", f"the bus does not answer: {facts.bus}", why, "start pullonce, or set PULLONCE_NATS_URL")
     elif facts.missing:

@@ -10,9 +10,11 @@ import pytest
 from pullonce.runtimes.containerd import Wanted
 from pullonce.runtimes.doctor import config_of, doctor, examine, present
 from pullonce.runtimes.facts import DoorState, Facts, Process
+from pullonce.runtimes.files import FilesRefused
 from pullonce.runtimes.finding import Finding
 from pullonce.runtimes.offer import Offer
 from pullonce.runtimes.plans import RUNTIMES, plan_for
+from pullonce.runtimes.settings import bus_of
 from tests.support.runtime_files import OFFER, MemoryFiles
 
 CONTAINERD = "/etc/containerd/config.toml"
@@ -395,6 +397,7 @@ def test_a_door_that_does_not_answer(state: DoorState) -> None:
     ("offer", "facts", "severity", "what"),
     [
         (OFFER, Facts(live=True, bus="nobody"), "blocks", "the bus does not answer: nobody"),
+        (OFFER, Facts(live=True, unknown="no key"), "note", "whether the bus answers is not known: no key"),
         (OFFER, Facts(live=True, missing=("fetcher",)), "blocks", "these parts do not answer: fetcher"),
         (OFFER, Facts(live=True, root=False), "note", "not run by root"),
         (replace(OFFER, home="/a,b"), Facts(), "blocks", "lies below /a,b"),
@@ -405,6 +408,38 @@ def test_a_door_that_does_not_answer(state: DoorState) -> None:
 def test_what_concerns_all(offer: Offer, facts: Facts, severity: str, what: str) -> None:
     findings = [each for each in doctor(["containerd"], MemoryFiles(GOOD), offer, Wanted(), facts) if each.runtime == "gateway"]
     assert [(each.severity, what in each.what) for each in findings] == [(severity, True)]
+
+
+class Refusing(MemoryFiles):
+    """Files of which the keys are root's."""
+
+    def read(self, path: str) -> str | None:
+        if path.startswith("/etc/pullonce/bus/"):
+            raise FilesRefused(f"{path} cannot be read: Permission denied")
+        return super().read(path)
+
+
+KEYS = {
+    "/etc/pullonce/pullonce.conf": "PULLONCE_NATS_CA=/ca\nPULLONCE_ACK_WAIT=20\n",
+    "/etc/pullonce/bus/client/env": "PULLONCE_NATS_URL=tls://n:4222\nPULLONCE_NATS_CREDS=/k\nPULLONCE_NATS_CA=/other\n",
+}
+
+
+def test_the_bus_is_found_by_the_settings_of_the_units_and_the_key_of_clients() -> None:
+    wanted = {"URL": "tls://n:4222", "CREDS": "/k", "CA": "/ca"}
+    named = {f"PULLONCE_NATS_{key}": value for key, value in wanted.items()}
+    assert bus_of(MemoryFiles(KEYS), {}, served=False) == ({**named, "PULLONCE_ACK_WAIT": "20"}, "")
+    told, why = bus_of(Refusing(KEYS), {}, served=False)
+    assert "PULLONCE_NATS_CREDS" not in told and "Permission denied" in why
+    assert bus_of(MemoryFiles({"/etc/pullonce/bus/gateway/env": ""}), {}, served=False)[1]
+    assert bus_of(MemoryFiles(), {}, served=False) == ({}, "")
+
+
+@pytest.mark.parametrize("said", ["PULLONCE_NATS_URL", "PULLONCE_NATS_CREDS", "PULLONCE_HOME"])
+def test_the_key_of_clients_is_shown_to_no_bus_but_its_own(said: str) -> None:
+    told, why = bus_of(MemoryFiles(KEYS), {said: "x"}, served=False)
+    assert told == {"PULLONCE_NATS_CA": "/ca", "PULLONCE_ACK_WAIT": "20", said: "x"} and not why
+    assert "PULLONCE_NATS_CREDS" not in bus_of(MemoryFiles(KEYS), {}, served=True)[0]
 
 
 def test_a_process_from_before_the_change_is_told_of() -> None:
