@@ -100,7 +100,10 @@ def plan(files: Files, offer: Offer, config: str = "") -> Plan:
     named = last(given, "config")
     main = config or (named.value if named and named.value else CONFIG)
     directory = last(given, "config-dir")
-    path = f"{directory.value.rstrip('/')}/50-pullonce.conf" if directory and directory.value and not config else main
+    beside = directory.value.rstrip("/") if directory and directory.value else ""
+    path = f"{beside}/50-pullonce.conf" if beside and not config else main
+    if _stated(files, main, beside, wanted, made):
+        return made
     _endpoint(files, path, wanted, new=_DROP_IN_HEAD, made=made)
     if path == main:
         if files.read(main) is None:
@@ -109,6 +112,39 @@ def plan(files: Files, offer: Offer, config: str = "") -> Plan:
             )
         made.notes.append("kubeadm writes this file anew when it upgrades a node: repeat this then")
     return made
+
+
+def documents(files: Files, main: str, directory: str) -> Iterator[tuple[str, YamlText]]:
+    """The configuration in the order in which it counts, the last before the others: path, document.
+
+    Args:
+        directory: of `--config-dir`; empty for none.
+
+    Raises:
+        ConfigInvalid, FilesRefused: a file cannot be read.
+    """
+    more = [f"{directory.rstrip('/')}/{name}" for name in files.names(directory) if name.endswith(".conf")] if directory else []
+    for path in (main, *more):
+        text = files.read(path)
+        if text is None:
+            continue
+        try:
+            yield path, YamlText(text)
+        except ConfigInvalid as exc:
+            raise exc.of(path) from None
+
+
+def _stated(files: Files, main: str, directory: str, wanted: str, made: Plan) -> bool:
+    """Whether some file says already whom to ask; each that says somebody else is a conflict."""
+    said = False
+    for path, document in documents(files, main, directory):
+        if (value := document.get(ENDPOINT)) in (None, ""):
+            continue
+        said = True
+        if str(value).removeprefix("unix://") != wanted.removeprefix("unix://"):
+            why = f"{ENDPOINT} is {value}, and not {wanted}"
+            made.conflicts.append(CannotAdd(why, path=path, line=document.line(ENDPOINT)))
+    return said
 
 
 def _endpoint(files: Files, path: str, wanted: str, *, new: str, made: Plan) -> None:

@@ -8,11 +8,10 @@ from pullonce.runtimes.containerd import Wanted
 from pullonce.runtimes.facts import Facts
 from pullonce.runtimes.files import Files
 from pullonce.runtimes.finding import Finding, Severity
-from pullonce.runtimes.kubelet import CONFIG, ENDPOINT, Flag, flags, last
+from pullonce.runtimes.kubelet import CONFIG, ENDPOINT, Flag, documents, flags, last
 from pullonce.runtimes.loaded import NOWHERE, Set
 from pullonce.runtimes.offer import Offer
 from pullonce.runtimes.rules import containerd
-from pullonce.runtimes.trouble import ConfigInvalid
 from pullonce.runtimes.yaml_text import YamlText
 
 NAME = "kubelet"
@@ -30,9 +29,9 @@ def examine(files: Files, offer: Offer, wanted: Wanted, facts: Facts) -> list[Fi
     for process in list(facts.processes.get(NAME, ()))[:1]:
         given += _of_process(process.words)
     main = wanted.config or _value(given, "config") or CONFIG
-    documents = list(_documents(files, main, _value(given, "config-dir")))
+    texts = list(documents(files, main, _value(given, "config-dir")))
     through = _through_containerd(files, offer, wanted, facts)
-    return [*_endpoint(given, documents, offer, main, through=through), *_others(given, documents, offer)]
+    return [*_endpoint(given, texts, offer, main, through=through), *_others(given, texts, offer)]
 
 
 def _of_process(words: tuple[str, ...]) -> list[Flag]:
@@ -51,24 +50,12 @@ def _value(given: list[Flag], name: str) -> str:
     return flag.value if flag else ""
 
 
-def _documents(files: Files, main: str, directory: str) -> Iterator[tuple[str, YamlText]]:
-    more = [f"{directory.rstrip('/')}/{name}" for name in files.names(directory) if name.endswith(".conf")] if directory else []
-    for path in (main, *more):
-        text = files.read(path)
-        if text is None:
-            continue
-        try:
-            yield path, YamlText(text)
-        except ConfigInvalid as exc:
-            raise exc.of(path) from None
-
-
-def _set(given: list[Flag], documents: list[tuple[str, YamlText]], flag: str, key: str) -> Set:
+def _set(given: list[Flag], texts: list[tuple[str, YamlText]], flag: str, key: str) -> Set:
     """What counts of an option that may stand in the configuration too: the option, then the last file."""
     if said := last(given, flag):
         return Set(said.value, said.path, said.line)
     found = NOWHERE
-    for path, document in documents:
+    for path, document in texts:
         if (value := document.get(key)) is not None:
             found = Set(value, path, document.line(key))
     return found
@@ -84,11 +71,11 @@ def _through_containerd(files: Files, offer: Offer, wanted: Wanted, facts: Facts
 
 
 def _endpoint(
-    given: list[Flag], documents: list[tuple[str, YamlText]], offer: Offer, main: str, *, through: bool
+    given: list[Flag], texts: list[tuple[str, YamlText]], offer: Offer, main: str, *, through: bool
 ) -> Iterator[Finding]:
     if not offer.cri:
         return
-    found = _set(given, documents, "image-service-endpoint", ENDPOINT)
+    found = _set(given, texts, "image-service-endpoint", ENDPOINT)
     wanted = f"unix://{offer.cri}"
     if not found.value and through:
         why = "containerd asks pullonce for layers, so public images come from it; credentials of pods reach no snapshotter"
@@ -107,9 +94,9 @@ def _endpoint(
         )
 
 
-def _others(given: list[Flag], documents: list[tuple[str, YamlText]], offer: Offer) -> Iterator[Finding]:
-    runtime = _set(given, documents, "container-runtime-endpoint", "containerRuntimeEndpoint")
-    image = _set(given, documents, "image-service-endpoint", ENDPOINT)
+def _others(given: list[Flag], texts: list[tuple[str, YamlText]], offer: Offer) -> Iterator[Finding]:
+    runtime = _set(given, texts, "container-runtime-endpoint", "containerRuntimeEndpoint")
+    image = _set(given, texts, "image-service-endpoint", ENDPOINT)
     uses = bool(offer.cri) and str(image.value or "").removeprefix("unix://") == offer.cri
     if uses and offer.behind and runtime.value and str(runtime.value).removeprefix("unix://") != offer.behind:
         what = f"containers are run by {runtime.value}, and the image service stands in front of {offer.behind}"
@@ -117,11 +104,11 @@ def _others(given: list[Flag], documents: list[tuple[str, YamlText]], offer: Off
         yield Finding(
             NAME, "blocks", what, "images are brought to a runtime that does not run the pods", mend, runtime.path, runtime.line
         )
-    serial = _set(given, documents, "serialize-image-pulls", "serializeImagePulls")
+    serial = _set(given, texts, "serialize-image-pulls", "serializeImagePulls")
     if serial.value in (None, True, "true"):
         severity: Severity = "note"
         why = "kubelet pulls one image after the other; pullonce pulls several at once, and what they share once"
-        at = serial.path or (documents[0][0] if documents else "")
+        at = serial.path or (texts[0][0] if texts else "")
         yield Finding(
             NAME, severity, "images are pulled one after another", why, "set serializeImagePulls: false", at, serial.line
         )

@@ -271,6 +271,25 @@ def test_kubelet_asks_us_for_images(texts: dict[str, str], path: str) -> None:
     assert after.texts[path].startswith(texts.get(path, ""))
 
 
+UNIT = {"/etc/systemd/system/kubelet.service.d/10.conf": "[Service]\nExecStart=/usr/bin/kubelet --config-dir /etc/k.d\n"}
+
+
+@pytest.mark.parametrize(
+    "path", ["/var/lib/kubelet/config.yaml", "/etc/k.d/10-x.conf", "/etc/k.d/50-pullonce.conf", "/etc/k.d/90-x.conf"]
+)
+def test_all_files_of_kubelet_count(path: str) -> None:
+    other = {**UNIT, path: "kind: KubeletConfiguration\nimageServiceEndpoint: unix:///run/other.sock\n"}
+    for wanted in (Wanted(), Wanted(config="/var/lib/kubelet/config.yaml")):
+        made, _ = plan("kubelet", other, wanted)
+        assert [(each.path, each.line) for each in made.conflicts] == [(path, 2)] and not made.changes
+    made, _ = plan("kubelet", {**UNIT, path: "imageServiceEndpoint: /run/pullonce/cri.sock\n"})
+    assert not made.conflicts and not made.changes, "it is said already"
+    made, _ = plan("kubelet", {**UNIT, "/etc/k.d/README": "imageServiceEndpoint: unix:///run/other.sock\n"})
+    assert [each.path for each in made.changes] == ["/etc/k.d/50-pullonce.conf"], "kubelet reads *.conf there"
+    with pytest.raises(ConfigInvalid, match=r"90-y\.conf, line 1"):
+        plan("kubelet", {**UNIT, "/etc/k.d/90-y.conf": "- a\n"})
+
+
 @pytest.mark.parametrize("value", ["unix:///run/other.sock", "unix:///run/pullonce/cri.sock"])
 def test_an_option_of_kubelet_goes_before_its_configuration(value: str) -> None:
     texts = {"/var/lib/kubelet/kubeadm-flags.env": f'# one\nKUBELET_KUBEADM_ARGS="--x=1 --image-service-endpoint={value}"\n'}
