@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import subprocess
 import sys
+import threading
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from pullonce.runtimes.files import FilesRefused
+from pullonce.runtimes.json_text import JsonText
 from pullonce.runtimes.plan import Change
 from pullonce.runtimes.tree import RootTree
 from pullonce.runtimes.writing import apply
@@ -158,3 +162,59 @@ def test_a_file_that_was_changed_meanwhile_is_not_written(root: Path) -> None:
     with pytest.raises(FilesRefused, match="changed in this moment"):
         apply(RootTree(root), change("/etc/file", None))
     assert names(root / "etc") == ["containerd", "file"]
+
+
+def test_runs_at_once_lose_nothing_of_each_other(root: Path) -> None:
+    file = root / "etc" / "daemon.json"
+    file.write_text('{"a": 1}\n')
+    together = threading.Barrier(6)
+
+    def add(number: int) -> str:
+        tree = RootTree(root)
+        together.wait()
+        while True:
+            before = tree.read("/etc/daemon.json")
+            after = JsonText(before or "").with_item("mirrors", str(number)).text
+            try:
+                return apply(tree, change("/etc/daemon.json", before, after))
+            except FilesRefused as exc:
+                assert "in this moment" in str(exc)
+
+    with ThreadPoolExecutor(6) as pool:
+        copies = list(pool.map(add, range(6)))
+    assert sorted(json.loads(file.read_text())["mirrors"]) == list("012345") and len(set(copies)) == 6
+    assert names(root / "etc") == sorted(["containerd", "daemon.json", *(Path(each).name for each in copies)])
+
+
+def test_of_two_new_files_one_is_written(root: Path) -> None:
+    together = threading.Barrier(4)
+
+    def make(number: int) -> int:
+        together.wait()
+        try:
+            apply(RootTree(root), change("/etc/new/file", None, f"{number}\n"))
+        except FilesRefused:
+            return -1
+        return number
+
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(make, range(4)))
+    (winner,) = (each for each in done if each >= 0)
+    assert (root / "etc" / "new" / "file").read_text() == f"{winner}\n" and names(root / "etc" / "new") == ["file"]
+
+
+def test_a_draft_that_was_left_behind_is_in_nobodys_way(root: Path) -> None:
+    (root / "etc" / f".file.{os.getpid()}").write_text("of a run that was killed")
+    apply(RootTree(root), change("/etc/file", None))
+    assert (root / "etc" / "file").read_text() == "after\n"
+
+
+def test_attributes_are_kept(root: Path) -> None:
+    file = root / "etc" / "file"
+    file.write_text("before\n")
+    try:
+        os.setxattr(file, "user.whose", b"ours")
+    except OSError as exc:
+        pytest.skip(f"this file system has no attributes: {exc.strerror}")
+    copy = Path(apply(RootTree(root), change("/etc/file", "before\n")))
+    assert os.getxattr(file, "user.whose") == os.getxattr(copy, "user.whose") == b"ours"
