@@ -18,12 +18,13 @@ import pytest
 from pullonce.runtimes.probing import devices, doors, processes
 from tests.integration.gateway.conftest import Door
 from tests.support.command import environment
+from tests.support.nats_server import NatsServer
 from tests.support.runtime_files import OFFER
 
 
-def run(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def run(home: Path, *words: str, url: str = "") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pullonce.cli.main", "gateway", "doctor", *words]
-    environ = environment(home) | {"PULLONCE_GATEWAY_MIRROR": "off"}
+    environ = environment(home, url) | {"PULLONCE_GATEWAY_MIRROR": "off"}
     return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environ, check=False)
 
 
@@ -55,6 +56,21 @@ def test_a_home_that_nothing_serves_is_said(tmp_path: Path) -> None:
     assert (
         code == 1 and any("nothing is at" in each for each in said) and any("the bus does not answer" in each for each in said)
     )
+
+
+def test_a_bus_to_which_we_have_no_key_is_said_not_to_be_known(tmp_path: Path) -> None:
+    server = NatsServer(tmp_path / "nats", more='authorization { user: "a", password: "b" }').start()
+    try:
+        said = {}
+        for url in (server.url, server.url.replace("//", "//a:wrong@")):
+            done = run(tmp_path, "containerd", "--json", url=url)
+            said[url] = [(each["severity"], each["what"]) for each in json.loads(done.stdout)["findings"]]
+    finally:
+        server.stop()
+    without, wrong = said.values()
+    assert any(severity == "note" and "whether the bus answers is not known" in what for severity, what in without), without
+    assert not any("bus does not answer" in what for _, what in without)
+    assert any(severity == "blocks" and "the bus does not answer" in what for severity, what in wrong), wrong
 
 
 def test_the_root_of_another_machine_is_judged_by_its_files(tmp_path: Path) -> None:
