@@ -54,7 +54,7 @@ def plan(files: Files, offer: Offer, distribution: Distribution, platform: str, 
     made = Plan(name, restart=[f"systemctl restart {name} (on agents: {name}-agent)"])
     if offer.snapshotter and (not doors or "snapshotter" in doors):
         _template(files, offer, distribution, platform, made)
-        _yaml(files, distribution.drop_in, made, key="snapshotter", value="pullonce", elsewhere=distribution.settings)
+        _yaml(files, distribution.drop_in, made, key="snapshotter", value="pullonce", elsewhere=_settings(files, distribution))
     if offer.mirror and (not doors or "mirror" in doors):
         _yaml(files, distribution.registries, made, key="mirrors", entry="*", value={"endpoint": [offer.mirror]})
     made.notes.append(f"this was made up from the documentation of {name} and not tried with it")
@@ -89,21 +89,29 @@ def _template(files: Files, offer: Offer, distribution: Distribution, platform: 
     made.changes.append(Change(path, before, f"{head}\n{lines.text}", (BASE if before is None else "") + lines.text))
 
 
+def _settings(files: Files, distribution: Distribution) -> tuple[str, ...]:
+    """The files of settings beside our own, all of which count."""
+    directory = distribution.drop_in.rpartition("/")[0]
+    more = (f"{directory}/{name}" for name in files.names(directory) if name.endswith((".yaml", ".yml")))
+    return (distribution.settings, *(path for path in more if path != distribution.drop_in))
+
+
 def _yaml(
-    files: Files, path: str, made: Plan, *, key: str, value: Any, entry: str = "", elsewhere: str = ""
+    files: Files, path: str, made: Plan, *, key: str, value: Any, entry: str = "", elsewhere: tuple[str, ...] = ()
 ) -> None:  # fmt: skip
-    """One key of a file, or one entry of a mapping under it; what another file says of the same is a conflict."""
+    """One key of a file, or one entry of a mapping under it; what other files say of the same otherwise is a conflict."""
     before = files.read(path)
     at = path
     try:
-        if elsewhere and (other := files.read(elsewhere)) is not None:
-            at = elsewhere
-            document = YamlText(other)
-            if document.get(key) == value:
-                return
-            if key in document.values:
+        said = False
+        for at in elsewhere:
+            document = YamlText(files.read(at) or "")
+            if key in document.values and document.get(key) != value:
                 raise CannotAdd(f"{key} is {document.get(key)}, and not {value}", line=document.line(key))
-            at = path
+            said = said or key in document.values
+        if said:
+            return
+        at = path
         document = YamlText(SIGNATURE if before is None else before)
         with_value = document.with_entry(key, entry, value) if entry else document.with_key(key, value)
         sketch = YamlText("").with_entry(key, entry, value) if entry else YamlText("").with_key(key, value)

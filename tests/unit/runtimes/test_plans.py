@@ -271,6 +271,16 @@ def test_kubelet_asks_us_for_images(texts: dict[str, str], path: str) -> None:
     assert after.texts[path].startswith(texts.get(path, ""))
 
 
+@pytest.mark.parametrize("name", ["config.yaml", "config.yaml.d/10-x.yaml", "config.yaml.d/90-x.yaml"])
+@pytest.mark.parametrize("runtime", ["k3s", "rke2"])
+def test_all_settings_of_k3s_count(runtime: str, name: str) -> None:
+    path = f"/etc/rancher/{runtime}/{name}"
+    made, _ = plan(runtime, {path: "a: 1\nsnapshotter: native\n"})
+    assert [(each.path, each.line) for each in made.conflicts] == [(path, 2)]
+    made, _ = plan(runtime, {path: "snapshotter: pullonce\n"})
+    assert not made.conflicts and not any("50-pullonce" in each.path for each in made.changes)
+
+
 UNIT = {"/etc/systemd/system/kubelet.service.d/10.conf": "[Service]\nExecStart=/usr/bin/kubelet --config-dir /etc/k.d\n"}
 
 
