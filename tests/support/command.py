@@ -16,11 +16,11 @@ LIMIT = 60
 
 
 def environment(home: Path, url: str = "") -> dict[str, str]:
-    """Ours without any setting of pullonce but these; and without the mirror, whose port is the same for all."""
+    """Ours without settings of pullonce but these: no mirror, whose port is the same for all; and each pull asks its
+    registry, though tests push what they have just pulled."""
     environ = {key: value for key, value in os.environ.items() if not key.startswith("PULLONCE_")}
-    return (
-        environ | {"PULLONCE_HOME": str(home), "PULLONCE_GATEWAY_MIRROR": "off"} | ({"PULLONCE_NATS_URL": url} if url else {})
-    )
+    environ |= {"PULLONCE_HOME": str(home), "PULLONCE_GATEWAY_MIRROR": "off", "PULLONCE_FRESH": "0"}
+    return environ | ({"PULLONCE_NATS_URL": url} if url else {})
 
 
 def pullonce(

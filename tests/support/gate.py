@@ -23,6 +23,8 @@ class Gate:
         name, _, port = host.rpartition(":")
         self._target = (name, int(port))
         self._open = threading.Event()
+        self.holding = threading.Event()
+        """Set once a request is held back, or would be."""
         self._server = socket.create_server(("127.0.0.1", 0))
         self.host = f"127.0.0.1:{self._server.getsockname()[1]}"
         self._connections: list[socket.socket] = []
@@ -72,6 +74,7 @@ class Gate:
                 pending = head + more
                 continue
             if any(each in head.partition(b"\r\n")[0] for each in self._holds):
+                self.holding.set()
                 self._open.wait()
             try:
                 registry.sendall(head + blank)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import os
 
 import msgspec
 import pytest
@@ -192,7 +193,8 @@ async def test_resolvers_and_fetches_at_once_ask_for_each_document_once(registry
 
 
 async def test_the_progress_of_a_fetch_begins_and_ends(registry: RegistryServer, fetcher: Opened) -> None:
-    reference = registry.push("app", "1", image(LAYERS[:1]))
+    """Of a small blob only the end is said, unless it takes long (ADR 42)."""
+    reference = registry.push("app", "1", image([layer(tar_of({"file": os.urandom(200_000)}))]))
     async with fetcher() as f:
         resolved = await f.pull(reference)
         said = [(each.state, each.done) for each in f.progress]

@@ -9,6 +9,7 @@ import random
 import signal
 import socket
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -79,7 +80,8 @@ async def kill_the_ledger(url: str) -> None:
 def heard(told: list[PullUpdate], kind: type[Progress], work: str = "") -> list[tuple[str, int, bool]]:
     """State, attempt and whether a reason was given, of the words about one step, each as often as it changed."""
     words = [each for each in told if isinstance(each, kind) and getattr(each, "work", "") == work]
-    return [(each.state, each.attempt, bool(each.error)) for each in words if each.attempt > 1 or each.error]  # type: ignore[attr-defined]
+    said = [(each.state, each.attempt, bool(each.error)) for each in words if each.attempt > 1 or each.error]  # type: ignore[attr-defined]
+    return [each for each, _ in groupby(said)]
 
 
 async def test_every_step_that_is_tried_again_says_so_to_all_who_wait_and_look(pullonce: Deployment) -> None:
