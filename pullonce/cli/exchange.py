@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pullonce.cli import units
 from pullonce.cli.caretaking import served
+from pullonce.cli.percent import Percent
 from pullonce.cli.store import find_images
 from pullonce.client import connect
 from pullonce.config import store_root
@@ -43,26 +44,11 @@ def export_images(args: argparse.Namespace) -> int:
     path = Path(args.output)
     try:
         with appearing(path) as out:
-            written = export(content, chosen, out, _shower())
+            written = export(content, chosen, out, Percent())
     except OSError as exc:
         raise PullonceError(f"{path} cannot be written: {exc.strerror}") from exc
     print(f"{path}: {len(chosen)} image{'s' if len(chosen) > 1 else ''}, {units.amount(written)}")
     return 0
-
-
-class _shower:
-    """Says how far the export is, on a terminal, each time a percent has passed."""
-
-    def __init__(self) -> None:
-        self._shows = sys.stderr.isatty()
-        self._percent = -1
-
-    def __call__(self, done: int, whole: int) -> None:
-        percent = done * 100 // max(1, whole)
-        if self._shows and percent != self._percent:
-            self._percent = percent
-            end = "\n" if done == whole else ""
-            print(f"\r{percent:3} %  {units.amounts(done, whole)}", end=end, file=sys.stderr, flush=True)
 
 
 def import_images(args: argparse.Namespace) -> int:

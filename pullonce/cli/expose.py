@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pullonce.cli import units
 from pullonce.cli.caretaking import served
+from pullonce.cli.percent import Percent
 from pullonce.client import connect
 from pullonce.config import store_root
 from pullonce.errors import PullonceError
@@ -103,25 +104,16 @@ def _pull(args: argparse.Namespace) -> None:
         asyncio.run(pull(url))
 
 
+def _say(words: str) -> None:
+    print(f"pullonce: {words}", file=sys.stderr)
+
+
 def _exposer(content: ContentStore) -> Exposer:
     users = Users(graph_roots(os.environ), as_root=os.geteuid() == 0)
     preferred = spell(sys.platform, platform.machine())
-    return Exposer(content, preferred, users, say=lambda words: print(f"pullonce: {words}", file=sys.stderr), tell=_Shower())
-
-
-class _Shower:
-    """Says how far it is, on a terminal, each time a percent has passed."""
-
-    def __init__(self) -> None:
-        self._shows = sys.stderr.isatty()
-        self._percent = -1
-
-    def __call__(self, done: int, whole: int) -> None:
-        percent = done * 100 // max(1, whole)
-        if self._shows and percent != self._percent:
-            self._percent = percent
-            end = "\n" if done == whole else ""
-            print(f"\r{percent:3} %  {units.amounts(done, whole)} read", end=end, file=sys.stderr, flush=True)
+    return Exposer(
+        content, preferred, users, say=lambda words: print(f"pullonce: {words}", file=sys.stderr), tell=Percent("read")
+    )
 
 
 def _told(args: argparse.Namespace, report: Report) -> Iterable[str]:

@@ -43,7 +43,7 @@ async def test_what_cannot_fit_is_refused_before_it_is_begun(place: Place) -> No
     needed = sum(entry["size"] for entry in made.document["layers"])
     assert f"{needed} bytes were needed" in str(failure) and str(place.crew.store) in str(failure)
     assert place.registry.counts()["GET blobs"] <= 1, "the config, and none of the layers"
-    assert used(place.disk) - before < 0.1 * MB
+    assert used(place.disk) - before < 0.2 * MB, "documents and who may have them, of files of a block each"
     await place.pull(place.registry.push("disk/after-too-much", "latest", noise("after", 0.5)))
 
 

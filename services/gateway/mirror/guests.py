@@ -3,12 +3,9 @@
 import base64
 import binascii
 import hmac
-import ipaddress
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-_HOST = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9.-]+))(?::\d*)?")
 CHALLENGE = 'Basic realm="pullonce mirror: the login of the registry", charset="UTF-8"'
 PASSWORD_CHALLENGE = 'Basic realm="pullonce mirror: any name, and its password", charset="UTF-8"'
 
@@ -50,18 +47,3 @@ def is_fetcher(headers: Mapping[str, str]) -> bool:
     """Whether it is a fetcher that asks. One of this machine asks for what it is being asked to fetch, if the configuration of
     its mirrors is that of a runtime, and names this one."""
     return headers.get("User-Agent", "").startswith("pullonce/")
-
-
-def is_plain_host(host: str) -> bool:
-    """Whether a `Host` header is an address or `localhost`, and no name that somebody's DNS made to lead here."""
-    found = _HOST.fullmatch(host)
-    if found is None:
-        return False
-    name = found[1] or found[2]
-    if name.lower() == "localhost":
-        return True
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from pullonce.errors import PullonceError
+from pullonce.hostnames import is_named_plainly
 from services.gateway.mirror.blobs import Blobs, Parts
 from services.gateway.mirror.guests import (
     PASSWORD_CHALLENGE,
@@ -19,7 +20,6 @@ from services.gateway.mirror.guests import (
     is_browser,
     is_fetcher,
     is_password,
-    is_plain_host,
     login_of,
 )
 from services.gateway.mirror.listings import Listings
@@ -107,7 +107,7 @@ class Routes:
     def _guard(self, request: web.Request, login: Login | None) -> None:
         if is_browser(request.headers):
             raise Refusal("the mirror answers no page of a browser", "DENIED", 403)
-        if not self._rules.any_host and not is_plain_host(request.host):
+        if not self._rules.any_host and not is_named_plainly(request.host):
             raise Refusal("without a password the mirror answers only to an address or localhost", "DENIED", 403)
         if not self._rules.password and is_fetcher(request.headers):
             raise Refusal("pullonce is no mirror for itself", "NAME_UNKNOWN")

@@ -3,11 +3,7 @@
 import base64
 import binascii
 import hmac
-import ipaddress
-import re
 from collections.abc import Mapping
-
-_HOST = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9.-]+))(?::\d*)?")
 
 
 def authorized(authorization: str, token: str) -> bool:
@@ -25,25 +21,6 @@ def authorized(authorization: str, token: str) -> bool:
     elif scheme.lower() != "bearer":
         return False
     return hmac.compare_digest(given.encode(), token.encode())
-
-
-def is_named_plainly(host: str) -> bool:
-    """Whether a `Host` header is an address or `localhost`, not a name that somebody's DNS answers for.
-
-    A page elsewhere whose name is made to lead to this machine (DNS rebinding) is by that name kept from reading what lies
-    open to whoever is on this machine.
-    """
-    found = _HOST.fullmatch(host)
-    if found is None:
-        return False
-    name = found[1] or found[2]
-    if name.lower() == "localhost":
-        return True
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 def is_from_elsewhere(headers: Mapping[str, str], host: str, *, page: bool) -> bool:

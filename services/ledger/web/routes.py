@@ -15,8 +15,9 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from pullonce.hostnames import is_named_plainly
 from schemas.ledger import Answer, AskExplain, AskHistory, AskSql, AskStats, Error, Question, encode
-from services.ledger.web.access import authorized, is_from_elsewhere, is_named_plainly
+from services.ledger.web.access import authorized, is_from_elsewhere
 from services.ledger.web.assets import START, Asset, load
 from services.ledger.web.watching import Viewers
 

@@ -6,7 +6,8 @@ import base64
 
 import pytest
 
-from services.gateway.mirror.guests import is_browser, is_password, is_plain_host, login_of
+from pullonce.hostnames import is_named_plainly
+from services.gateway.mirror.guests import is_browser, is_password, login_of
 from services.gateway.mirror.names import NoSuchThing, wanted
 from services.gateway.mirror.ranges import Span, span_of
 
@@ -168,4 +169,4 @@ def test_pages_of_browsers_are_told_apart() -> None:
     [("127.0.0.1:577", True), ("[::1]:577", True), ("localhost", True), ("rebound.example:577", False), ("", False)],
 )
 def test_hosts(host: str, plain: bool) -> None:
-    assert is_plain_host(host) is plain
+    assert is_named_plainly(host) is plain

@@ -22,6 +22,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "pullonce.errors": ("schemas",),
     "pullonce.environment": (),
     "pullonce.printable": (),
+    "pullonce.hostnames": (),
     "pullonce.private": ("pullonce.errors",),
     "pullonce.trace": (),
     "pullonce.failpoints": (),
@@ -97,8 +98,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "services.gateway.cri", "services.gateway.mirror", "services.gateway.rpc", "services.gateway.snapshotter",
     ),
     "services.gateway.mirror": (
-        "schemas", "pullonce.errors", "pullonce.printable", "pullonce.config", "pullonce.oci", "pullonce.bus", "pullonce.store",
-        "services.gateway.rpc",
+        "schemas", "pullonce.errors", "pullonce.printable", "pullonce.hostnames", "pullonce.config", "pullonce.oci",
+        "pullonce.bus", "pullonce.store", "services.gateway.rpc",
     ),
     "services.gateway.credentials": ("pullonce.errors", "pullonce.private", "pullonce.store"),
     "services.gateway.protocols": (),
@@ -119,7 +120,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "schemas", "pullonce.errors", "pullonce.failpoints", "pullonce.bus", "pullonce.pulling", "pullonce.store",
     ),
     "services.ledger.answers": ("schemas", "pullonce.errors", "pullonce.oci", "pullonce.bus", "services.ledger.fold"),
-    "services.ledger.web": ("schemas", "services.ledger.answers", "services.ledger.fold"),
+    "services.ledger.web": ("schemas", "pullonce.hostnames", "services.ledger.answers", "services.ledger.fold"),
 }  # fmt: skip
 """Room → the rooms from which its modules may import beside it. A room is a package, or a module of `pullonce/` itself."""
 
@@ -146,6 +147,7 @@ THIRD_PARTY = {
 PURE = (
     "schemas",
     "pullonce.printable",
+    "pullonce.hostnames",
     "schemas.*",
     "pullonce.oci",
     "pullonce.oci.*",

@@ -5,8 +5,9 @@ import base64
 import pytest
 
 from pullonce.config import SettingInvalid
+from pullonce.hostnames import is_named_plainly
 from services.ledger.settings import LedgerSettings
-from services.ledger.web.access import authorized, is_named_plainly
+from services.ledger.web.access import authorized
 
 
 def basic(text: str) -> str:
