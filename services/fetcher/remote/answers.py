@@ -1,5 +1,6 @@
 """Reading what a server answers: bounded, and with whatever goes wrong on the way translated once."""
 
+import asyncio
 import logging
 import socket
 from collections.abc import Callable, Iterator
@@ -12,6 +13,10 @@ from services.fetcher.remote.connections import Inward
 
 log = logging.getLogger(__name__)
 
+WITHIN = 60.0
+"""Seconds for a document, whatever its length."""
+_SLOWEST = 16_384
+"""Bytes a second; PULLONCE_SLOW_RATE's default."""
 _UNKNOWN = frozenset((socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)))
 
 
@@ -53,15 +58,25 @@ def unforeseen(what: str, exc: Exception) -> Permanent:
     return Permanent(f"what {what} answers cannot be used ({type(exc).__name__}: {why})", code="registry.answer")
 
 
-async def read_limited(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """The body of an answer, at most `limit` + 1 bytes of it: a longer one tells itself by its length."""
+async def read_limited(response: aiohttp.ClientResponse, limit: int, *, within: float = WITHIN) -> bytes:
+    """The body of an answer, at most `limit` + 1 bytes of it: a longer one tells itself by its length.
+
+    Args:
+        within: seconds that it may take, beside what its bytes take at the slowest rate. Who sends a byte now and then is never
+            silent, and would hold a place for days.
+
+    Raises:
+        TimeoutError: it takes longer.
+    """
     parts: list[bytes] = []
-    size = 0
-    async for chunk in response.content.iter_any():
-        parts.append(chunk)
-        size += len(chunk)
-        if size > limit:
-            break
+    size, end = 0, asyncio.get_running_loop().time() + within
+    async with asyncio.timeout_at(end) as deadline:
+        async for chunk in response.content.iter_any():
+            parts.append(chunk)
+            size += len(chunk)
+            if size > limit:
+                break
+            deadline.reschedule(end + size / _SLOWEST)
     return b"".join(parts)[: limit + 1]
 
 
