@@ -121,17 +121,25 @@ def _check_tree(layout: Layout, chain_id: ChainID, target: Path) -> None:
 def _between(layout: Layout) -> set[str]:
     """Short names of the trees whose makers live and stand between their two renames: the record is in `staging/` still."""
     found = set()
-    for process in layout.staging.glob("*"):
+    for process in _below(layout.staging):
         if not process.is_dir() or is_abandoned(process):
             continue
-        for record in process.glob(f"*/*/{RECORD}"):
+        for record in (draft / RECORD for task in _below(process) for draft in _below(task)):
             tree = record.with_name("fs")
-            if (tree.is_symlink() or not tree.exists()) and _is_of_this_boot(record):
-                try:
+            try:
+                if (tree.is_symlink() or not tree.exists()) and _is_of_this_boot(record):
                     found.add(short_name(msgspec.json.decode(record.read_bytes())["chain_id"]))
-                except FileNotFoundError:
-                    continue  # it is in its place by now
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # it is in its place by now
     return found
+
+
+def _below(directory: Path) -> list[Path]:
+    """What lies in a directory; nothing where it has gone meanwhile, so that what lies beside it is looked at all the same."""
+    try:
+        return list(directory.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def _is_of_this_boot(record: Path) -> bool:

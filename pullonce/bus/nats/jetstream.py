@@ -85,8 +85,12 @@ _acks = msgspec.json.Decoder(Ack)
 _answers = msgspec.json.Decoder(_Answer)
 
 
-async def api(link: Link, name: str, request: object = None, *, timeout: float = PATIENCE) -> Any:
+async def api(link: Link, name: str, request: object = None, *, timeout: float = PATIENCE, most: float = PATIENCE) -> Any:
     """Make one idempotent API request, again until it is answered, and return the decoded answer.
+
+    Args:
+        timeout: seconds until it is made again for the first time: it was lost, where leaders changed, or takes long.
+        most: up to which that is doubled each time, so that a server with much to do is not given more.
 
     Raises:
         Refused: the answer is an error that will not pass.
@@ -97,6 +101,7 @@ async def api(link: Link, name: str, request: object = None, *, timeout: float =
         try:
             msg = await link.ask(f"$JS.API.{name}", body, timeout=timeout)
         except Unclear:
+            timeout = min(2 * timeout, max(timeout, most))
             continue
         except Unheard:
             await asyncio.sleep(RETRY_PAUSE)

@@ -41,9 +41,10 @@ _AHEAD = 64
 """Orders that may wait here for a slot of their kind, so that they do not keep back those of other kinds."""
 _LEAVING = 1.0
 """Seconds after which a server that says it ends has ended: ours, and the connection breaks, or another one of its cluster."""
-_MAKING = 120.0
-"""Seconds in which a server makes a consumer. It compares each with all it has, so the last of thousands that come back at once
-waits for long; whoever asks again meanwhile makes that longer."""
+_MAKING, _MAKING_MOST = 10.0, 120.0
+"""Seconds in which a server makes a consumer, at first and in the end. A leader that ends may take the question along. But the
+server compares each consumer with all it has, so the last of thousands that come back at once waits for long, and whoever asks
+again meanwhile makes that longer."""
 _ELSEWHERE = 1.0
 """Seconds after which an order of a kind that is not served here is offered again."""
 _MANY = 1_000_000
@@ -169,7 +170,7 @@ class Receiver:
         name, told = f"CONSUMER.CREATE.{self._stream}.{self._name}", False
         while True:
             try:
-                await api(self._link, name, request, timeout=_MAKING)
+                await api(self._link, name, request, timeout=_MAKING, most=_MAKING_MOST)
                 return
             except Refused as exc:
                 if exc.err_code in CONSUMER_IN_THE_WAY:
