@@ -36,6 +36,8 @@ class Listener:
         self._ended_subjects = [subjects.pull_subject(verbed, *key) for verbed in ("completed", "failed")]
         self._tell = tell
         self._request = 0
+        self._resolved = (0, 0)
+        """Which resolution was told last: the beginning of its flight, and the revision of its order."""
         self._known: set[str] = {flight}
         self._subscriptions: list[Subscription] = []
 
@@ -86,6 +88,9 @@ class Listener:
         return False
 
     def _resolve(self, event: events.PullResolved) -> None:
+        if self._resolved == (event.opened, event.revision):
+            return  # heard as it was said, and read in the log as well
+        self._resolved = event.opened, event.revision
         self._known.update(name for layer in event.layers for name in (layer.blob.digest, layer.chain_id) if name)
         self._tell(event)
 
