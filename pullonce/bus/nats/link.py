@@ -319,7 +319,10 @@ class Link:
         log.info("the bus is back")
         self._up.set()
         for notify in list(self.on_reconnect):
-            notify()
+            try:
+                notify()
+            except Exception:  # a defect of one must not keep the others from following the log again
+                log.exception("what was to be done after the bus came back failed")
 
     async def _on_close(self) -> None:
         self._fail(BusClosed("the connection to the bus was closed for good"))
