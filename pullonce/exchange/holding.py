@@ -28,8 +28,9 @@ class ImportHold:
         self._content = content
         self._holds = holds
         self._name = name
-        self._blobs: dict[Digest, int] = {}
-        """Each with the number of the hold that names it: a few of them are written anew for each, and not all."""
+        self._kept: set[Digest] = set()
+        self._groups: list[list[Digest]] = []
+        """A hold names those of one group: a few of them are written anew for each, and not all."""
 
     def keep(self, digest: Digest) -> bool:
         """Keep a blob from now on; whether it is there.
@@ -37,16 +38,19 @@ class ImportHold:
         Raises:
             Permanent: the disk refuses.
         """
-        if digest not in self._blobs:
-            number = self._blobs[digest] = len(self._blobs) // _TOGETHER
-            blobs = tuple(each for each, of in self._blobs.items() if of == number)
-            self._holds.put(Hold(holder=HOLDER, name=self._named(number), blobs=blobs, alive=self._name), sync=False)
+        if digest not in self._kept:
+            self._kept.add(digest)
+            if not self._groups or len(self._groups[-1]) == _TOGETHER:
+                self._groups.append([])
+            self._groups[-1].append(digest)
+            name, blobs = self._named(len(self._groups) - 1), tuple(self._groups[-1])
+            self._holds.put(Hold(holder=HOLDER, name=name, blobs=blobs, alive=self._name), sync=False)
         with self._content.images.hold():  # a collection that did not see the hold has ended now
             return self._content.has(digest)
 
     def drop(self) -> None:
         """Let all go."""
-        for number in range(-(-len(self._blobs) // _TOGETHER)):
+        for number in range(len(self._groups)):
             self._holds.drop(HOLDER, self._named(number))
 
     def _named(self, number: int) -> str:

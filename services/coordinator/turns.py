@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from schemas.events import BlobLost, Event, LayerLost, PullCompleted, PullFailed, PullResolved, StoreOpened
-from services.coordinator.admission import Admission
+from services.coordinator.admission import Admission, Place
 from services.coordinator.board import Board
+from services.coordinator.flight import Flight
 from services.coordinator.intents import End, Intent, Settle
 
 RESOLVED = 32
@@ -54,8 +55,7 @@ class Turns:
         if (key.claimed or self._lost) and admission is not self._resolving:
             return True
         flight = key.chosen
-        place = flight.store, flight.reference[: flight.reference.find("/")]
-        return admission.may_go(name, flight.name, place, wanted=self._board.waits.is_wanted)
+        return admission.may_go(name, flight.name, _place(flight), wanted=self._board.waits.is_wanted)
 
     def completed(self, flight: str) -> None:
         """The image of a flight key was pulled."""
@@ -75,10 +75,9 @@ class Turns:
             elif isinstance(intent, End):
                 ended = True
         if isinstance(event, PullResolved) and (flight := self._board.flights.get(event.flight)) is not None:
-            place = flight.store, flight.reference[: flight.reference.find("/")]
             for name in flight.missing:
                 if (admission := self._of(name)) is not None and admission.is_waiting(name):
-                    admission.join(name, place)
+                    admission.join(name, _place(flight))
         if ended:  # a flight that ends waits for nothing any more, whatever that was
             for each in waited_for:
                 each.sweep(wanted)
@@ -91,3 +90,7 @@ class Turns:
 
     def _of(self, name: str) -> Admission | None:
         return self._by_noun.get(name[: name.find(".")])
+
+
+def _place(flight: Flight) -> Place:
+    return flight.store, flight.reference[: flight.reference.find("/")]
